@@ -1,0 +1,52 @@
+"""Small things that have no better home: the error a user sees, files that appear whole, progress bars."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+class UserError(Exception):
+    """Something the user can mend. The message is one line: what is wrong, where, and what would be right."""
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command's `main`; a `UserError` becomes one line on stderr and exit code 2."""
+    try:
+        main()
+    except UserError as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; rename it into place on success, remove it on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file that appears whole or not at all."""
+    with whole_file(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON that appears whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def progress(items: Iterable, what: str, **options: Any) -> tqdm:
+    """A progress bar over `items`; silent where stderr is not a terminal."""
+    return tqdm(items, desc=what, disable=None, leave=False, dynamic_ncols=True, **options)
