@@ -15,10 +15,18 @@ class UserError(Exception):
     """Something the user can mend. The message is one line: what is wrong, where, and what would be right."""
 
 
+class Interrupted(Exception):
+    """A signal ended the run after its state was saved; its argument is the signal's number."""
+
+
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command's `main`; a `UserError` becomes one line on stderr and exit code 2."""
+    """Run a command's `main`. `UserError`: one line on stderr, exit code 2. A signal: exit code 128 + its number."""
     try:
         main()
+    except Interrupted as interrupted:
+        sys.exit(128 + interrupted.args[0])
+    except KeyboardInterrupt:
+        sys.exit(130)
     except UserError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)

@@ -1,0 +1,110 @@
+"""The gradient of alpha: how the validation loss changes with the architecture (Liu et al. 2019, section 2.3).
+
+    w' = w - xi (momentum v + dL_train(w, alpha)/dw + decay w)                                    the unrolled step
+    first order:   d/dalpha L_val(w, alpha)
+    second order:  d/dalpha L_val(w', alpha) - xi [d/dalpha L_train(w+, alpha) - d/dalpha L_train(w-, alpha)] / (2 eps)
+                   with w± = w ± eps d/dw' L_val(w', alpha) and eps = 0.01 / ||d/dw' L_val(w', alpha)||   (eqs. 7 and 8)
+
+The network is called with the weights of each pass as arguments: its own weights, optimiser state and BatchNorm
+statistics are only ever read.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from devices import Gradient, local_gradient, random_state, set_random_state
+from models.search_network import SearchNetwork
+
+Weights = Mapping[str, Tensor]
+Batch = tuple[Tensor, Tensor]
+Criterion = Callable[[Tensor, Tensor], Tensor]
+
+EPSILON = 0.01  # over the gradient's norm: the finite difference's step (footnote 2 of the paper)
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """The step of SGD that the second order looks ahead by."""
+
+    xi: float
+    momentum: float
+    decay: float
+    buffers: Weights
+    """The optimiser's momentum buffers by weight; one that is missing is zero."""
+
+    def __call__(self, name: str, w: Tensor, gradient: Tensor) -> Tensor:
+        """w' of one weight."""
+        return w - self.xi * (self.momentum * self.buffers.get(name, 0.0) + gradient + self.decay * w)
+
+
+@dataclass(frozen=True)
+class Architect:
+    """The alpha gradients of a supernet, in the order of `network.architecture_parameters()`."""
+
+    network: SearchNetwork
+    criterion: Criterion
+    gradient: Gradient = local_gradient
+    """(loss, inputs) -> d loss / d inputs; with several processes their mean."""
+
+    def first_order(self, val: Batch) -> list[Tensor]:
+        """d/dalpha L_val(w, alpha), w held fixed."""
+        return self._alpha_gradient(frozen(self.network.weights()), val)
+
+    def second_order(self, train: Batch, val: Batch, step: Unrolled) -> list[Tensor]:
+        """d/dalpha L_val(w'(alpha), alpha), the Hessian-vector product by a central difference."""
+        w = self.network.weights()
+        with same_randomness(train[0].device) as replay:
+            g = self.gradient(self._loss(w, train), list(w.values()))
+            w = frozen(w)
+            d_alpha, d_w = self._gradients_ahead(
+                {name: step(name, w[name], d) for name, d in zip(w, g, strict=True)}, val
+            )
+            del g
+            eps = EPSILON / torch.linalg.vector_norm(torch.stack([d.norm() for d in d_w.values()]))
+            replay()
+            plus = self._alpha_gradient({name: w[name] + eps * d_w[name] for name in w}, train)
+            replay()
+            minus = self._alpha_gradient({name: w[name] - eps * d_w[name] for name in w}, train)
+        return [d - step.xi * (p - m) / (2 * eps) for d, p, m in zip(d_alpha, plus, minus, strict=True)]
+
+    def _gradients_ahead(self, ahead: Weights, val: Batch) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """d/dalpha and d/dw' of L_val(w', alpha)."""
+        alphas = self.network.architecture_parameters()
+        ahead = {name: w.requires_grad_() for name, w in ahead.items()}
+        grads = self.gradient(self._loss(ahead, val), [*alphas, *ahead.values()])
+        return grads[: len(alphas)], dict(zip(ahead, grads[len(alphas) :], strict=True))
+
+    def _alpha_gradient(self, weights: Weights, batch: Batch) -> list[Tensor]:
+        """d/dalpha L(weights, alpha). These weights ask for no gradient, so backward computes none for them."""
+        return self.gradient(self._loss(weights, batch), self.network.architecture_parameters())
+
+    def _loss(self, weights: Weights, batch: Batch) -> Tensor:
+        """L(weights, alpha) on a batch. BatchNorm writes its running statistics into copies, which are dropped."""
+        x, y = batch
+        buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+        return self.criterion(functional_call(self.network, {**weights, **buffers}, (x,)), y)
+
+
+def frozen(weights: Weights) -> dict[str, Tensor]:
+    """The same values, asking for no gradient."""
+    return {name: w.detach() for name, w in weights.items()}
+
+
+@contextmanager
+def same_randomness(device: torch.device) -> Iterator[Callable[[], None]]:
+    """Yield a function that rewinds the random generators to the present; at the end, put them where none has been.
+
+    The three passes of L_train must drop out the same units: they are one function at w, w+ and w-, and the difference
+    of two different masks, divided by 2 eps, would drown the Hessian's term.
+    """
+    start = random_state(device)
+    fresh = int(torch.randint(2**62, ()))  # from the CPU's generator: nothing waits for the device
+    try:
+        yield lambda: set_random_state(start, device)
+    finally:
+        torch.manual_seed(fresh)

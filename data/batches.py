@@ -1,0 +1,97 @@
+"""From the feature store to batches on a device.
+
+The batch of a step is a function of the rows, the seed and the step alone, so a run can go on from any step.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+
+import numpy as np
+import torch
+from data.store import FeatureStore
+from torch import Tensor
+
+from utils import UserError
+
+RESIDENT_BYTES = 4 * 2**30
+"""Features up to this size are kept on a GPU; larger ones are fetched batch by batch."""
+
+
+class Features:
+    """Standardised features of a store as tensors (N, 1, F, T) on a device; one copy serves every part of a fold."""
+
+    def __init__(self, store: FeatureStore, mean: np.ndarray, std: np.ndarray, device: torch.device):
+        """`mean` and `std` (F,): per coefficient, over the training rows."""
+        self.array, self.labels, self.device = store.features, torch.from_numpy(store.labels).to(device), device
+        self.mean, self.std = (torch.from_numpy(v).to(device)[:, None] for v in (mean, std))
+        self.resident = None
+        if device.type != "cpu" and self.array.nbytes <= RESIDENT_BYTES:
+            self.resident = torch.from_numpy(np.array(self.array)).to(device)
+
+    def read(self, rows: np.ndarray) -> Tensor | None:
+        """The part of a fetch that reads from disk, for threads to do ahead; (N, F, T) in the host's memory."""
+        if self.resident is not None:
+            return None
+        x = torch.from_numpy(self.array[rows])
+        return x.pin_memory() if self.device.type == "cuda" else x
+
+    def fetch(self, rows: np.ndarray, read: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(x (N, 1, F, T), y (N,)) of some rows; `read` is what `read` gave for them, if that ran ahead."""
+        index = torch.from_numpy(rows).to(self.device, non_blocking=True)
+        if self.resident is not None:
+            x = self.resident[index]
+        else:
+            x = (self.read(rows) if read is None else read).to(self.device, non_blocking=True)
+        return ((x - self.mean) / self.std).unsqueeze(1), self.labels[index]
+
+    def in_order(self, rows: np.ndarray, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every row once, in order: what a test reads."""
+        for start in range(0, len(rows), batch_size):
+            yield self.fetch(rows[start : start + batch_size])
+
+
+class TrainingBatches:
+    """Shuffled batches of equal size, without end: `batches[step]`. An epoch is `len(batches)` steps.
+
+    Each epoch drops the rows that do not fill a batch, others every time. `share` = (rank, processes): every process
+    takes its own rows of a common permutation.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        rows: np.ndarray,
+        batch_size: int,
+        seed: int,
+        workers: int = 0,
+        share: tuple[int, int] = (0, 1),
+    ):
+        if batch_size > len(rows):
+            raise UserError(f"--batch_size {batch_size} is more than the {len(rows)} training utterances there are")
+        if batch_size % share[1]:
+            raise UserError(f"--batch_size {batch_size} must be a multiple of the {share[1]} processes")
+        self.features, self.rows, self.batch_size, self.seed, self.share = features, rows, batch_size, seed, share
+        self.permutation = lru_cache(maxsize=2)(self._permutation)
+        self.threads = ThreadPoolExecutor(workers) if workers and features.resident is None else None
+        self.ahead: dict[int, Future] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows) // self.batch_size
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        if self.threads is None:
+            return self.features.fetch(self.rows_of(step))
+        for later in range(step, step + 3):
+            if later not in self.ahead:
+                self.ahead[later] = self.threads.submit(self.features.read, self.rows_of(later))
+        return self.features.fetch(self.rows_of(step), self.ahead.pop(step).result())
+
+    def rows_of(self, step: int) -> np.ndarray:
+        """This process's rows of a step."""
+        epoch, place = divmod(step, len(self))
+        batch = self.permutation(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
+        return batch[self.share[0] :: self.share[1]]
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch]).permutation(self.rows)

@@ -1,0 +1,39 @@
+"""Corpora: one small file each, that lists the labelled utterances of a corpus as its publisher ships it.
+
+A new corpus is one new file with a `read(root)` and one line in `READERS`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils import UserError
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One labelled audio file."""
+
+    utterance: str  # its name, unique in the corpus
+    file: Path
+    speaker: str
+    emotion: str
+    session: str = ""
+    split: str = ""  # the publisher's own partition, where there is one
+
+
+from data.corpora import manifest  # noqa: E402  (the readers need the class above)
+
+READERS: dict[str, Callable[[Path], list[Utterance]]] = {
+    "manifest": manifest.read,
+}
+
+
+def read_corpus(name: str, root: Path) -> list[Utterance]:
+    """List the utterances of corpus `name` found at `root`. Raises `UserError` where that is unknown or empty."""
+    if name not in READERS:
+        raise UserError(f"unknown corpus {name!r}: known are {', '.join(sorted(READERS))}")
+    utterances = READERS[name](Path(root))
+    if not utterances:
+        raise UserError(f"no utterance of corpus {name!r} found at {root}")
+    return utterances

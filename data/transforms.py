@@ -1,0 +1,21 @@
+"""What training does to a batch of standardised features and a test never does."""
+
+import torch
+from torch import Tensor
+
+
+def cutout(x: Tensor, length: int) -> Tensor:
+    """Blank one random square of side `length` per utterance (DeVries and Taylor 2017).
+
+    x (N, 1, F, T), standardised, so that 0 is the mean. A square may reach over the edge.
+    """
+    if length == 0:
+        return x
+    n, _, *size = x.shape
+    inside = []
+    for axis, extent in enumerate(size):
+        centre = torch.randint(extent, (n, 1), device=x.device)
+        distance = torch.arange(extent, device=x.device) - centre + length // 2  # 0 at the square's first line
+        shape = (n, 1, -1, 1) if axis == 0 else (n, 1, 1, -1)
+        inside.append(((distance >= 0) & (distance < length)).view(shape))
+    return x.masked_fill(inside[0] & inside[1], 0.0)

@@ -1,0 +1,73 @@
+"""Where the work runs: devices and processes through Lightning Fabric, and the state of the random generators."""
+
+import os
+from collections.abc import Callable, Sequence
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from utils import UserError
+
+Gradient = Callable[[Tensor, Sequence[Tensor]], list[Tensor]]
+"""(loss, inputs) -> d loss / d inputs; zero for an input that the loss does not depend on."""
+
+
+def make_fabric(gpus: str) -> Fabric:
+    """The engine for `--gpus`: "auto" (a GPU where there is one), "none", "all", or indices such as "0,1".
+
+    More than one GPU, or `torchrun`, means one process each; every process sees its own share of each batch.
+    """
+    accelerator, devices = accelerator_for(gpus)
+    launched = int(os.environ.get("LOCAL_WORLD_SIZE", 0))
+    if launched and accelerator == "cpu":
+        devices = launched
+    several = launched > 1 or (isinstance(devices, list) and len(devices) > 1)
+    return Fabric(accelerator=accelerator, devices=devices, strategy="ddp" if several else "auto")
+
+
+def accelerator_for(gpus: str) -> tuple[str, int | list[int]]:
+    """Fabric's accelerator and devices for the flag; a `UserError` where the machine has not what it asks for."""
+    kind, count = available_gpus()
+    if gpus == "none" or (gpus == "auto" and count == 0):
+        return "cpu", 1
+    if count == 0:
+        raise UserError(f"--gpus {gpus}: this machine has no GPU that torch can use; --gpus none runs on the CPU")
+    wanted = {"auto": [0], "all": list(range(count))}.get(gpus) or sorted({int(index) for index in gpus.split(",")})
+    if wanted[-1] >= count:
+        raise UserError(f"--gpus {gpus}: there is no GPU {wanted[-1]}; this machine has 0 to {count - 1}")
+    return kind, 1 if kind == "mps" else wanted
+
+
+def available_gpus() -> tuple[str, int]:
+    """("cuda", how many), ("mps", 1), or ("cpu", 0)."""
+    if torch.cuda.is_available():
+        return "cuda", torch.cuda.device_count()
+    return ("mps", 1) if torch.backends.mps.is_available() else ("cpu", 0)
+
+
+def local_gradient(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The gradient of this process's batch alone."""
+    return list(torch.autograd.grad(loss, inputs, materialize_grads=True))
+
+
+def mean_gradient(fabric: Fabric) -> Gradient:
+    """The gradient of the whole batch: the mean of what every process computes on its share."""
+    if fabric.world_size == 1:
+        return local_gradient
+    return lambda loss, inputs: [fabric.all_reduce(d, reduce_op="mean") for d in local_gradient(loss, inputs)]
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The state of the generators that a network on `device` draws from."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type != "cpu":
+        state[device.type] = torch.get_device_module(device).get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Continue from a `random_state`; a state of another kind of device is left out."""
+    torch.set_rng_state(state["cpu"])
+    if device.type in state and device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(state[device.type])

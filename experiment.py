@@ -1,0 +1,49 @@
+"""What a search and an augment run start from: the processes, the corpus, and the fold."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from config import PrepareConfig, RunFlags, from_file
+from data.batches import Features, TrainingBatches
+from data.datasets import open_dataset
+from data.folds import Fold, choose_fold, make_folds
+from data.store import FeatureStore, statistics
+from devices import make_fabric
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The seeded processes of a run, its feature store, and its fold."""
+
+    config: RunFlags
+    fabric: Fabric
+    store: FeatureStore
+    fold: Fold
+
+    @property
+    def device(self) -> torch.device:
+        return self.fabric.device
+
+    def features(self, training_rows: np.ndarray) -> tuple[Features, tuple[np.ndarray, np.ndarray]]:
+        """The features, standardised by the training rows alone, and the (mean, std) that did it."""
+        mean, std = statistics(self.store.features, training_rows)
+        return Features(self.store, mean, std, self.device), (mean, std)
+
+    def batches(self, features: Features, rows: np.ndarray, stream: int = 0) -> TrainingBatches:
+        """Shuffled batches of this process's share; `stream` tells apart the shuffles of one run."""
+        config, share = self.config, (self.fabric.global_rank, self.fabric.world_size)
+        return TrainingBatches(features, rows, config.batch_size, config.seed + stream, config.workers, share)
+
+
+def begin(config: RunFlags) -> Experiment:
+    """Start the processes, seed them alike, open the dataset and choose the fold."""
+    fabric = make_fabric(config.gpus)
+    fabric.launch()
+    torch.manual_seed(config.seed)
+    with fabric.rank_zero_first():
+        store = open_dataset(config.dataset, from_file(PrepareConfig, "prepare", config.config, corpus="demo"))
+    fold = choose_fold(make_folds(store.manifest, config.folds_by), config.fold)
+    return Experiment(config, fabric, store, fold)

@@ -1,0 +1,93 @@
+"""The cell: a small directed graph of ops, the same for feature maps (CNN) and for sequences (SeqNN).
+
+States 0 and 1 are the projected outputs of the two previous cells; node i is state i + 2 and sums what its edges bring
+from earlier states; the cell's output is the concatenation of its nodes (Liu et al. 2019, section 2.1).
+A node is any module that maps the list of earlier states to a new state: relaxed in the search, derived afterwards.
+
+Shapes: N utterances, C channels, F coefficients, T frames or time steps.
+Feature maps are (N, C, F, T), sequences (N, T, C).
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.ops import MAP_OPS, SEQUENCE_OPS, FactorizedReduce, MakeOp
+
+
+@dataclass(frozen=True)
+class World:
+    """All that tells the CNN from the SeqNN: the op table, the input projection, and the axis of the channels."""
+
+    ops: Mapping[str, MakeOp]
+    project: Callable[[int, int, int, bool], nn.Module]
+    channel_axis: int
+
+
+class Cell(nn.Module):
+    """A cell of `nodes` over two inputs of `inputs` = (C_prev_prev, C_prev) channels, each projected to `channels`.
+
+    Where the previous cell was a reduction, the older input has twice its resolution: its projection halves it.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        nodes: Iterable[nn.Module],
+        concat: Sequence[int],
+        inputs: tuple[int, int],
+        channels: int,
+        reduction_prev: bool,
+        affine: bool,
+    ):
+        super().__init__()
+        self.project0 = world.project(inputs[0], channels, 2 if reduction_prev else 1, affine)
+        self.project1 = world.project(inputs[1], channels, 1, affine)
+        self.nodes = nn.ModuleList(nodes)
+        self.concat = tuple(concat)
+        self.channel_axis = world.channel_axis
+        self.out_channels = len(self.concat) * channels
+
+    def forward(self, s0: Tensor, s1: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
+        """`weights`, for relaxed nodes only: per node the softmaxed alphas (edges, ops)."""
+        states = [self.project0(s0), self.project1(s1)]
+        for i, node in enumerate(self.nodes):
+            states.append(node(states) if weights is None else node(states, weights[i]))
+        return torch.cat([states[i] for i in self.concat], dim=self.channel_axis)
+
+
+def project_maps(channels_in: int, channels_out: int, stride: int, affine: bool) -> nn.Module:
+    """ReLU, pointwise convolution, BatchNorm; with stride 2 a factorised reduction."""
+    if stride == 2:
+        return FactorizedReduce(channels_in, channels_out, affine)
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels_in, channels_out, 1, bias=False),
+        nn.BatchNorm2d(channels_out, affine=affine),
+    )
+
+
+class ProjectSequence(nn.Module):
+    """Mean over `stride` steps, a linear map, LayerNorm: any length and width becomes the SeqNN's.
+
+    LayerNorm, not BatchNorm: it normalises each step by itself, so padding and batch mates have no say.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int, affine: bool):
+        super().__init__()
+        self.stride = stride
+        self.linear = nn.Linear(channels_in, channels_out)
+        self.norm = nn.LayerNorm(channels_out, elementwise_affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride > 1:  # rounds up, as the strided convolutions do
+            x = F.avg_pool1d(x.transpose(1, 2), self.stride, ceil_mode=True).transpose(1, 2)
+        return self.norm(self.linear(x))
+
+
+CNN = World(MAP_OPS, project_maps, channel_axis=1)
+SEQ = World(SEQUENCE_OPS, ProjectSequence, channel_axis=2)
+WORLDS: Mapping[str, World] = {"normal": CNN, "reduce": CNN, "rnn": SEQ}

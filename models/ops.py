@@ -1,0 +1,126 @@
+"""The candidate operations of both search spaces: functions of feature maps (CNN) and of sequences (SeqNN).
+
+Shapes: N utterances, C channels, F coefficients, T frames or time steps, k layers.
+Feature maps are (N, C, F, T), sequences (N, T, C). Every op keeps C; stride 2 halves F and T, rounding up.
+The table of each space maps an op's name to `make(channels, stride, affine)`; `none` is no module: its output is zero.
+Sources: Liu et al., DARTS (ICLR 2019), section 3.1; Rajapakshe et al., emoDARTS (IEEE Access 2024), section III.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MakeOp = Callable[[int, int, bool], nn.Module]
+
+
+def pool(kind: str, channels: int, stride: int, affine: bool) -> nn.Module:
+    """3 x 3 pooling, then BatchNorm, so that pools and convolutions compete at one scale."""
+    pooling = {
+        "max": nn.MaxPool2d(3, stride, padding=1),
+        "avg": nn.AvgPool2d(3, stride, padding=1, count_include_pad=False),
+    }[kind]
+    return nn.Sequential(pooling, nn.BatchNorm2d(channels, affine=affine))
+
+
+def dilated_conv(kernel: int, dilation: int, channels: int, stride: int, affine: bool) -> nn.Module:
+    """ReLU, depthwise convolution, pointwise convolution, BatchNorm."""
+    padding = dilation * (kernel - 1) // 2
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        nn.BatchNorm2d(channels, affine=affine),
+    )
+
+
+def separable_conv(kernel: int, channels: int, stride: int, affine: bool) -> nn.Module:
+    """Two undilated depthwise-separable convolutions; the first one carries the stride."""
+    return nn.Sequential(
+        dilated_conv(kernel, 1, channels, stride, affine),
+        dilated_conv(kernel, 1, channels, 1, affine),
+    )
+
+
+def skip_maps(channels: int, stride: int, affine: bool) -> nn.Module:
+    """Identity, or with stride 2 a factorised reduction."""
+    return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
+
+
+class FactorizedReduce(nn.Module):
+    """Halve F and T, rounding up, by two pointwise convolutions on grids one step apart: each sees what one skips."""
+
+    def __init__(self, channels_in: int, channels_out: int, affine: bool):
+        super().__init__()
+        half = channels_out // 2
+        self.even = nn.Conv2d(channels_in, half, 1, stride=2, bias=False)
+        self.odd = nn.Conv2d(channels_in, channels_out - half, 1, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(channels_out, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(x)  # (N, C_in, F, T)
+        shifted = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]  # the padding lets odd sizes round up like the even grid
+        return self.norm(torch.cat([self.even(x), self.odd(shifted)], dim=1))  # (N, C_out, F/2, T/2)
+
+
+class Recurrent(nn.Module):
+    """A unidirectional k-layer LSTM or RNN over time: (N, T, C) -> (N, T, C)."""
+
+    def __init__(self, kind: type[nn.RNNBase], layers: int, channels: int):
+        super().__init__()
+        self.rnn = kind(channels, channels, layers, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(x)[0]
+
+
+class RecurrentAttention(nn.Module):
+    """A bidirectional k-layer LSTM or RNN, then additive attention over time: (N, T, C) -> (N, T, C).
+
+    With h_t the recurrent output: e_t = v . tanh(U h_t), a = softmax_t(e), context = sum_t a_t h_t; the context joins
+    every step and both are projected back to the width. The scores are those of Bahdanau et al. (ICLR 2015), eq. 6.
+    """
+
+    def __init__(self, kind: type[nn.RNNBase], layers: int, channels: int):
+        super().__init__()
+        self.rnn = kind(channels, channels, layers, batch_first=True, bidirectional=True)
+        self.key = nn.Linear(2 * channels, channels)
+        self.score = nn.Linear(channels, 1, bias=False)
+        self.project = nn.Linear(4 * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.rnn(x)[0]  # (N, T, 2C)
+        attention = self.score(torch.tanh(self.key(h))).softmax(dim=1)  # (N, T, 1)
+        context = (attention * h).sum(dim=1, keepdim=True)  # (N, 1, 2C)
+        return self.project(torch.cat([h, context.expand_as(h)], dim=2))
+
+
+def sequence_op(block: type[nn.Module], kind: type[nn.RNNBase], layers: int, channels: int, *_: int) -> nn.Module:
+    """A recurrent op; sequences know neither stride nor affine normalisation."""
+    return block(kind, layers, channels)
+
+
+def skip_sequence(channels: int, stride: int, affine: bool) -> nn.Module:
+    """The sequence as it is."""
+    return nn.Identity()
+
+
+MAP_OPS: Mapping[str, MakeOp] = {
+    "max_pool_3x3": partial(pool, "max"),
+    "avg_pool_3x3": partial(pool, "avg"),
+    "skip_connect": skip_maps,
+    "sep_conv_3x3": partial(separable_conv, 3),
+    "sep_conv_5x5": partial(separable_conv, 5),
+    "dil_conv_3x3": partial(dilated_conv, 3, 2),
+    "dil_conv_5x5": partial(dilated_conv, 5, 2),
+}
+
+SEQUENCE_OPS: Mapping[str, MakeOp] = {
+    **{f"lstm_{k}": partial(sequence_op, Recurrent, nn.LSTM, k) for k in (1, 2, 3, 4)},
+    **{f"rnn_{k}": partial(sequence_op, Recurrent, nn.RNN, k) for k in (1, 2, 3, 4)},
+    **{f"lstm_att_{k}": partial(sequence_op, RecurrentAttention, nn.LSTM, k) for k in (1, 2)},
+    **{f"rnn_att_{k}": partial(sequence_op, RecurrentAttention, nn.RNN, k) for k in (1, 2)},
+    "skip_connect": skip_sequence,
+}

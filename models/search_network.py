@@ -1,0 +1,76 @@
+"""The supernet: a joint network whose every edge is relaxed, and the alphas that weigh its ops."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from genotypes import Genotype, discretise
+from models.cells import WORLDS, Cell
+from models.joint_network import JointNetwork, Size
+from models.mixed_ops import MixedNode
+
+ALPHA_SCALE = 1e-3  # the standard deviation of the alphas at the start, as in DARTS
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The nodes of a cell and the candidate ops of each world (`none` last where it is one of them)."""
+
+    cnn_nodes: int
+    rnn_nodes: int
+    cnn_ops: tuple[str, ...]
+    rnn_ops: tuple[str, ...]
+
+    def of(self, kind: str) -> tuple[int, tuple[str, ...]]:
+        """(nodes, ops) of a kind of cell: "normal", "reduce" or "rnn"."""
+        return (self.rnn_nodes, self.rnn_ops) if kind == "rnn" else (self.cnn_nodes, self.cnn_ops)
+
+
+class SearchNetwork(nn.Module):
+    """(N, 1, F, T) -> logits (N, classes), relaxed over `space`. Cells of one kind share their alphas."""
+
+    def __init__(self, space: SearchSpace, size: Size, classes: int, dropout: float = 0.0):
+        super().__init__()
+        self.space = space
+        self.network = JointNetwork(size, classes, self._relaxed_cell, dropout)
+        kinds = ["normal", "reduce"] + ["rnn"] * (size.rnn_layers > 0)
+        self.alphas = nn.ModuleDict({kind: self._initial_alphas(kind) for kind in kinds})
+
+    def _initial_alphas(self, kind: str) -> nn.ParameterList:
+        nodes, ops = self.space.of(kind)
+        return nn.ParameterList(ALPHA_SCALE * torch.randn(node + 2, len(ops)) for node in range(nodes))
+
+    def _relaxed_cell(self, kind: str, inputs: tuple[int, int], channels: int, reduction_prev: bool) -> Cell:
+        world, (count, ops) = WORLDS[kind], self.space.of(kind)
+        nodes = [
+            MixedNode(world, ops, channels, [2 if kind == "reduce" and source < 2 else 1 for source in range(node + 2)])
+            for node in range(count)
+        ]
+        return Cell(world, nodes, range(2, count + 2), inputs, channels, reduction_prev, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x, self.softmaxed())
+
+    def softmaxed(self) -> dict[str, list[Tensor]]:
+        """Per kind of cell and node: softmax(alpha) over the ops, (edges, ops)."""
+        return {kind: [alpha.softmax(dim=-1) for alpha in nodes] for kind, nodes in self.alphas.items()}
+
+    def architecture_parameters(self) -> list[nn.Parameter]:
+        """The alphas."""
+        return list(self.alphas.parameters())
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """All that the weight optimiser trains, by name: every parameter but the alphas."""
+        return {name: p for name, p in self.named_parameters() if not name.startswith("alphas.")}
+
+    @torch.no_grad()
+    def genotype(self) -> Genotype:
+        """The strongest discrete cells of the present alphas."""
+        parts = {kind: self._discretised(kind, nodes) for kind, nodes in self.softmaxed().items()}
+        concats = {f"{kind}_concat": tuple(range(2, len(nodes) + 2)) for kind, nodes in parts.items()}
+        return Genotype(**{"rnn": (), "rnn_concat": (), **parts, **concats})
+
+    def _discretised(self, kind: str, weights: Sequence[Tensor]) -> tuple:
+        return discretise([w.cpu().numpy() for w in weights], self.space.of(kind)[1])

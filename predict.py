@@ -1,0 +1,72 @@
+"""Predict: tell the emotion of recordings with the model of a run.
+
+python predict.py --model runs/NAME FILE ...
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from config import PredictConfig, parse
+from data.features import MFCC, FrontEnd, load_audio
+from devices import make_fabric
+from models.saved import SavedModel
+from utils import progress, run_command
+
+
+def run(config: PredictConfig) -> list[dict]:
+    """Predict every file and print the result; `UserError` for a file that cannot be read, before anything is printed."""
+    model = SavedModel.load(find_model(config.model))
+    device = make_fabric(config.gpus).device
+    probabilities = np.concatenate(list(predict(model, config.files, config.batch_size, device)))
+    results = [
+        {"file": str(file), "emotion": model.classes[p.argmax()], "probabilities": dict(zip(model.classes, p.tolist(), strict=True))}
+        for file, p in zip(config.files, probabilities, strict=True)
+    ]
+    show(results, model.classes, config)
+    return results
+
+
+def find_model(path: Path) -> Path:
+    """The model file of a run folder, of its augment folder, or the file itself."""
+    inside = [path / "augment" / "model.safetensors", path / "model.safetensors"]
+    return next((file for file in inside if file.exists()), path if path.suffix else inside[0])
+
+
+@torch.inference_mode()
+def predict(
+    model: SavedModel, files: Sequence[Path], batch_size: int, device: torch.device
+) -> Iterator[np.ndarray]:
+    """Class probabilities (N, classes) of the files, batch by batch, by the front-end the model was trained with."""
+    front_end = FrontEnd(**model.front_end)
+    network = nn.Sequential(MFCC(front_end), model.standardised).to(device).eval()
+    for start in progress(range(0, len(files), batch_size), "predict"):
+        clips = torch.from_numpy(
+            np.stack([load_audio(file, front_end)[0] for file in files[start : start + batch_size]])
+        )
+        yield network(clips.to(device)).softmax(dim=1).cpu().numpy()
+
+
+def show(results: Sequence[dict], classes: Sequence[str], config: PredictConfig) -> None:
+    """Print JSON, CSV, or a table."""
+    if config.json_:
+        print(json.dumps(results, indent=2, ensure_ascii=False))
+    elif config.csv:
+        lines = csv.writer(sys.stdout, lineterminator="\n")
+        lines.writerow(["file", "emotion", *classes])
+        lines.writerows([r["file"], r["emotion"], *(f"{p:.6f}" for p in r["probabilities"].values())] for r in results)
+    else:
+        width = max(len(r["file"]) for r in results)
+        print(f"{'file':{width}}  {'emotion':10}", *(f"{name:>8}" for name in classes))
+        for r in results:
+            print(f"{r['file']:{width}}  {r['emotion']:10}", *(f"{p:8.1%}" for p in r["probabilities"].values()))
+
+
+if __name__ == "__main__":
+    run_command(lambda: run(parse(PredictConfig, "predict")))

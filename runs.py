@@ -1,0 +1,103 @@
+"""A run's folder: who may write to it, its configuration, log, history, TensorBoard events, and checkpoints."""
+
+import json
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.image import imread
+from torch.utils.tensorboard import SummaryWriter
+
+from config import RunFlags
+from utils import UserError, whole_file, write_json, write_text
+
+RUNS = Path("runs")
+MAY_DIFFER = {"resume", "overwrite", "config", "workers", "gpus", "print_freq"}
+"""Settings that do not change the result: a resumed run may have others."""
+
+log = logging.getLogger("emodarts")
+
+
+class RunFolder:
+    """runs/NAME/KIND of one configuration. A process that is not the first (`writes` false) leaves the disk alone."""
+
+    def __init__(self, kind: str, config: RunFlags, writes: bool = True):
+        """Look, but touch nothing: `UserError` where the folder holds a run that the flags neither resume nor overwrite."""
+        self.path, self.writes, self.events, self.config = RUNS / config.name / kind, writes, None, config
+        self.flags = config.model_dump(mode="json", exclude={"resume", "overwrite", "config"})
+        if self.path.is_dir() and any(self.path.iterdir()):
+            self._check_earlier_run()
+
+    def _check_earlier_run(self) -> None:
+        if not (self.path / "config.json").exists():
+            raise UserError(f"{self.path} is not empty and holds no run; choose another --name")
+        if self.config.resume:
+            self._compare()
+        elif not self.config.overwrite:
+            raise UserError(f"{self.path} holds a run: --resume goes on with it, --overwrite starts anew")
+
+    def take(self) -> None:
+        """Begin to write: delete what --overwrite deletes, store the configuration, start the log."""
+        if self.writes:
+            if self.config.overwrite:
+                shutil.rmtree(self.path, ignore_errors=True)
+            (self.path / "plots").mkdir(parents=True, exist_ok=True)
+            write_json(self.path / "config.json", self.flags)
+        self._start_log()
+
+    def _compare(self) -> None:
+        """Refuse to go on with a run under other settings."""
+        then = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        for flag in sorted((then.keys() | self.flags.keys()) - MAY_DIFFER):
+            if then.get(flag) != self.flags.get(flag):
+                raise UserError(
+                    f"--{flag} is {self.flags.get(flag)}, but {self.path} was started with {then.get(flag)}: "
+                    "resume with the same settings, or choose another --name"
+                )
+
+    def _start_log(self) -> None:
+        """Send the log to the terminal and the run's file; nowhere, from a process that does not write."""
+        log.handlers.clear()
+        log.propagate = False
+        log.setLevel(logging.INFO if self.writes else logging.CRITICAL)
+        if self.writes:
+            file = logging.FileHandler(self.path / f"{self.path.name}.log", encoding="utf-8")
+            file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+            log.addHandler(file)
+            log.addHandler(logging.StreamHandler(sys.stdout))
+
+    def open_events(self, first_epoch: int) -> None:
+        """Open TensorBoard's event file; what an earlier attempt wrote from `first_epoch` on is superseded."""
+        if self.writes:
+            self.events = SummaryWriter(str(self.path), purge_step=first_epoch if first_epoch > 1 else None)
+
+    def record(self, history: list[dict[str, Any]]) -> None:
+        """Write the history, and the numbers of its last epoch to TensorBoard and the log."""
+        if not self.writes:
+            return
+        last = history[-1]
+        write_text(self.path / "history.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
+        numbers = {key: value for key, value in last.items() if isinstance(value, float)}
+        for key, value in numbers.items():
+            self.events.add_scalar(key, value, last["epoch"])
+        self.events.flush()
+        log.info("epoch %d  %s", last["epoch"], "  ".join(f"{key} {value:.4g}" for key, value in numbers.items()))
+
+    def show(self, tag: str, picture: Path, epoch: int) -> None:
+        """Put a picture into TensorBoard; a drawing that is only a source (no `dot` binary) has none to show."""
+        if picture.suffix == ".png":
+            self.events.add_image(tag, imread(picture)[..., :3], epoch, dataformats="HWC")
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Write the checkpoint beside, then rename it into place."""
+        if self.writes:
+            with whole_file(self.path / "checkpoint.pt") as beside:
+                torch.save(state, beside)
+
+    def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
+        """The checkpoint's plain state, or None where there is none. Nothing but tensors and plain types is read."""
+        path = self.path / "checkpoint.pt"
+        return torch.load(path, map_location=device, weights_only=True) if path.exists() else None

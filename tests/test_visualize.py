@@ -1,0 +1,188 @@
+"""Pictures: they exist, are valid, leave nothing else behind; the command's answers to good and bad input."""
+
+import logging
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import graphviz
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+import visualize
+from genotypes import BUILT_IN, CNN_OPS, RNN_OPS
+
+ROOT = Path(__file__).resolve().parent.parent
+BOTH = BUILT_IN["cnn_lstm"]
+
+
+def command(*arguments, **environment):
+    line = [sys.executable, str(ROOT / "visualize.py"), *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, env=os.environ | environment, check=False, timeout=60)
+
+
+def softmaxed(ops, nodes=4, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.dirichlet(np.ones(len(ops)), i + 2) for i in range(nodes)]
+
+
+def assert_picture(path):
+    """A PNG that decodes and is not blank."""
+    pixels = imread(path, format="png")
+    assert min(pixels.shape[:2]) > 100
+    assert pixels[..., :3].std() > 0.01
+
+
+def names(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+@pytest.fixture
+def without_dot(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    visualize._say_once.cache_clear()
+    yield
+    visualize._say_once.cache_clear()
+
+
+# Cells
+
+
+def test_draw_genotype_draws_the_cells_that_exist(tmp_path):
+    paths = visualize.draw_genotype(BOTH, tmp_path / "both")
+    assert [path.name for path in paths] == ["normal.png", "reduce.png", "rnn.png"]
+    assert names(tmp_path / "both") == ["normal.png", "reduce.png", "rnn.png"]
+    for path in paths:
+        assert_picture(path)
+    visualize.draw_genotype(BUILT_IN["darts_v2"], tmp_path / "cnn")
+    assert names(tmp_path / "cnn") == ["normal.png", "reduce.png"]
+
+
+def test_svg_shows_every_op_and_a_hostile_title(tmp_path):
+    title = r'<b>50 % & "fold" \N \G</b>'
+    path = visualize.draw_cell(BOTH.normal, BOTH.normal_concat, tmp_path / "cell.svg", title)
+    assert names(tmp_path) == ["cell.svg"]
+    texts = ["".join(element.itertext()) for element in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")]
+    ops = [op for node in BOTH.normal for op, _ in node]
+    assert sorted(text for text in texts if text in CNN_OPS) == sorted(ops)
+    assert title in [text.replace("\xa0", " ") for text in texts]
+    assert {"0", "1", "2", "3"} <= set(texts)
+
+
+def test_edges_run_from_source_through_op_to_node():
+    source = visualize.cell_graph(BOTH.rnn, (3,), "rnn").source
+    assert '"c_{k-2}" -> "c_{k-2}-lstm_1-0"' in source
+    assert '"0-lstm_1-1" -> 1' in source
+    assert '1 -> "c_{k}"' in source
+    assert '0 -> "c_{k}"' not in source
+
+
+@pytest.mark.parametrize("op", sorted({*CNN_OPS, *RNN_OPS} - {"none"}))
+def test_every_op_has_the_colour_of_its_family(op):
+    wanted = {"max": "pool", "avg": "pool", "sep": "conv", "dil": "conv", "skip": "skip", "lstm": "lstm", "rnn": "rnn"}
+    assert visualize.op_family(op) == ("attention" if "att" in op else wanted[op.split("_")[0]])
+    assert visualize.op_family(op) in visualize.FAMILIES
+
+
+def test_without_dot_the_source_is_written_and_said_once(tmp_path, without_dot, caplog):
+    with caplog.at_level(logging.WARNING):
+        paths = visualize.draw_genotype(BOTH, tmp_path)
+    assert [path.name for path in paths] == names(tmp_path) == ["normal.gv", "reduce.gv", "rnn.gv"]
+    assert len(caplog.records) == 1
+    assert "install" in caplog.text
+    assert "lstm_1" in paths[2].read_text()
+
+
+def test_a_failing_dot_does_not_stop_the_run(tmp_path, monkeypatch, caplog, without_dot):
+    def fail(*_, **__):
+        raise graphviz.CalledProcessError(1, ["dot"])
+
+    monkeypatch.setattr(graphviz.Digraph, "pipe", fail)
+    assert visualize.draw_cell(BOTH.rnn, (2,), tmp_path / "x.png", "x") == tmp_path / "x.gv"
+    assert "failed" in caplog.text
+
+
+# Heat maps
+
+
+@pytest.mark.parametrize("classes", [["a", "b"], ["angry", "happy", "sad"], ["contemptuous"] * 7 + ["$\\x$"]])
+def test_confusion(tmp_path, classes):
+    counts = np.arange(len(classes) ** 2).reshape(len(classes), -1)
+    counts[0] = 0  # a class that the test set lacks must not divide by zero
+    with np.errstate(all="raise"):
+        visualize.draw_confusion(counts.tolist(), classes, tmp_path / "c.png", "50 $ and \\frac{")
+    assert_picture(tmp_path / "c.png")
+    assert names(tmp_path) == ["c.png"]
+
+
+@pytest.mark.parametrize("ops", [CNN_OPS, RNN_OPS, ("lstm_1", "none")])
+@pytest.mark.parametrize("nodes", [1, 4])
+def test_alphas(tmp_path, ops, nodes):
+    visualize.draw_alphas(softmaxed(ops, nodes), ops, tmp_path / "a.png", "alphas")
+    assert_picture(tmp_path / "a.png")
+    assert names(tmp_path) == ["a.png"]
+
+
+def test_many_alphas_and_broken_alphas_are_still_drawn(tmp_path):
+    weights = softmaxed(RNN_OPS, nodes=8)
+    weights[2][1, 3] = np.nan
+    visualize.draw_alphas(weights, RNN_OPS, tmp_path / "a.svg", "alphas")
+    ElementTree.parse(tmp_path / "a.svg")
+
+
+def test_pictures_leave_pyplot_alone():
+    code = "import sys, visualize; sys.exit('matplotlib.pyplot' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+# The command
+
+
+def test_command_draws_a_file(tmp_path):
+    BOTH.save(tmp_path / "genotype.json")
+    done = command(tmp_path / "genotype.json", "--out", tmp_path / "plots")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == [str(tmp_path / "plots" / name) for name in ("normal.png", "reduce.png", "rnn.png")]
+    for line in done.stdout.split():
+        assert_picture(line)
+
+
+def test_command_draws_a_string_form_without_dot(tmp_path):
+    done = command(str(BOTH), "--out", tmp_path, PATH="/nowhere")
+    assert done.returncode == 0
+    assert done.stderr.count("\n") == 1
+    assert "install" in done.stderr
+    assert names(tmp_path) == ["normal.gv", "reduce.gv", "rnn.gv"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no_such_genotype"], "no_such_genotype"),
+        (["Genotype(normal=__import__('os').system('touch owned'))"], "missing"),
+        (["Genotype(normal='\\d', normal_concat=[2], reduce=1, reduce_concat=2)"], "not a list of nodes"),
+        (["{\"version\":\n 7}"], "unknown version 7"),
+        ([], "genotype"),
+        (["darts_v2", "--nonsense"], "--nonsense"),
+        (["darts_v2", "--out", "taken/deeper"], "cannot write to 'taken/deeper'"),
+    ],
+)
+def test_command_answers_bad_input_with_one_line(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("taken").write_text("kept")
+    done = command(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert names(tmp_path) == ["taken"]
+    assert Path("taken").read_text() == "kept"
+
+
+def test_main_can_be_called(tmp_path, capsys):
+    assert visualize.main(["darts_v2", "--out", str(tmp_path)]) is None
+    assert capsys.readouterr().out.count("\n") == 2

@@ -1,0 +1,182 @@
+"""What search and augment share: the loop over epochs and steps, a step of the weights, evaluation, checkpoints.
+
+`fit` owns the order of things and the state; a command gives it the two things that differ: what a step does, and what
+is measured after an epoch. Steps return sums that stay on the device; they are read once an epoch.
+"""
+
+import math
+import signal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from devices import Gradient, random_state, set_random_state
+from runs import RunFolder, log
+from utils import Interrupted, UserError, progress
+
+Metrics = dict[str, Tensor]
+
+
+class Stateful(Protocol):
+    """What a checkpoint can hold."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+
+
+@dataclass
+class Position:
+    """How far a run has come: epochs done, steps done in the next one, their summed metrics, and the history."""
+
+    epoch: int = 0
+    step: int = 0
+    totals: Metrics = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+
+def fit(
+    run: RunFolder,
+    parts: Mapping[str, Stateful],
+    device: torch.device,
+    epochs: int,
+    steps: int,
+    step: Callable[[int], Metrics],
+    after_epoch: Callable[[int], dict[str, Any]],
+    print_freq: int = 50,
+) -> list[dict[str, Any]]:
+    """Run `epochs` x `steps`, from the run's checkpoint where it has one, and return the history.
+
+    `parts`: all that has a state: the network, the optimisers ... `step(i)` does step i, counted from the start of the
+    run, and returns metrics to average over the epoch. `after_epoch(e)`, e from 1, returns the rest of the epoch's record.
+    Raises `Interrupted` after SIGINT or SIGTERM, once the state is saved.
+    """
+    position = Position()
+    stateful = {**parts, "position": position}
+    restore(run.load_checkpoint(device), stateful, device)
+    run.open_events(position.epoch + 1)
+    with Interruption() as interruption:
+        while position.epoch < epochs:
+            one_epoch(position, steps, step, print_freq, f"epoch {position.epoch + 1}/{epochs}", interruption)
+            if position.step == steps:
+                finish_epoch(position, after_epoch)
+                run.record(position.history)
+            run.save_checkpoint(snapshot(stateful, device))
+            if interruption.signal:
+                log.info("interrupted in epoch %d; --resume goes on from here", position.epoch + 1)
+                raise Interrupted(interruption.signal)
+    return position.history
+
+
+def one_epoch(
+    position: Position,
+    steps: int,
+    step: Callable[[int], Metrics],
+    print_freq: int,
+    title: str,
+    interruption: "Interruption",
+) -> None:
+    """The steps that are left of an epoch, up to an interruption."""
+    bar = progress(range(position.step, steps), title, initial=position.step, total=steps)
+    reading: Metrics = {}
+    for i in bar:
+        metrics = step(position.epoch * steps + i)
+        position.totals = {key: value + position.totals.get(key, 0.0) for key, value in metrics.items()}
+        position.step = i + 1
+        if position.step % print_freq == 0:  # show the copy made a while ago, so that no step waits for the device
+            bar.set_postfix({key: f"{float(value):.3f}" for key, value in reading.items()})
+            reading = {key: value.to("cpu", non_blocking=True) for key, value in metrics.items()}
+        if interruption.signal:
+            break
+    bar.close()
+
+
+def finish_epoch(position: Position, after_epoch: Callable[[int], dict[str, Any]]) -> None:
+    """Average the epoch's metrics, add what is measured after it, and go on to the next epoch."""
+    means = {key: float(total) / position.step for key, total in position.totals.items()}
+    for key, mean in means.items():
+        if not math.isfinite(mean):
+            raise UserError(f"{key} became {mean} in epoch {position.epoch + 1}: lower the learning rate")
+    epoch = position.epoch + 1
+    record = {"epoch": epoch, **means, **after_epoch(epoch)}
+    position.history.append(record)
+    position.epoch, position.step, position.totals = epoch, 0, {}
+
+
+def snapshot(stateful: Mapping[str, Stateful], device: torch.device) -> dict[str, Any]:
+    """Everything that the rest of the run depends on, as plain state."""
+    return {**{name: part.state_dict() for name, part in stateful.items()}, "random": random_state(device)}
+
+
+def restore(state: dict[str, Any] | None, stateful: Mapping[str, Stateful], device: torch.device) -> None:
+    """Put every part into a snapshot's state; without a snapshot, leave it as it is."""
+    if state is None:
+        return
+    for name, part in stateful.items():
+        part.load_state_dict(state[name])
+    set_random_state({name: value.cpu() for name, value in state["random"].items()}, device)
+
+
+class Interruption:
+    """While active, SIGINT and SIGTERM are noted in `signal` instead of ending the process."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __enter__(self) -> "Interruption":
+        self.before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: object) -> None:
+        self.signal = number
+
+
+def weight_step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: tuple[Tensor, Tensor],
+    criterion: Callable[[Any, Tensor], Tensor],
+    gradient: Gradient,
+    clip: float,
+) -> Metrics:
+    """One step of the optimiser's parameters on a batch: the loss and the accuracy before it."""
+    x, y = batch
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    outputs = network(x)
+    loss = criterion(outputs, y)
+    for p, d in zip(parameters, gradient(loss, parameters), strict=True):
+        p.grad = d
+    nn.utils.clip_grad_norm_(parameters, clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    logits = outputs[0] if isinstance(outputs, tuple) else outputs
+    return {"train/loss": loss.detach(), "train/wa": (logits.argmax(dim=1) == y).float().mean()}
+
+
+@torch.no_grad()
+def logits_of(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """The logits (N, classes), on the CPU, in evaluation mode; the network is left in the mode it was in."""
+    training = network.training
+    network.eval()
+    logits = torch.cat([network(x) for x, _ in batches]).float().cpu()
+    network.train(training)
+    return logits
+
+
+def cross_entropy(logits: Tensor, labels: Any) -> float:
+    """The mean loss of logits (N, classes) on the CPU, for the record."""
+    return float(F.cross_entropy(logits, torch.as_tensor(labels)))
