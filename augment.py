@@ -68,8 +68,9 @@ def run(config: AugmentConfig) -> dict:
         return record
 
     run_folder.take()
-    log.info("%s: %d training utterances, %d to pick the epoch, %d to test; %.2f M weights; device %s",
-             run_folder.path, len(train_rows), len(picking_rows), len(fold.test), count(network) / 1e6, device)  # fmt: skip
+    parts_of_fold = train_rows, picking_rows, fold.test
+    log.info("%s: %d training utterances, %d to pick the epoch, %d to test", run_folder.path, *map(len, parts_of_fold))
+    log.info("%.3f M weights; device %s", count(network) / 1e6, device)
     parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler, "best": best}
     fit(run_folder, parts, device, config.epochs, len(batches), step, after_epoch, config.print_freq)
     best.restore()

@@ -69,7 +69,7 @@ class RunFlags(Flags):
     fold: PositiveInt = 1
     """The fold whose speakers are held out for the test."""
     folds_by: Annotated[str, Field(pattern=r"^(auto|session|speaker|group[1-9]\d?)$")] = "auto"
-    """How speakers are held out: session, speaker or speaker (one at a time), groupK (K folds), auto (sessions if there are 3)."""
+    """How speakers are held out: session or speaker (leave one out), groupK, auto (sessions if there are 3)."""
     batch_size: Annotated[int, Field(ge=2)] = 64
     """Utterances a step, over all processes."""
     epochs: PositiveInt = 50

@@ -21,14 +21,11 @@ from utils import progress, run_command
 
 
 def run(config: PredictConfig) -> list[dict]:
-    """Predict every file and print the result; `UserError` for a file that cannot be read, before anything is printed."""
+    """Predict every file and print the result. `UserError`, and no result, where one of the files cannot be read."""
     model = SavedModel.load(find_model(config.model))
     device = make_fabric(config.gpus).device
     probabilities = np.concatenate(list(predict(model, config.files, config.batch_size, device)))
-    results = [
-        {"file": str(file), "emotion": model.classes[p.argmax()], "probabilities": dict(zip(model.classes, p.tolist(), strict=True))}
-        for file, p in zip(config.files, probabilities, strict=True)
-    ]
+    results = [describe(file, p, model.classes) for file, p in zip(config.files, probabilities, strict=True)]
     show(results, model.classes, config)
     return results
 
@@ -40,9 +37,7 @@ def find_model(path: Path) -> Path:
 
 
 @torch.inference_mode()
-def predict(
-    model: SavedModel, files: Sequence[Path], batch_size: int, device: torch.device
-) -> Iterator[np.ndarray]:
+def predict(model: SavedModel, files: Sequence[Path], batch_size: int, device: torch.device) -> Iterator[np.ndarray]:
     """Class probabilities (N, classes) of the files, batch by batch, by the front-end the model was trained with."""
     front_end = FrontEnd(**model.front_end)
     network = nn.Sequential(MFCC(front_end), model.standardised).to(device).eval()
@@ -51,6 +46,12 @@ def predict(
             np.stack([load_audio(file, front_end)[0] for file in files[start : start + batch_size]])
         )
         yield network(clips.to(device)).softmax(dim=1).cpu().numpy()
+
+
+def describe(file: Path, p: np.ndarray, classes: Sequence[str]) -> dict:
+    """One prediction, as the JSON has it."""
+    by_class = dict(zip(classes, p.tolist(), strict=True))
+    return {"file": str(file), "emotion": classes[p.argmax()], "probabilities": by_class}
 
 
 def show(results: Sequence[dict], classes: Sequence[str], config: PredictConfig) -> None:

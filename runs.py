@@ -25,7 +25,7 @@ class RunFolder:
     """runs/NAME/KIND of one configuration. A process that is not the first (`writes` false) leaves the disk alone."""
 
     def __init__(self, kind: str, config: RunFlags, writes: bool = True):
-        """Look, but touch nothing: `UserError` where the folder holds a run that the flags neither resume nor overwrite."""
+        """Look, but touch nothing. `UserError` where there is a run that the flags neither resume nor overwrite."""
         self.path, self.writes, self.events, self.config = RUNS / config.name / kind, writes, None, config
         self.flags = config.model_dump(mode="json", exclude={"resume", "overwrite", "config"})
         if self.path.is_dir() and any(self.path.iterdir()):

@@ -73,8 +73,8 @@ def run(config: SearchConfig) -> Genotype:
         return record
 
     run_folder.take()
-    log.info("%s: %d utterances for the weights, %d for the alphas; %.2f M weights; device %s",
-             run_folder.path, len(weight_rows), len(alpha_rows), sum(w.numel() for w in weights) / 1e6, device)  # fmt: skip
+    log.info("%s: %d utterances train the weights, %d the alphas", run_folder.path, len(weight_rows), len(alpha_rows))
+    log.info("%.3f M weights; device %s", sum(w.numel() for w in weights) / 1e6, device)
     parts = {
         "network": network,
         "weight_optimizer": weight_optimizer,

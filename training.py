@@ -58,7 +58,7 @@ def fit(
     """Run `epochs` x `steps`, from the run's checkpoint where it has one, and return the history.
 
     `parts`: all that has a state: the network, the optimisers ... `step(i)` does step i, counted from the start of the
-    run, and returns metrics to average over the epoch. `after_epoch(e)`, e from 1, returns the rest of the epoch's record.
+    run, and returns metrics to average over the epoch. `after_epoch(e)`, e from 1, returns the rest of its record.
     Raises `Interrupted` after SIGINT or SIGTERM, once the state is saved.
     """
     position = Position()

@@ -33,7 +33,7 @@ FAMILIES = {  # op family -> (fill, line and text)
 }
 TITLES = {"normal": "Normal cell", "reduce": "Reduction cell", "rnn": "SeqNN cell"}
 BLUES = LinearSegmentedColormap.from_list("soft_blues", ["#f8fafc", "#bfdbfe", "#60a5fa", "#2563eb", "#1e3a8a"])
-log = logging.getLogger(__name__)
+log = logging.getLogger("emodarts")
 
 
 def op_family(op: str) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 from config import PrepareConfig
 from data.corpora import read_corpus
 from data.features import FrontEnd
-from data.store import FeatureStore, prepare
+from data.preparation import prepare
+from data.store import FeatureStore
 from utils import UserError
 
 FEATURES = Path("features")

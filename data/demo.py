@@ -146,9 +146,9 @@ class Espeak:
 
     def speak(self, text: str, voice: str, seed: int, **parameters: float) -> np.ndarray:
         """Say `text`; returns samples at `self.sample_rate`, full scale is 1. `parameters` are those of LIMITS."""
-        variant = self.data / "voices" / "!v" / voice.partition("+")[2]
-        if not variant.is_file():  # eSpeak would take the plain voice and say nothing of it
-            raise UserError(f"eSpeak NG has no voice variant {variant}; reinstall espeakng-loader")
+        _, plus, variant = voice.partition("+")
+        if plus and not (self.data / "voices" / "!v" / variant).is_file():  # eSpeak would quietly take the plain voice
+            raise UserError(f"eSpeak NG has no voice variant {variant} in {self.data}; reinstall espeakng-loader")
         self.chunks.clear()
         self.library.espeak_ng_SetRandSeed(ctypes.c_long(seed))  # breath; by default seeded with the time
         self._call("espeak_SetVoiceByName", voice.encode())
@@ -157,8 +157,6 @@ class Espeak:
             self._call("espeak_SetParameter", number, round(min(max(value, lowest), highest)), 0)
         size = ctypes.c_size_t(len(text.encode()) + 1)  # with the final zero
         self._call("espeak_Synth", text.encode(), size, 0, POS_CHARACTER, 0, CHARS_UTF8, None, None)
-        if not self.chunks:
-            raise RuntimeError(f"eSpeak NG says nothing for {text!r} with voice {voice!r}")
         return np.frombuffer(b"".join(self.chunks), np.int16) / 32768
 
     def close(self) -> None:

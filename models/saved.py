@@ -50,7 +50,7 @@ class SavedModel:
 
     @classmethod
     def load(cls, path: Path) -> "SavedModel":
-        """Rebuild the network in evaluation mode, on the CPU. `UserError` where the file is missing or no such model."""
+        """Rebuild the network in evaluation mode, on the CPU. `UserError` where the file is missing or another."""
         if not path.is_file():
             raise UserError(f"no model at {path}: augment.py writes it")
         try:

@@ -65,7 +65,9 @@ def test_svg_shows_every_op_and_a_hostile_title(tmp_path):
     title = r'<b>50 % & "fold" \N \G</b>'
     path = visualize.draw_cell(BOTH.normal, BOTH.normal_concat, tmp_path / "cell.svg", title)
     assert names(tmp_path) == ["cell.svg"]
-    texts = ["".join(element.itertext()) for element in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")]
+    texts = [
+        "".join(element.itertext()) for element in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")
+    ]
     ops = [op for node in BOTH.normal for op, _ in node]
     assert sorted(text for text in texts if text in CNN_OPS) == sorted(ops)
     assert title in [text.replace("\xa0", " ") for text in texts]
@@ -164,7 +166,7 @@ def test_command_draws_a_string_form_without_dot(tmp_path):
         (["no_such_genotype"], "no_such_genotype"),
         (["Genotype(normal=__import__('os').system('touch owned'))"], "missing"),
         (["Genotype(normal='\\d', normal_concat=[2], reduce=1, reduce_concat=2)"], "not a list of nodes"),
-        (["{\"version\":\n 7}"], "unknown version 7"),
+        (['{"version":\n 7}'], "unknown version 7"),
         ([], "genotype"),
         (["darts_v2", "--nonsense"], "--nonsense"),
         (["darts_v2", "--out", "taken/deeper"], "cannot write to 'taken/deeper'"),

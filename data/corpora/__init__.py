@@ -4,27 +4,14 @@ A new corpus is one new file with a `read(root)` and one line in `READERS`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+from data.corpora import demo, manifest
+from data.corpora.utterance import Utterance
 from utils import UserError
 
-
-@dataclass(frozen=True)
-class Utterance:
-    """One labelled audio file."""
-
-    utterance: str  # its name, unique in the corpus
-    file: Path
-    speaker: str
-    emotion: str
-    session: str = ""
-    split: str = ""  # the publisher's own partition, where there is one
-
-
-from data.corpora import manifest  # noqa: E402  (the readers need the class above)
-
 READERS: dict[str, Callable[[Path], list[Utterance]]] = {
+    "demo": demo.read,
     "manifest": manifest.read,
 }
 

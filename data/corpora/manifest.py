@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
-from data.corpora import Utterance
+from data.corpora.utterance import Utterance
 from utils import UserError
 
 REQUIRED = ("file", "speaker", "emotion")
