@@ -1,14 +1,20 @@
-"""Scores of a test: UA, WA, macro-F1, recalls, confusion, and confidence intervals by a bootstrap over speakers.
+"""Scores of a test: UA, WA, macro-F1, recalls, confusion, confidence intervals; their table and the predictions' file.
 
 Every utterance counts once, over the whole set at once. Rates are fractions of 1.
 UA (unweighted accuracy) is the mean recall of the classes that occur; WA (weighted accuracy) is the plain accuracy.
 """
 
+import csv
+import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, f1_score, recall_score
+
+from data.store import Row
+from utils import write_text
 
 BOOTSTRAPS = 2000
 
@@ -52,3 +58,27 @@ def confidence_intervals(
     recall = np.divide(correct, support, out=np.full_like(correct, np.nan), where=support > 0)
     rates = {"ua": np.nanmean(recall, axis=1), "wa": correct.sum(axis=1) / support.sum(axis=1)}
     return {name: [float(bound) for bound in np.percentile(values, [2.5, 97.5])] for name, values in rates.items()}
+
+
+def table(metrics: dict[str, Any]) -> str:
+    """The result as a person reads it."""
+    interval = {name: f"95 % interval {low:.1%} to {high:.1%}" for name, (low, high) in metrics["ci95"].items()}
+    lines = [
+        f"test on {metrics['n']} utterances of {', '.join(metrics['test_speakers'])}",
+        f"epoch {metrics['best_epoch']}, protocol {metrics['protocol']}",
+        f"  UA        {metrics['ua']:6.1%}   {interval['ua']}",
+        f"  WA        {metrics['wa']:6.1%}   {interval['wa']}",
+        f"  macro-F1  {metrics['macro_f1']:6.1%}",
+    ]
+    lines += [f"  recall    {r:6.1%}   {name}" for name, r in metrics["recall"].items() if r is not None]
+    return "\n".join(lines)
+
+
+def write_predictions(path: Path, manifest: Sequence[Row], classes: Sequence[str], probabilities: np.ndarray) -> None:
+    """One line a test utterance: who said it, what it is, what was predicted, and how probable each class was."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["utterance", "speaker", "emotion", "predicted", *classes])
+    for row, p in zip(manifest, probabilities, strict=True):
+        lines.writerow([row.utterance, row.speaker, row.emotion, classes[p.argmax()], *(f"{value:.6f}" for value in p)])
+    write_text(path, text.getvalue())

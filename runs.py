@@ -27,6 +27,7 @@ class RunFolder:
     def __init__(self, kind: str, config: RunFlags, writes: bool = True):
         """Look, but touch nothing. `UserError` where there is a run that the flags neither resume nor overwrite."""
         self.path, self.writes, self.events, self.config = RUNS / config.name / kind, writes, None, config
+        self.plots = self.path / "plots"
         self.flags = config.model_dump(mode="json", exclude={"resume", "overwrite", "config"})
         if self.path.is_dir() and any(self.path.iterdir()):
             self._check_earlier_run()
@@ -44,7 +45,7 @@ class RunFolder:
         if self.writes:
             if self.config.overwrite:
                 shutil.rmtree(self.path, ignore_errors=True)
-            (self.path / "plots").mkdir(parents=True, exist_ok=True)
+            self.plots.mkdir(parents=True, exist_ok=True)
             write_json(self.path / "config.json", self.flags)
         self._start_log()
 
@@ -75,16 +76,20 @@ class RunFolder:
             self.events = SummaryWriter(str(self.path), purge_step=first_epoch if first_epoch > 1 else None)
 
     def record(self, history: list[dict[str, Any]]) -> None:
-        """Write the history, and the numbers of its last epoch to TensorBoard and the log."""
+        """Write the history, and the numbers of its last epoch to TensorBoard; the main ones to the log as well."""
         if not self.writes:
             return
         last = history[-1]
         write_text(self.path / "history.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
-        numbers = {key: value for key, value in last.items() if isinstance(value, float)}
+        self.add_scalars({key: value for key, value in last.items() if isinstance(value, float)}, last["epoch"])
+        shown = {key: value for key, value in last.items() if key.startswith(("train/", "valid/"))}
+        log.info("epoch %3d  %s", last["epoch"], "  ".join(f"{key} {value:.3f}" for key, value in shown.items()))
+
+    def add_scalars(self, numbers: dict[str, float], epoch: int) -> None:
+        """Put numbers into TensorBoard."""
         for key, value in numbers.items():
-            self.events.add_scalar(key, value, last["epoch"])
+            self.events.add_scalar(key, value, epoch)
         self.events.flush()
-        log.info("epoch %d  %s", last["epoch"], "  ".join(f"{key} {value:.4g}" for key, value in numbers.items()))
 
     def show(self, tag: str, picture: Path, epoch: int) -> None:
         """Put a picture into TensorBoard; a drawing that is only a source (no `dot` binary) has none to show."""

@@ -3,16 +3,18 @@
 python search.py --name NAME --dataset DATASET --fold K     ->  runs/NAME/search/genotype.json
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import visualize
-from architect import Architect, Unrolled
+from architect import Architect, Batch, Unrolled
 from config import SearchConfig, parse
 from data.folds import halves
 from devices import mean_gradient
-from experiment import begin
+from experiment import Experiment, begin
 from genotypes import Genotype
 from metrics import scores
 from models.joint_network import Size
@@ -21,68 +23,22 @@ from runs import RunFolder, log
 from training import Metrics, cross_entropy, fit, logits_of, weight_step
 from utils import run_command
 
+ALPHA_BETAS = (0.5, 0.999)
+
 
 def run(config: SearchConfig) -> Genotype:
-    """Search on the training speakers of a fold; the validation and test speakers are not touched."""
+    """Search on the training speakers of a fold; its validation and test speakers are not touched."""
     experiment = begin(config)
-    run_folder = RunFolder("search", config, experiment.fabric.is_global_zero)
-    store, device = experiment.store, experiment.device
-    weight_rows, alpha_rows = halves(experiment.fold.train, store.labels, config.train_portion, config.seed)
-    features, _ = experiment.features(experiment.fold.train)
-    weight_batches = experiment.batches(features, weight_rows)
-    alpha_batches = experiment.batches(features, alpha_rows, stream=1)
-
-    network = make_network(config, len(store.classes)).to(device)
-    weights = list(network.weights().values())
-    weight_optimizer = torch.optim.SGD(
-        weights, config.w_lr, momentum=config.w_momentum, weight_decay=config.w_weight_decay
+    folder = RunFolder("search", config, experiment.fabric.is_global_zero)
+    search = Search(config, experiment, folder)
+    folder.take()
+    log.info("search    %s", folder.path)
+    log.info(
+        "data      %d utterances train the weights, %d the alphas", len(search.weight_rows), len(search.alpha_rows)
     )
-    alpha_optimizer = torch.optim.Adam(
-        network.architecture_parameters(), config.alpha_lr, betas=(0.5, 0.999), weight_decay=config.alpha_weight_decay
-    )
-    scheduler = CosineAnnealingLR(weight_optimizer, config.epochs, eta_min=config.w_lr_min)
-    gradient = mean_gradient(experiment.fabric)
-    architect = Architect(network, F.cross_entropy, gradient)
-
-    def step(i: int) -> Metrics:
-        """One step of the alphas on the alpha half, then one of the weights on theirs."""
-        train, val = weight_batches[i], alpha_batches[i]
-        if config.order == "second":
-            grads = architect.second_order(train, val, unrolled(network, weight_optimizer))
-        else:
-            grads = architect.first_order(val)
-        for alpha, grad in zip(network.architecture_parameters(), grads, strict=True):
-            alpha.grad = grad
-        alpha_optimizer.step()
-        return weight_step(network, weight_optimizer, train, F.cross_entropy, gradient, config.w_grad_clip)
-
-    def after_epoch(epoch: int) -> dict:
-        """Scores on the alpha half, the state of the architecture, and the present genotype."""
-        logits, labels = logits_of(network, features.in_order(alpha_rows, config.batch_size)), store.labels[alpha_rows]
-        record = {
-            "valid/loss": cross_entropy(logits, labels),
-            "valid/ua": scores(labels, logits.argmax(dim=1).numpy())["ua"],
-            "lr/weights": scheduler.get_last_lr()[0],
-            "lr/alpha": config.alpha_lr,
-            **describe_alphas(network),
-            "genotype": network.genotype().to_json(),
-        }
-        scheduler.step()
-        if run_folder.writes:
-            draw_architecture(run_folder, network, epoch)
-        return record
-
-    run_folder.take()
-    log.info("%s: %d utterances train the weights, %d the alphas", run_folder.path, len(weight_rows), len(alpha_rows))
-    log.info("%.3f M weights; device %s", sum(w.numel() for w in weights) / 1e6, device)
-    parts = {
-        "network": network,
-        "weight_optimizer": weight_optimizer,
-        "alpha_optimizer": alpha_optimizer,
-        "scheduler": scheduler,
-    }
-    fit(run_folder, parts, device, config.epochs, len(weight_batches), step, after_epoch, config.print_freq)
-    return finish(run_folder, network.genotype(), config)
+    log.info("supernet  %.3f M weights on %s\n", search.weight_count / 1e6, experiment.device)
+    fit(folder, search, experiment.device)
+    return finish(folder, search.network.genotype(), config)
 
 
 def make_network(config: SearchConfig, classes: int) -> SearchNetwork:
@@ -92,12 +48,80 @@ def make_network(config: SearchConfig, classes: int) -> SearchNetwork:
     return SearchNetwork(space, size, classes, config.dropout)
 
 
-def unrolled(network: SearchNetwork, optimizer: torch.optim.SGD) -> Unrolled:
-    """The step that the weights' optimiser is about to take."""
-    group = optimizer.param_groups[0]
-    momenta = {name: optimizer.state[w].get("momentum_buffer") for name, w in network.weights().items()}
-    present = {name: buffer for name, buffer in momenta.items() if buffer is not None}
-    return Unrolled(group["lr"], group["momentum"], group["weight_decay"], present)
+class Search:
+    """The bilevel problem: the weights learn from one half of the training rows, the alphas from the other."""
+
+    def __init__(self, config: SearchConfig, experiment: Experiment, folder: RunFolder):
+        self.config, self.folder, self.store = config, folder, experiment.store
+        rows = experiment.fold.train
+        self.weight_rows, self.alpha_rows = halves(rows, self.store.labels, config.train_portion, config.seed)
+        self.features, _ = experiment.features(rows)
+        self.weight_batches = experiment.batches(self.features, self.weight_rows)
+        self.alpha_batches = experiment.batches(self.features, self.alpha_rows, stream=1)
+        self.steps = len(self.weight_batches)
+
+        self.network = make_network(config, len(self.store.classes)).to(experiment.device)
+        weights, alphas = list(self.network.weights().values()), self.network.architecture_parameters()
+        self.weight_count = sum(w.numel() for w in weights)
+        self.weight_optimizer = torch.optim.SGD(
+            weights, config.w_lr, momentum=config.w_momentum, weight_decay=config.w_weight_decay
+        )
+        self.alpha_optimizer = torch.optim.Adam(
+            alphas, config.alpha_lr, betas=ALPHA_BETAS, weight_decay=config.alpha_weight_decay
+        )
+        self.scheduler = CosineAnnealingLR(self.weight_optimizer, config.epochs, eta_min=config.w_lr_min)
+        self.gradient = mean_gradient(experiment.fabric)
+        self.architect = Architect(self.network, F.cross_entropy, self.gradient)
+        self.parts = {
+            "network": self.network,
+            "weight_optimizer": self.weight_optimizer,
+            "alpha_optimizer": self.alpha_optimizer,
+            "scheduler": self.scheduler,
+        }
+
+    def step(self, i: int) -> Metrics:
+        """One step of the alphas on a batch of their half, then one of the weights on theirs."""
+        train, val = self.weight_batches[i], self.alpha_batches[i]
+        self.alpha_step(train, val)
+        return self.weight_step(train)
+
+    def alpha_step(self, train: Batch, val: Batch) -> None:
+        """Move the alphas along their first- or second-order gradient."""
+        if self.config.order == "second":
+            gradients = self.architect.second_order(train, val, self._unrolled())
+        else:
+            gradients = self.architect.first_order(val)
+        for alpha, d in zip(self.network.architecture_parameters(), gradients, strict=True):
+            alpha.grad = d
+        self.alpha_optimizer.step()
+
+    def weight_step(self, train: Batch) -> Metrics:
+        """Move the weights, at the new alphas."""
+        clip = self.config.w_grad_clip
+        return weight_step(self.network, self.weight_optimizer, train, F.cross_entropy, self.gradient, clip)
+
+    def _unrolled(self) -> Unrolled:
+        """The step that the weights' optimiser is about to take."""
+        group, state = self.weight_optimizer.param_groups[0], self.weight_optimizer.state
+        momenta = {name: state[w]["momentum_buffer"] for name, w in self.network.weights().items() if w in state}
+        return Unrolled(group["lr"], group["momentum"], group["weight_decay"], momenta)
+
+    def after_epoch(self, epoch: int) -> dict[str, Any]:
+        """Scores on the alpha half, the state of the architecture, and the present genotype."""
+        labels = self.store.labels[self.alpha_rows]
+        logits = logits_of(self.network, self.features.in_order(self.alpha_rows, self.config.batch_size))
+        record = {
+            "valid/loss": cross_entropy(logits, labels),
+            "valid/ua": scores(labels, logits.argmax(dim=1).numpy())["ua"],
+            "lr/weights": self.scheduler.get_last_lr()[0],
+            "lr/alpha": self.config.alpha_lr,
+            **describe_alphas(self.network),
+            "genotype": self.network.genotype().to_json(),
+        }
+        self.scheduler.step()
+        if self.folder.writes:
+            draw_architecture(self.folder, self.network, epoch)
+        return record
 
 
 @torch.no_grad()
@@ -107,32 +131,31 @@ def describe_alphas(network: SearchNetwork) -> dict[str, float]:
     for kind, nodes in network.softmaxed().items():
         p, ops = torch.cat(nodes), network.space.of(kind)[1]
         record[f"alpha_entropy/{kind}"] = float(-(p * p.log()).sum(dim=1).mean())
-        for op in {"skip_connect", "none"} & set(ops):
-            record[f"alpha_share/{kind}_{op}"] = float(p[:, ops.index(op)].mean())
+        for op in ("skip_connect", "none"):
+            if op in ops:
+                record[f"alpha_share/{kind}_{op}"] = float(p[:, ops.index(op)].mean())
     return record
 
 
 @torch.no_grad()
-def draw_architecture(run_folder: RunFolder, network: SearchNetwork, epoch: int) -> None:
+def draw_architecture(folder: RunFolder, network: SearchNetwork, epoch: int) -> None:
     """Draw the alphas and the present best cells into plots/ and TensorBoard."""
-    plots = run_folder.path / "plots"
     for kind, nodes in network.softmaxed().items():
-        picture = plots / f"alphas_{kind}.png"
-        weights = [p.cpu().numpy() for p in nodes]
+        weights, picture = [p.cpu().numpy() for p in nodes], folder.plots / f"alphas_{kind}.png"
         visualize.draw_alphas(weights, network.space.of(kind)[1], picture, f"{visualize.TITLES[kind]}, epoch {epoch}")
-        run_folder.show(f"alphas/{kind}", picture, epoch)
-    for picture in visualize.draw_genotype(network.genotype(), plots):
-        run_folder.show(f"cells/{picture.stem}", picture, epoch)
+        folder.show(f"alphas/{kind}", picture, epoch)
+    for picture in visualize.draw_genotype(network.genotype(), folder.plots):
+        folder.show(f"cells/{picture.stem}", picture, epoch)
 
 
-def finish(run_folder: RunFolder, genotype: Genotype, config: SearchConfig) -> Genotype:
+def finish(folder: RunFolder, genotype: Genotype, config: SearchConfig) -> Genotype:
     """Write the genotype, and say what to do next."""
-    if run_folder.writes:
-        path = run_folder.path / "genotype.json"
+    path = folder.path / "genotype.json"
+    if folder.writes:
         genotype.save(path)
-        log.info("\n%s\n", genotype)
-        log.info("genotype  %s\ncells     %s\nnext      python augment.py --name %s --dataset %s --fold %d",
-                 path, run_folder.path / "plots", config.name, config.dataset, config.fold)  # fmt: skip
+    log.info("\n%s\n", genotype)
+    log.info("genotype  %s\npictures  %s", path, folder.plots)
+    log.info("next      python augment.py --name %s --dataset %s --fold %d", config.name, config.dataset, config.fold)
     return genotype
 
 

@@ -1,7 +1,7 @@
 """What search and augment share: the loop over epochs and steps, a step of the weights, evaluation, checkpoints.
 
-`fit` owns the order of things and the state; a command gives it the two things that differ: what a step does, and what
-is measured after an epoch. Steps return sums that stay on the device; they are read once an epoch.
+`fit` owns the order of things and the state; the task tells it the two things that differ: what a step does, and what
+is due after an epoch. What steps return stays on the device and is read once an epoch.
 """
 
 import math
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from config import RunFlags
 from devices import Gradient, random_state, set_random_state
 from runs import RunFolder, log
 from utils import Interrupted, UserError, progress
@@ -45,31 +46,36 @@ class Position:
         vars(self).update(state)
 
 
-def fit(
-    run: RunFolder,
-    parts: Mapping[str, Stateful],
-    device: torch.device,
-    epochs: int,
-    steps: int,
-    step: Callable[[int], Metrics],
-    after_epoch: Callable[[int], dict[str, Any]],
-    print_freq: int = 50,
-) -> list[dict[str, Any]]:
-    """Run `epochs` x `steps`, from the run's checkpoint where it has one, and return the history.
+class Task(Protocol):
+    """What `fit` trains: a search, or a derived network."""
 
-    `parts`: all that has a state: the network, the optimisers ... `step(i)` does step i, counted from the start of the
-    run, and returns metrics to average over the epoch. `after_epoch(e)`, e from 1, returns the rest of its record.
+    config: RunFlags
+    parts: Mapping[str, Stateful]
+    """Everything with a state: the network, the optimisers ..."""
+    steps: int
+    """Steps an epoch."""
+
+    def step(self, i: int) -> Metrics:
+        """Do step i, counted from the start of the run; return metrics to average over the epoch."""
+
+    def after_epoch(self, epoch: int) -> dict[str, Any]:
+        """Whatever is due after an epoch, counted from 1; return the rest of its record."""
+
+
+def fit(run: RunFolder, task: Task, device: torch.device) -> list[dict[str, Any]]:
+    """Run a task's epochs, from the run's checkpoint where it has one, and return the history.
+
     Raises `Interrupted` after SIGINT or SIGTERM, once the state is saved.
     """
     position = Position()
-    stateful = {**parts, "position": position}
+    stateful = {**task.parts, "position": position}
     restore(run.load_checkpoint(device), stateful, device)
     run.open_events(position.epoch + 1)
     with Interruption() as interruption:
-        while position.epoch < epochs:
-            one_epoch(position, steps, step, print_freq, f"epoch {position.epoch + 1}/{epochs}", interruption)
-            if position.step == steps:
-                finish_epoch(position, after_epoch)
+        while position.epoch < task.config.epochs:
+            one_epoch(position, task, interruption)
+            if position.step == task.steps:
+                finish_epoch(position, task)
                 run.record(position.history)
             run.save_checkpoint(snapshot(stateful, device))
             if interruption.signal:
@@ -78,22 +84,17 @@ def fit(
     return position.history
 
 
-def one_epoch(
-    position: Position,
-    steps: int,
-    step: Callable[[int], Metrics],
-    print_freq: int,
-    title: str,
-    interruption: "Interruption",
-) -> None:
+def one_epoch(position: Position, task: Task, interruption: "Interruption") -> None:
     """The steps that are left of an epoch, up to an interruption."""
-    bar = progress(range(position.step, steps), title, initial=position.step, total=steps)
+    first, freq = position.epoch * task.steps, task.config.print_freq
+    title = f"epoch {position.epoch + 1}/{task.config.epochs}"
+    bar = progress(range(position.step, task.steps), title, initial=position.step, total=task.steps)
     reading: Metrics = {}
     for i in bar:
-        metrics = step(position.epoch * steps + i)
+        metrics = task.step(first + i)
         position.totals = {key: value + position.totals.get(key, 0.0) for key, value in metrics.items()}
         position.step = i + 1
-        if position.step % print_freq == 0:  # show the copy made a while ago, so that no step waits for the device
+        if position.step % freq == 0:  # show the copy begun a while ago, so that no step waits for the device
             bar.set_postfix({key: f"{float(value):.3f}" for key, value in reading.items()})
             reading = {key: value.to("cpu", non_blocking=True) for key, value in metrics.items()}
         if interruption.signal:
@@ -101,15 +102,14 @@ def one_epoch(
     bar.close()
 
 
-def finish_epoch(position: Position, after_epoch: Callable[[int], dict[str, Any]]) -> None:
+def finish_epoch(position: Position, task: Task) -> None:
     """Average the epoch's metrics, add what is measured after it, and go on to the next epoch."""
     means = {key: float(total) / position.step for key, total in position.totals.items()}
     for key, mean in means.items():
         if not math.isfinite(mean):
             raise UserError(f"{key} became {mean} in epoch {position.epoch + 1}: lower the learning rate")
     epoch = position.epoch + 1
-    record = {"epoch": epoch, **means, **after_epoch(epoch)}
-    position.history.append(record)
+    position.history.append({"epoch": epoch, **means, **task.after_epoch(epoch)})
     position.epoch, position.step, position.totals = epoch, 0, {}
 
 

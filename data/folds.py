@@ -36,6 +36,15 @@ class Fold:
     validation: np.ndarray
     test: np.ndarray
 
+    def parts(self, protocol: str) -> tuple[np.ndarray, np.ndarray]:
+        """(rows to train on, rows that pick the epoch): `held_out` picks on validation speakers, `paper` on the test's.
+
+        Under `paper`, as published, nothing is held out for validation: those rows are trained on.
+        """
+        if protocol == "paper":
+            return np.sort(np.concatenate([self.train, self.validation])), self.test
+        return self.train, self.validation
+
 
 def make_folds(rows: Sequence[Labelled], scheme: str = "auto") -> list[Fold]:
     """Partition a manifest into folds for cross-validation.

@@ -1,0 +1,29 @@
+"""The losses of the retraining: class-weighted cross-entropy, with the auxiliary head's where there is one."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def class_weights(labels: np.ndarray, classes: int) -> Tensor:
+    """Weights that make every class count the same: n / (classes n_c), (classes,); 0 for a class that is absent."""
+    counts = np.bincount(labels, minlength=classes)
+    weights = np.divide(len(labels), classes * counts, out=np.zeros(classes), where=counts > 0)
+    return torch.from_numpy(weights.astype(np.float32))
+
+
+class JointLoss(nn.Module):
+    """Cross-entropy of the logits, plus `aux_weight` times that of the auxiliary logits where there are some."""
+
+    def __init__(self, weight: Tensor, aux_weight: float):
+        """`weight` (classes,): as `class_weights` gives it."""
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.aux_weight = aux_weight
+
+    def forward(self, outputs: Tensor | tuple[Tensor, Tensor], y: Tensor) -> Tensor:
+        if isinstance(outputs, Tensor):
+            return F.cross_entropy(outputs, y, self.weight)
+        losses = [F.cross_entropy(logits, y, self.weight) for logits in outputs]
+        return losses[0] + self.aux_weight * losses[1]
