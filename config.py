@@ -24,6 +24,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from data.features import FrontEnd
 from genotypes import CNN_OPS, RNN_OPS, RNN_SCOPES
@@ -32,7 +33,7 @@ from utils import UserError
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
-COMMANDS = ("prepare", "search", "augment", "predict")
+COMMANDS = ("prepare", "search", "augment", "predict", "visualize")
 
 
 class Flags(BaseModel):
@@ -191,6 +192,15 @@ class AugmentConfig(RunFlags):
     """Probability of dropping an op's output, reached by a linear ramp over the epochs."""
 
 
+class VisualizeConfig(Flags):
+    """Draw every cell of a genotype."""
+
+    genotype: Annotated[str, Field(json_schema_extra={"positional": True})]
+    """A genotype: a file (JSON or a string form), Genotype(...), JSON, or a built-in name."""
+    out: Path = Path("plots")
+    """The folder to draw into."""
+
+
 class PredictConfig(Flags):
     """Tell the emotion of recordings."""
 
@@ -229,14 +239,16 @@ def validated(kind: type[Config], values: dict[str, Any]) -> Config:
         return kind(**values)
     except ValidationError as invalid:
         error = invalid.errors()[0]
-        message = error["msg"].removeprefix("Value error, ")
-        if not error["loc"]:
-            raise UserError(message) from None
-        flag = str(error["loc"][0])
-        if error["type"] == "extra_forbidden":
-            raise UserError(unknown_flag(f"--{flag}", kind)) from None
-        got = "" if error["type"] == "missing" else f" (got {str(error['input'])[:80]!r})"
-        raise UserError(f"--{flag}: {message}{got}") from None
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        raise UserError(message)
+    flag, field = str(error["loc"][0]), flag_names(kind).get(str(error["loc"][0]))
+    if field is None:
+        raise UserError(unknown_flag(f"--{flag}", kind))
+    name = flag.upper() if is_positional(field) else f"--{flag}"
+    if error["type"] == "missing":
+        raise UserError(f"{name} is missing; --help tells what it is")
+    raise UserError(f"{name} {shown(error['input'])[:80]}: {message}")
 
 
 def read_file(path: Path, command: str) -> dict[str, Any]:
@@ -280,7 +292,7 @@ def unknown_flag(flag: str, kind: type[Flags]) -> str:
     return f"unknown flag {flag}" + (f"; did you mean {near[0]}?" if near else "; --help lists them all")
 
 
-def flag_names(kind: type[Flags]) -> dict[str, Any]:
+def flag_names(kind: type[Flags]) -> dict[str, FieldInfo]:
     """Field by flag name."""
     return {field.alias or name: field for name, field in kind.model_fields.items()}
 
@@ -291,8 +303,9 @@ def build_parser(kind: type[Flags], command: str) -> Parser:
     for name, field in flag_names(kind).items():
         default = "" if field.is_required() or field.default in (None, False) else f" (default: {shown(field.default)})"
         text = f"{field.description}{default}".replace("%", "%%")
-        if (field.json_schema_extra or {}).get("positional"):
-            parser.add_argument(name, nargs="*", metavar="FILE", help=text)
+        if is_positional(field):
+            several = {"nargs": "*"} if get_origin(field.annotation) is tuple else {"nargs": "?"}
+            parser.add_argument(name, **several, default=argparse.SUPPRESS, metavar=name.upper(), help=text)
         elif field.annotation is bool:
             parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=text)
         elif get_origin(field.annotation) is tuple:
@@ -302,9 +315,14 @@ def build_parser(kind: type[Flags], command: str) -> Parser:
     return parser
 
 
-def shown(default: Any) -> str:
-    """A default as one would type it."""
-    return " ".join(default) if isinstance(default, tuple) else str(default)
+def is_positional(field: FieldInfo) -> bool:
+    """Whether the words that follow no flag are this field's."""
+    return bool((field.json_schema_extra or {}).get("positional"))
+
+
+def shown(value: Any) -> str:
+    """A value as one would type it."""
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def metavar(annotation: Any) -> str:

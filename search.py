@@ -6,24 +6,20 @@ python search.py --name NAME --dataset DATASET --fold K     ->  runs/NAME/search
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import visualize
-from architect import Architect, Batch, Unrolled
+from bilevel import Bilevel, make_supernet
 from config import SearchConfig, parse
 from data.folds import halves
 from devices import mean_gradient
 from experiment import Experiment, begin
 from genotypes import Genotype
 from metrics import scores
-from models.joint_network import Size
-from models.search_network import SearchNetwork, SearchSpace
+from models.search_network import SearchNetwork
 from runs import RunFolder, log
-from training import Metrics, cross_entropy, fit, logits_of, weight_step
+from training import Metrics, cross_entropy, fit, logits_of
 from utils import run_command
-
-ALPHA_BETAS = (0.5, 0.999)
 
 
 def run(config: SearchConfig) -> Genotype:
@@ -36,20 +32,17 @@ def run(config: SearchConfig) -> Genotype:
     log.info(
         "data      %d utterances train the weights, %d the alphas", len(search.weight_rows), len(search.alpha_rows)
     )
-    log.info("supernet  %.3f M weights on %s\n", search.weight_count / 1e6, experiment.device)
+    log.info(
+        "supernet  %.3f M weights on %s\n",
+        sum(w.numel() for w in search.network.weights().values()) / 1e6,
+        experiment.device,
+    )
     fit(folder, search, experiment.device)
     return finish(folder, search.network.genotype(), config)
 
 
-def make_network(config: SearchConfig, classes: int) -> SearchNetwork:
-    """The supernet of the flags."""
-    space = SearchSpace(config.cnn_nodes, config.rnn_nodes, config.cnn_ops, config.rnn_ops)
-    size = Size(config.layers, config.init_channels, config.rnn_layers, config.rnn_channels)
-    return SearchNetwork(space, size, classes, config.dropout)
-
-
 class Search:
-    """The bilevel problem: the weights learn from one half of the training rows, the alphas from the other."""
+    """The supernet, and the halves of the training rows from which its weights and its alphas learn."""
 
     def __init__(self, config: SearchConfig, experiment: Experiment, folder: RunFolder):
         self.config, self.folder, self.store = config, folder, experiment.store
@@ -60,51 +53,20 @@ class Search:
         self.alpha_batches = experiment.batches(self.features, self.alpha_rows, stream=1)
         self.steps = len(self.weight_batches)
 
-        self.network = make_network(config, len(self.store.classes)).to(experiment.device)
-        weights, alphas = list(self.network.weights().values()), self.network.architecture_parameters()
-        self.weight_count = sum(w.numel() for w in weights)
-        self.weight_optimizer = torch.optim.SGD(
-            weights, config.w_lr, momentum=config.w_momentum, weight_decay=config.w_weight_decay
-        )
-        self.alpha_optimizer = torch.optim.Adam(
-            alphas, config.alpha_lr, betas=ALPHA_BETAS, weight_decay=config.alpha_weight_decay
-        )
-        self.scheduler = CosineAnnealingLR(self.weight_optimizer, config.epochs, eta_min=config.w_lr_min)
-        self.gradient = mean_gradient(experiment.fabric)
-        self.architect = Architect(self.network, F.cross_entropy, self.gradient)
+        self.network = make_supernet(config, len(self.store.classes)).to(experiment.device)
+        self.bilevel = Bilevel(config, self.network, mean_gradient(experiment.fabric))
+        optimizer = self.bilevel.weight_optimizer
+        self.scheduler = CosineAnnealingLR(optimizer, config.epochs, eta_min=config.w_lr_min)
         self.parts = {
             "network": self.network,
-            "weight_optimizer": self.weight_optimizer,
-            "alpha_optimizer": self.alpha_optimizer,
+            "weight_optimizer": optimizer,
+            "alpha_optimizer": self.bilevel.alpha_optimizer,
             "scheduler": self.scheduler,
         }
 
     def step(self, i: int) -> Metrics:
-        """One step of the alphas on a batch of their half, then one of the weights on theirs."""
-        train, val = self.weight_batches[i], self.alpha_batches[i]
-        self.alpha_step(train, val)
-        return self.weight_step(train)
-
-    def alpha_step(self, train: Batch, val: Batch) -> None:
-        """Move the alphas along their first- or second-order gradient."""
-        if self.config.order == "second":
-            gradients = self.architect.second_order(train, val, self._unrolled())
-        else:
-            gradients = self.architect.first_order(val)
-        for alpha, d in zip(self.network.architecture_parameters(), gradients, strict=True):
-            alpha.grad = d
-        self.alpha_optimizer.step()
-
-    def weight_step(self, train: Batch) -> Metrics:
-        """Move the weights, at the new alphas."""
-        clip = self.config.w_grad_clip
-        return weight_step(self.network, self.weight_optimizer, train, F.cross_entropy, self.gradient, clip)
-
-    def _unrolled(self) -> Unrolled:
-        """The step that the weights' optimiser is about to take."""
-        group, state = self.weight_optimizer.param_groups[0], self.weight_optimizer.state
-        momenta = {name: state[w]["momentum_buffer"] for name, w in self.network.weights().items() if w in state}
-        return Unrolled(group["lr"], group["momentum"], group["weight_decay"], momenta)
+        """A step of the alphas on a batch of their half, and one of the weights on theirs."""
+        return self.bilevel.step(self.weight_batches[i], self.alpha_batches[i])
 
     def after_epoch(self, epoch: int) -> dict[str, Any]:
         """Scores on the alpha half, the state of the architecture, and the present genotype."""

@@ -5,12 +5,11 @@
 draws every cell of a genotype: a file, a string form, JSON or a built-in name.
 """
 
-import argparse
 import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import graphviz
 import numpy as np
@@ -18,6 +17,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from config import VisualizeConfig, parse
 from genotypes import Genotype, Node, discretise, resolve
 from utils import UserError, run_command, whole_file
 
@@ -173,26 +173,14 @@ def _say_once(missing: bool) -> None:
     log.warning("%s: cells are written as .gv sources, not drawn (install it: apt install graphviz, or brew)", reason)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as for any other bad input."""
-        raise UserError(message)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Draw the genotype that the command line names."""
-    parser = _Parser(description="Draw every cell of a genotype.", allow_abbrev=False)
-    parser.add_argument("genotype", help="a file (JSON or a string form), Genotype(...), JSON, or a built-in name")
-    parser.add_argument("--out", type=Path, default=Path("plots"), metavar="DIR", help="folder to write to (plots)")
-    options = parser.parse_args(argv)
-    genotype = resolve(options.genotype)
+def run(config: VisualizeConfig) -> None:
+    """Draw the cells and print where they are."""
     try:
-        paths = draw_genotype(genotype, options.out)
+        paths = draw_genotype(resolve(config.genotype), config.out)
     except OSError as error:
-        raise UserError(f"cannot write to {str(options.out)[:80]!r}: {error.strerror}; give another --out") from None
-    for path in paths:
-        print(path)
+        raise UserError(f"cannot write to {str(config.out)[:80]!r}: {error.strerror}; give another --out") from None
+    print(*paths, sep="\n")
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: run(parse(VisualizeConfig, "visualize")))

@@ -1,0 +1,35 @@
+# make demo: the whole path on the demo corpus.  make test, make lint: what CI runs.  make setup: .venv with everything.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+RUN := .venv/bin/python
+DEMO := --config configs/demo.yaml
+WAVS := corpora/demo/wav/F01/F01-angry-01.wav corpora/demo/wav/M01/M01-happy-02.wav corpora/demo/wav/F02/F02-sad-03.wav
+
+.PHONY: setup demo test lint clean
+
+setup: .venv/ready
+
+.venv/ready: requirements.txt requirements-dev.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; set PYTHON=/path/to/python3" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch .venv/ready
+
+demo: setup
+	@test -d features/demo || $(RUN) prepare.py --corpus demo $(DEMO)
+	$(RUN) search.py --name demo --dataset demo --fold 1 $(DEMO) --overwrite
+	$(RUN) augment.py --name demo --dataset demo --fold 1 $(DEMO) --overwrite
+	$(RUN) predict.py --model runs/demo $(WAVS)
+	@echo "\nPictures of the search: runs/demo/search/plots, of the test: runs/demo/augment/plots"
+	@echo "Curves: .venv/bin/tensorboard --logdir runs"
+
+test: setup
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile
+
+lint: setup
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+clean:
+	rm -rf .venv runs features corpora

@@ -1,0 +1,156 @@
+"""Seconds and peak memory of one search step, by part: CNN cells, SeqNN cells, optimisers, first and second order.
+
+python benchmarks/search_step.py --batch_size 16 --rounds 3          the paper's space; any search flag changes it
+
+Every measurement runs in a process of its own, so that its peak is its own; rounds go through all parts in turn, and
+medians are printed. On the CPU the peak is the resident set above the idle process's, on CUDA what torch allocated.
+"""
+
+import argparse
+import multiprocessing
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from bilevel import Bilevel, make_supernet
+from config import SearchConfig, from_file
+from config import parse as parse_flags
+from devices import local_gradient, make_fabric
+from models.joint_network import as_sequence
+
+MEGABYTE = 2**20
+CLASSES, COEFFICIENTS, FRAMES = 4, 128, 128
+
+
+def cnn_cells(config: SearchConfig, device: torch.device) -> Callable[[], None]:
+    """Stem, CNN cells and head: forward and backward for all weights and alphas."""
+    network = make_supernet(config.model_copy(update={"rnn_layers": 0}), CLASSES).to(device)
+    x, y = batch(config, device)
+    return lambda: local_gradient(F.cross_entropy(network(x), y), list(network.parameters()))
+
+
+def rnn_cells(config: SearchConfig, device: torch.device) -> Callable[[], None]:
+    """The SeqNN cells alone, on what the CNN gives them: forward and backward for all their weights and alphas."""
+    network = make_supernet(config, CLASSES).to(device)
+    joint, weights = network.network, network.softmaxed
+    with torch.no_grad():
+        s0 = s1 = joint.stem(batch(config, device)[0])
+        for kind, cell in zip(joint.kinds, joint.cnn_cells, strict=True):
+            s0, s1 = s1, cell(s0, s1, weights()[kind])
+    first, second = as_sequence(s0), as_sequence(s1)
+    inputs = [*joint.rnn_cells.parameters(), *network.alphas["rnn"]]
+
+    def work() -> None:
+        s0, s1 = first, second
+        for cell in joint.rnn_cells:
+            s0, s1 = s1, cell(s0, s1, weights()["rnn"])
+        local_gradient(s1.square().mean(), inputs)
+
+    return work
+
+
+def optimisers(config: SearchConfig, device: torch.device) -> Callable[[], None]:
+    """Clipping and SGD for the weights, Adam for the alphas; the gradients are given."""
+    bilevel = Bilevel(config, make_supernet(config, CLASSES).to(device))
+    weights = list(bilevel.network.weights().values())
+    for p in bilevel.network.parameters():
+        p.grad = torch.full_like(p, 1e-3)
+
+    def work() -> None:
+        torch.nn.utils.clip_grad_norm_(weights, config.w_grad_clip)
+        bilevel.weight_optimizer.step()
+        bilevel.alpha_optimizer.step()
+
+    return work
+
+
+def search_step(config: SearchConfig, device: torch.device) -> Callable[[], None]:
+    """A whole step as `search.py` does it: alphas by `config.order`, then weights."""
+    bilevel = Bilevel(config, make_supernet(config, CLASSES).to(device))
+    train, val = batch(config, device), batch(config, device)
+    return lambda: bilevel.step(train, val)
+
+
+PARTS = {
+    "CNN cells, forward + backward": (cnn_cells, {}),
+    "SeqNN cells, forward + backward": (rnn_cells, {}),
+    "optimisers": (optimisers, {}),
+    "step, first order": (search_step, {"order": "first"}),
+    "step, second order": (search_step, {"order": "second"}),
+}
+
+
+def batch(config: SearchConfig, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random features and labels of the reference's size."""
+    x = torch.randn(config.batch_size, 1, COEFFICIENTS, FRAMES, device=device)
+    return x, torch.randint(CLASSES, (config.batch_size,), device=device)
+
+
+def measure(part: str, config: SearchConfig, warmup: int, repeats: int) -> tuple[float, float]:
+    """(median seconds, peak MB) of one part, in this process, after `warmup` runs."""
+    device = make_fabric(config.gpus).device
+    make, changes = PARTS[part]
+    torch.manual_seed(config.seed)
+    idle = resident()
+    work = make(config.model_copy(update=changes), device)
+    seconds = []
+    for _ in range(warmup + repeats):
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident() - idle
+    return statistics.median(seconds[warmup:]), peak / MEGABYTE
+
+
+def resident() -> int:
+    """Peak resident set of this process so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def machine(config: SearchConfig) -> str:
+    """What the figures hold for."""
+    device = make_fabric(config.gpus).device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    name += f" on {platform.machine()}"
+    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def main() -> None:
+    """Measure every part in turn, some rounds, and print the medians."""
+    own = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog="All flags of search.py are taken too.")
+    own.add_argument("--rounds", type=int, default=3, help="rounds through all parts (3)")
+    own.add_argument("--warmup", type=int, default=1, help="runs not counted before each measurement (1)")
+    own.add_argument("--repeats", type=int, default=1, help="runs counted in each measurement (1)")
+    own.add_argument("--parts", default="", help="measure only the parts whose name holds this")
+    options, rest = own.parse_known_args()
+    config = parse_flags(SearchConfig, "search", rest) if rest else from_file(SearchConfig, "search", None)
+    results: dict[str, list[tuple[float, float]]] = {part: [] for part in PARTS if options.parts in part}
+    context = multiprocessing.get_context("spawn")
+    for _ in range(options.rounds):
+        for part, found in results.items():
+            with context.Pool(1) as pool:
+                found.append(pool.apply(measure, (part, config, options.warmup, options.repeats)))
+    print(machine(config))
+    print(f"batch {config.batch_size}, {COEFFICIENTS} x {FRAMES} inputs, {options.rounds} rounds\n")
+    print(f"{'part':34}{'seconds':>10}{'min':>9}{'max':>9}{'peak MB':>10}")
+    for part, found in results.items():
+        times, peaks = zip(*found, strict=True)
+        print(
+            f"{part:34}{statistics.median(times):10.3f}{min(times):9.3f}{max(times):9.3f}{statistics.median(peaks):10.0f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The bilevel problem of the search: a step of the alphas on one half of the data, a step of the weights on the other.
+
+min_alpha L_val(w*(alpha), alpha)   where   w*(alpha) = argmin_w L_train(w, alpha)      (Liu et al. 2019, eqs. 3 and 4)
+"""
+
+import torch
+import torch.nn.functional as F
+
+from architect import Architect, Batch, Unrolled
+from config import SearchConfig
+from devices import Gradient, local_gradient
+from models.joint_network import Size
+from models.search_network import SearchNetwork, SearchSpace
+from training import Metrics, weight_step
+
+ALPHA_BETAS = (0.5, 0.999)
+
+
+def make_supernet(config: SearchConfig, classes: int) -> SearchNetwork:
+    """The supernet of the flags."""
+    space = SearchSpace(config.cnn_nodes, config.rnn_nodes, config.cnn_ops, config.rnn_ops)
+    size = Size(config.layers, config.init_channels, config.rnn_layers, config.rnn_channels)
+    return SearchNetwork(space, size, classes, config.dropout)
+
+
+class Bilevel:
+    """A supernet with the optimisers of its two parameter sets."""
+
+    def __init__(self, config: SearchConfig, network: SearchNetwork, gradient: Gradient = local_gradient):
+        self.config, self.network, self.gradient = config, network, gradient
+        self.architect = Architect(network, F.cross_entropy, gradient)
+        self.weight_optimizer = torch.optim.SGD(
+            network.weights().values(), config.w_lr, momentum=config.w_momentum, weight_decay=config.w_weight_decay
+        )
+        self.alpha_optimizer = torch.optim.Adam(
+            network.architecture_parameters(), config.alpha_lr, ALPHA_BETAS, weight_decay=config.alpha_weight_decay
+        )
+
+    def step(self, train: Batch, val: Batch) -> Metrics:
+        """Move the alphas along their gradient, then the weights at the new alphas."""
+        self.alpha_step(train, val)
+        clip = self.config.w_grad_clip
+        return weight_step(self.network, self.weight_optimizer, train, F.cross_entropy, self.gradient, clip)
+
+    def alpha_step(self, train: Batch, val: Batch) -> None:
+        """One step of Adam along the first- or second-order gradient."""
+        if self.config.order == "second":
+            gradients = self.architect.second_order(train, val, self._unrolled())
+        else:
+            gradients = self.architect.first_order(val)
+        for alpha, d in zip(self.network.architecture_parameters(), gradients, strict=True):
+            alpha.grad = d
+        self.alpha_optimizer.step()
+
+    def _unrolled(self) -> Unrolled:
+        """The step that the weights' optimiser is about to take."""
+        group, state = self.weight_optimizer.param_groups[0], self.weight_optimizer.state
+        momenta = {name: state[w]["momentum_buffer"] for name, w in self.network.weights().items() if w in state}
+        return Unrolled(group["lr"], group["momentum"], group["weight_decay"], momenta)
