@@ -26,7 +26,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from data.features import FrontEnd
+from data.front_end import FrontEnd
 from genotypes import CNN_OPS, RNN_OPS, RNN_SCOPES
 from utils import UserError
 

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from config import PredictConfig, parse
-from data.features import MFCC, FrontEnd, load_audio
+from data.features import MFCC, load_audio
+from data.front_end import FrontEnd
 from devices import make_fabric
 from models.saved import SavedModel
 from utils import progress, run_command

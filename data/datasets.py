@@ -4,7 +4,7 @@ from pathlib import Path
 
 from config import PrepareConfig
 from data.corpora import read_corpus
-from data.features import FrontEnd
+from data.front_end import FrontEnd
 from data.preparation import prepare
 from data.store import FeatureStore
 from utils import UserError

@@ -1,4 +1,4 @@
-"""From an audio file to MFCCs: the front-end's settings, the reader of files, and the transform.
+"""From an audio file to MFCCs: the reader of files, and the transform.
 
 Axes: N utterances, F coefficients, T frames.
 """
@@ -9,10 +9,10 @@ import numpy as np
 import soundfile
 import soxr
 import torchaudio
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool1d
 
+from data.front_end import FrontEnd
 from utils import UserError
 
 LOUDEST = 1e9  # above any sensible sample, far below where the power spectrum leaves float32
@@ -27,51 +27,6 @@ class UnreadableAudio(UserError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
-
-
-class FrontEnd(BaseModel):
-    """How sound becomes a picture of F coefficients by T frames. The defaults are those of the emoDARTS paper."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    sample_rate: int = Field(32750, gt=0, le=192_000)
-    """Samples a second, to which every file is resampled."""
-    n_fft: int = Field(2048, gt=0, le=32_768)
-    """Samples in a window of the Fourier transform."""
-    hop_length: int = Field(512, gt=0, le=32_768)
-    """Samples from one window to the next."""
-    n_mels: int = Field(128, gt=0, le=1024)
-    """Mel bands between 0 Hz and half the sample rate."""
-    n_mfcc: int = Field(128, gt=0, le=1024)
-    """Cepstral coefficients kept: the height of the network's input."""
-    duration: float = Field(8.0, gt=0, le=600)
-    """Seconds kept of each file, from its start; shorter ones are padded with zeros."""
-    frames: int = Field(128, gt=0, le=8192)
-    """Frames left after max-pooling along time: the width of the network's input."""
-
-    @property
-    def samples(self) -> int:
-        """Samples in a clip."""
-        return round(self.sample_rate * self.duration)
-
-    @property
-    def hops(self) -> int:
-        """Windows in a clip, before pooling."""
-        return 1 + self.samples // self.hop_length
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> "FrontEnd":
-        if self.n_mfcc > self.n_mels:
-            raise ValueError(f"n_mfcc ({self.n_mfcc}) must be at most n_mels ({self.n_mels})")
-        if self.hop_length > self.n_fft:
-            raise ValueError(f"hop_length ({self.hop_length}) must be at most n_fft ({self.n_fft})")
-        if self.n_fft > self.samples:
-            raise ValueError(f"n_fft ({self.n_fft}) must be at most duration x sample_rate ({self.samples} samples)")
-        if self.frames > self.hops:
-            raise ValueError(
-                f"frames ({self.frames}) must be at most 1 + duration x sample_rate / hop_length ({self.hops})"
-            )
-        return self
 
 
 class MFCC(nn.Module):

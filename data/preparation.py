@@ -15,7 +15,8 @@ import torch
 from filelock import FileLock
 
 from data.corpora import Utterance
-from data.features import MFCC, FrontEnd, UnreadableAudio, load_audio
+from data.features import MFCC, UnreadableAudio, load_audio
+from data.front_end import FrontEnd
 from data.store import COLUMNS, VERSION, FeatureStore, Row
 from utils import UserError, progress, write_json
 

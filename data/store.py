@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from data.features import FrontEnd
+from data.front_end import FrontEnd
 from utils import UserError
 
 VERSION = 1

@@ -13,6 +13,7 @@ import pytest
 from matplotlib.image import imread
 
 import visualize
+from config import VisualizeConfig
 from genotypes import BUILT_IN, CNN_OPS, RNN_OPS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -167,7 +168,7 @@ def test_command_draws_a_string_form_without_dot(tmp_path):
         (["Genotype(normal=__import__('os').system('touch owned'))"], "missing"),
         (["Genotype(normal='\\d', normal_concat=[2], reduce=1, reduce_concat=2)"], "not a list of nodes"),
         (['{"version":\n 7}'], "unknown version 7"),
-        ([], "genotype"),
+        ([], "GENOTYPE is missing"),
         (["darts_v2", "--nonsense"], "--nonsense"),
         (["darts_v2", "--out", "taken/deeper"], "cannot write to 'taken/deeper'"),
     ],
@@ -185,6 +186,6 @@ def test_command_answers_bad_input_with_one_line(tmp_path, monkeypatch, argument
     assert Path("taken").read_text() == "kept"
 
 
-def test_main_can_be_called(tmp_path, capsys):
-    assert visualize.main(["darts_v2", "--out", str(tmp_path)]) is None
+def test_run_can_be_called(tmp_path, capsys):
+    visualize.run(VisualizeConfig(genotype="darts_v2", out=tmp_path))
     assert capsys.readouterr().out.count("\n") == 2

@@ -7,7 +7,8 @@ import soundfile
 import torch
 from pydantic import ValidationError
 
-from data.features import MFCC, FrontEnd, UnreadableAudio, load_audio
+from data.features import MFCC, UnreadableAudio, load_audio
+from data.front_end import FrontEnd
 
 DEFAULT = FrontEnd()
 TELEPHONE = FrontEnd(sample_rate=8000, n_fft=400, hop_length=160, n_mels=40, n_mfcc=13, duration=3, frames=50)

@@ -13,8 +13,9 @@ import torch
 
 import data.preparation
 from data.corpora import Utterance
-from data.features import MFCC, FrontEnd, load_audio
+from data.features import MFCC, load_audio
 from data.folds import make_folds
+from data.front_end import FrontEnd
 from data.preparation import prepare
 from data.store import FeatureStore, statistics
 from prepare import summary

@@ -86,4 +86,4 @@ class PlainNetwork(nn.Module):
 
 
 def relative_error(found: Tensor, truth: Tensor) -> float:
-    return float((found - truth).norm() / truth.norm())
+    return ((found - truth).norm() / truth.norm()).item()

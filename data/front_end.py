@@ -1,0 +1,48 @@
+"""The settings of the front-end: how sound becomes the network's input."""
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class FrontEnd(BaseModel):
+    """How sound becomes a picture of F coefficients by T frames. The defaults are those of the emoDARTS paper."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    sample_rate: int = Field(32750, gt=0, le=192_000)
+    """Samples a second, to which every file is resampled."""
+    n_fft: int = Field(2048, gt=0, le=32_768)
+    """Samples in a window of the Fourier transform."""
+    hop_length: int = Field(512, gt=0, le=32_768)
+    """Samples from one window to the next."""
+    n_mels: int = Field(128, gt=0, le=1024)
+    """Mel bands between 0 Hz and half the sample rate."""
+    n_mfcc: int = Field(128, gt=0, le=1024)
+    """Cepstral coefficients kept: the height of the network's input."""
+    duration: float = Field(8.0, gt=0, le=600)
+    """Seconds kept of each file, from its start; shorter ones are padded with zeros."""
+    frames: int = Field(128, gt=0, le=8192)
+    """Frames left after max-pooling along time: the width of the network's input."""
+
+    @property
+    def samples(self) -> int:
+        """Samples in a clip."""
+        return round(self.sample_rate * self.duration)
+
+    @property
+    def hops(self) -> int:
+        """Windows in a clip, before pooling."""
+        return 1 + self.samples // self.hop_length
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "FrontEnd":
+        if self.n_mfcc > self.n_mels:
+            raise ValueError(f"n_mfcc ({self.n_mfcc}) must be at most n_mels ({self.n_mels})")
+        if self.hop_length > self.n_fft:
+            raise ValueError(f"hop_length ({self.hop_length}) must be at most n_fft ({self.n_fft})")
+        if self.n_fft > self.samples:
+            raise ValueError(f"n_fft ({self.n_fft}) must be at most duration x sample_rate ({self.samples} samples)")
+        if self.frames > self.hops:
+            raise ValueError(
+                f"frames ({self.frames}) must be at most 1 + duration x sample_rate / hop_length ({self.hops})"
+            )
+        return self

@@ -1,0 +1,94 @@
+"""Relaxed edges and nodes: the weighted sum of the single ops, `none` taking its share and giving zero."""
+
+import pytest
+import torch
+
+from genotypes import CNN_OPS, RNN_OPS
+from models.cells import CNN, SEQ
+from models.mixed_ops import MixedNode, MixedOp
+from models.ops import MAP_OPS, SEQUENCE_OPS
+
+WORLDS = {"maps": (CNN, CNN_OPS, (3, 4, 7, 6)), "sequences": (SEQ, RNN_OPS, (3, 6, 4))}
+"""World, ops, and the shape of an input of 4 channels."""
+CASES = [("maps", 1), ("maps", 2), ("sequences", 1)]
+
+
+def edge_and_single_ops(world, ops, stride):
+    """A relaxed edge, and the ops of the table with the very same weights, by name."""
+    torch.manual_seed(0)
+    edge = MixedOp(WORLDS[world][0], ops, 4, stride).double()
+    table = MAP_OPS if world == "maps" else SEQUENCE_OPS
+    singles = {op: table[op](4, stride, False).double() for op in ops if op != "none"}
+    for single, trained in zip(singles.values(), edge.ops, strict=True):
+        single.load_state_dict(trained.state_dict())
+    return edge, singles
+
+
+@pytest.mark.parametrize(("world", "stride"), CASES)
+def test_all_weight_on_one_op_is_that_op(world, stride):
+    _, ops, shape = WORLDS[world]
+    edge, singles = edge_and_single_ops(world, ops, stride)
+    x = torch.randn(shape, dtype=torch.float64)
+    for k, op in enumerate(ops[:-1]):
+        one_hot = torch.zeros(len(ops), dtype=torch.float64)
+        one_hot[k] = 1
+        torch.testing.assert_close(edge(x, one_hot), singles[op](x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("world", "stride"), CASES)
+def test_all_weight_on_none_is_zero(world, stride):
+    _, ops, shape = WORLDS[world]
+    edge, singles = edge_and_single_ops(world, ops, stride)
+    x = torch.randn(shape, dtype=torch.float64)
+    one_hot = torch.tensor([0.0] * (len(ops) - 1) + [1.0], dtype=torch.float64)
+    assert torch.equal(edge(x, one_hot), torch.zeros_like(singles["skip_connect"](x)))
+
+
+@pytest.mark.parametrize("with_none", [True, False])
+@pytest.mark.parametrize(("world", "stride"), CASES)
+def test_output_and_gradient_of_each_weight(world, stride, with_none):
+    """o(x) = sum_k w_k o_k(x), so that d<g, o>/dw_k = <g, o_k(x)>: for `none` exactly zero."""
+    _, ops, shape = WORLDS[world]
+    ops = ops if with_none else ops[:-1]
+    edge, singles = edge_and_single_ops(world, ops, stride)
+    x = torch.randn(shape, dtype=torch.float64)
+    outputs = [singles[op](x) if op != "none" else None for op in ops]
+    outputs = [torch.zeros_like(outputs[0]) if out is None else out for out in outputs]
+    weights = torch.randn(len(ops), dtype=torch.float64, requires_grad=True)
+    found = edge(x, weights)
+    truth = torch.einsum("k,k...->...", weights, torch.stack(outputs))
+    torch.testing.assert_close(found, truth, rtol=1e-11, atol=1e-11)
+    g = torch.randn_like(found)
+    (gradient,) = torch.autograd.grad(found, weights, g)
+    torch.testing.assert_close(gradient, torch.stack([(g * out).sum() for out in outputs]), rtol=1e-11, atol=1e-11)
+    assert not with_none or gradient[-1] == 0
+
+
+@pytest.mark.parametrize("state", ["running_mean", "running_var"])
+def test_batch_statistics_follow_each_op_by_itself(state):
+    edge, singles = edge_and_single_ops("maps", CNN_OPS, 2)
+    x = 3 + torch.randn(4, 4, 7, 6, dtype=torch.float64)
+    edge(x, torch.full((8,), 1 / 8, dtype=torch.float64))
+    for single, op in zip(singles.values(), edge.ops, strict=True):
+        single(x)
+        for name, buffer in single.named_buffers():
+            if name.endswith(state):
+                torch.testing.assert_close(op.get_buffer(name), buffer)
+
+
+@pytest.mark.parametrize("strides", [[1, 1], [2, 2, 1], [2, 2, 1, 1]])
+def test_node_sums_its_edges(strides):
+    torch.manual_seed(0)
+    node = MixedNode(CNN, CNN_OPS, 4, strides).double()
+    states = [torch.randn(2, 4, *((7, 6) if s == max(strides) else (4, 3)), dtype=torch.float64) for s in strides]
+    weights = torch.rand(len(strides), len(CNN_OPS), dtype=torch.float64)
+    truth = 0
+    for edge, state, row in zip(node.edges, states, weights, strict=True):
+        truth = truth + edge(state, row)
+    torch.testing.assert_close(node(states, weights), truth)
+
+
+def test_node_refuses_weights_of_another_number_of_edges():
+    node, states = MixedNode(SEQ, ("rnn_1", "none"), 4, [1, 1]), [torch.randn(2, 5, 4)] * 2
+    with pytest.raises(ValueError, match="zip"):
+        node(states, torch.rand(3, 2))

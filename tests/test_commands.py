@@ -1,0 +1,143 @@
+"""The whole path through real processes and files: prepare, search, augment, predict, and what they leave behind."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, environment, succeed
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from data.folds import make_folds
+from data.store import FeatureStore
+from genotypes import Genotype
+from visualize import TITLES
+
+CLASSES = ["angry", "happy", "neutral", "sad"]
+
+
+@pytest.fixture(scope="module")
+def run(workspace: Path) -> Path:
+    """runs/first, searched and retrained on fold 2."""
+    for command in ("search", "augment"):
+        succeed(command, "--config", "tiny.yaml", "--name", "first", "--fold", 2, "--seed", 5, cwd=workspace)
+    return workspace / "runs" / "first"
+
+
+def events(folder: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_prepare_writes_the_store_of_the_contract(workspace: Path):
+    folder = workspace / "features" / "demo"
+    with (folder / "manifest.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["utterance", "file", "speaker", "session", "emotion", "split", "duration"]
+    assert np.load(folder / "features.npy", mmap_mode="r").shape == (len(rows), 16, 24)
+    assert len(rows) == 768
+
+
+def test_search_leaves_a_genotype_and_its_history(run: Path):
+    genotype = Genotype.load(run / "search" / "genotype.json")
+    assert (len(genotype.normal), len(genotype.rnn)) == (1, 1)
+    history = [json.loads(line) for line in (run / "search" / "history.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in history] == [1, 2, 3, 4]
+    assert Genotype.from_json(history[-1]["genotype"]) == genotype
+    assert {"train/loss", "train/wa", "valid/loss", "valid/ua", "lr/weights"} <= history[0].keys()
+
+
+def test_search_shows_curves_alphas_and_cells_in_tensorboard(run: Path):
+    shown = events(run / "search").Tags()
+    for kind in TITLES:
+        assert f"alpha_entropy/{kind}" in shown["scalars"]
+        assert f"alphas/{kind}" in shown["images"]
+        assert f"cells/{kind}" in shown["images"]
+        assert (run / "search" / "plots" / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
+    assert [event.step for event in events(run / "search").Scalars("valid/ua")] == [1, 2, 3, 4]
+    assert [event.step for event in events(run / "search").Images("cells/rnn")] == [1, 2, 3, 4]
+
+
+def test_metrics_are_scikit_learns_on_the_predictions(run: Path):
+    metrics = json.loads((run / "augment" / "metrics.json").read_text())
+    with (run / "augment" / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["utterance", "speaker", "emotion", "predicted", *CLASSES]
+    true, predicted = [row["emotion"] for row in rows], [row["predicted"] for row in rows]
+    assert metrics["ua"] == pytest.approx(balanced_accuracy_score(true, predicted))
+    assert metrics["wa"] == pytest.approx(accuracy_score(true, predicted))
+    assert metrics["macro_f1"] == pytest.approx(f1_score(true, predicted, average="macro"))
+    assert metrics["n"] == len(rows) == 192
+    for row in rows:
+        probabilities = [float(row[name]) for name in CLASSES]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+        assert row["predicted"] == CLASSES[int(np.argmax(probabilities))]
+
+
+def test_the_test_hears_exactly_the_speakers_of_its_fold(run: Path, workspace: Path):
+    store = FeatureStore.open(workspace / "features" / "demo")
+    fold = make_folds(store.manifest)[1]
+    metrics = json.loads((run / "augment" / "metrics.json").read_text())
+    assert metrics["test_speakers"] == sorted({store.speakers[row] for row in fold.test})
+    seen = {store.speakers[row] for part in (fold.train, fold.validation) for row in part}
+    assert not seen & set(metrics["test_speakers"])
+    assert (metrics["protocol"], metrics["fold"], metrics["seed"]) == ("held_out", 2, 5)
+
+
+def test_the_epoch_is_the_best_on_the_validation_speakers(run: Path):
+    history = [json.loads(line) for line in (run / "augment" / "history.jsonl").read_text().splitlines()]
+    best = max(history, key=lambda record: (record["valid/ua"], -record["valid/loss"]))
+    assert json.loads((run / "augment" / "metrics.json").read_text())["best_epoch"] == best["epoch"]
+
+
+def test_predict_repeats_the_test_on_the_wav_files(run: Path, workspace: Path):
+    with (run / "augment" / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))[::37]
+    files = [f"corpora/demo/{row['utterance']}.wav" for row in rows]
+    said = json.loads(succeed("predict", *files, "--model", run, "--config", "tiny.yaml", "--json", cwd=workspace))
+    for row, file, answer in zip(rows, files, said, strict=True):
+        assert (answer["file"], answer["emotion"]) == (file, row["predicted"])
+        assert answer["probabilities"] == pytest.approx({name: float(row[name]) for name in CLASSES}, abs=1e-4)
+    table = succeed("predict", files[0], "--model", run / "augment", cwd=workspace).splitlines()
+    assert table[1].split()[:2] == [files[0], rows[0]["predicted"]]
+    lines = list(csv.reader(succeed("predict", files[0], "--model", run, "--csv", cwd=workspace).splitlines()))
+    assert lines[0] == ["file", "emotion", *CLASSES]
+    assert lines[1][:2] == [files[0], rows[0]["predicted"]]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(run: Path, workspace: Path):
+    for name, seed in (("again", 5), ("other", 6)):
+        for command in ("search", "augment"):
+            flags = "--config", "tiny.yaml", "--name", name, "--fold", 2, "--seed", seed
+            succeed(command, *flags, cwd=workspace)
+    produced = [f"search/{name}" for name in ("genotype.json", "history.jsonl")]
+    produced += [f"augment/{name}" for name in ("metrics.json", "predictions.csv", "model.safetensors", "history.jsonl")]
+    for name in produced:
+        first, again = ((workspace / "runs" / who / name).read_bytes() for who in ("first", "again"))
+        assert first == again, name
+    other = workspace / "runs" / "other" / "search" / "history.jsonl"
+    assert other.read_bytes() != (run / "search" / "history.jsonl").read_bytes()
+
+
+def test_a_network_without_seqnn_takes_a_pt_darts_genotype_and_the_papers_protocol(workspace: Path):
+    flags = ("--config", "tiny.yaml", "--name", "cnn", "--rnn_layers", 0, "--genotype", "darts_v2", "--epochs", 1)
+    succeed("augment", *flags, "--protocol", "paper", cwd=workspace)
+    metrics = json.loads((workspace / "runs" / "cnn" / "augment" / "metrics.json").read_text())
+    assert metrics["protocol"] == "paper"
+    assert metrics["genotype"]["rnn"] == []
+
+
+def test_two_processes_agree_on_one_genotype(workspace: Path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    flags = [str(ROOT / "search.py"), "--config", "tiny.yaml", "--name", "pair", "--epochs", "1"]
+    done = subprocess.run(
+        launch + flags, cwd=workspace, env=environment(), capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert Genotype.load(workspace / "runs" / "pair" / "search" / "genotype.json").rnn
+    assert done.stdout.count("epoch   1") == 1

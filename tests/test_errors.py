@@ -1,0 +1,116 @@
+"""Wrong input: one line that says what is wrong, exit code 2, and nothing touched."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import soundfile
+from conftest import execute, succeed
+
+import augment
+import predict
+import prepare
+import search
+from config import AugmentConfig, PredictConfig, PrepareConfig, SearchConfig, parse
+from utils import run_command
+
+COMMANDS = {
+    "prepare": (prepare, PrepareConfig),
+    "search": (search, SearchConfig),
+    "augment": (augment, AugmentConfig),
+    "predict": (predict, PredictConfig),
+}
+FOREIGN = {
+    "version": 1,
+    "normal": [[["conv_7x1_1x7", 0], ["skip_connect", 1]]],
+    "normal_concat": [2],
+    "reduce": [[["skip_connect", 0], ["skip_connect", 1]]],
+    "reduce_concat": [2],
+    "rnn": [],
+    "rnn_concat": [],
+}
+
+
+@pytest.fixture(scope="module")
+def place(workspace: Path) -> Path:
+    """The workspace with a finished run in it, and files that are wrong in every way."""
+    for command in ("search", "augment"):
+        succeed(command, "--config", "tiny.yaml", "--name", "there", "--epochs", 1, cwd=workspace)
+    (workspace / "foreign.json").write_text(json.dumps(FOREIGN))
+    (workspace / "text.wav").write_text("not a sound")
+    (workspace / "empty.wav").write_bytes(b"")
+    soundfile.write(workspace / "silent.wav", [0.0] * 8000, 8000)
+    (workspace / "no_column.csv").write_text("file,emotion\na.wav,sad\n")
+    (workspace / "no_file.csv").write_text("file,speaker,emotion\na.wav,S1,sad\n")
+    (workspace / "typo.yaml").write_text("search: {epoch: 3}\n")
+    return workspace
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """The hash of every file below a folder."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+TINY = "--config tiny.yaml --name new "
+WRONG = [
+    ("search", TINY + "--dataset nowhere", "no features at features/nowhere"),
+    ("search", TINY + "--fold 9", "fold 9 out of range: this dataset has folds 1 to 4"),
+    ("search", TINY + "--fold 0", "--fold 0: Input should be greater than 0"),
+    ("search", TINY + "--folds_by group99", "16 speakers make 2 to 16 groups"),
+    ("search", TINY + "--batch_size 500", "--batch_size 500 is more than the 216 training utterances"),
+    ("search", TINY + "--gpus 0", "no GPU"),
+    ("search", TINY + "--epoch 3", "unknown flag --epoch; did you mean --epochs?"),
+    ("search", TINY + "--rnn_ops gru_1", "unknown op 'gru_1'"),
+    ("search", "--config tiny.yaml --name ../escape", "--name ../escape"),
+    ("search", "--config tiny.yaml --name there", "runs/there/search holds a run: --resume goes on with it"),
+    ("search", "--config typo.yaml", "unknown flag --epoch; did you mean --epochs?"),
+    ("search", "--config nowhere.yaml", "--config nowhere.yaml: not a readable YAML file"),
+    ("augment", TINY, "there is no runs/new/search/genotype.json: run search.py --name new first"),
+    ("augment", TINY + "--genotype foreign.json", "unknown op 'conv_7x1_1x7'"),
+    ("augment", TINY + "--genotype darts_v2", "--genotype has no rnn part"),
+    ("augment", TINY + "--genotype nowhere.json", "'nowhere.json' is not known"),
+    ("augment", "--config tiny.yaml --name there", "runs/there/augment holds a run"),
+    ("augment", TINY + "--genotype cnn_lstm --batch_size 1000", "--batch_size 1000 is more than the 432"),
+    ("augment", "--config tiny.yaml --name there --overwrite --batch_size 1000", "--batch_size 1000 is more"),
+    ("predict", "--model runs/there nowhere.wav", "nowhere.wav: no such file"),
+    ("predict", "--model runs/there empty.wav", "empty.wav: not readable as audio"),
+    ("predict", "--model runs/there text.wav", "text.wav: not readable as audio"),
+    ("predict", "--model runs/there silent.wav", "silent.wav: no sound"),
+    ("predict", "--model runs/there", "FILES is missing"),
+    ("predict", "--model runs/nowhere text.wav", "no model at runs/nowhere/augment/model.safetensors"),
+    ("predict", "--model runs/there/augment/metrics.json text.wav", "is not a model of this program"),
+    ("prepare", "--corpus demo", "exists already: pass --overwrite"),
+    ("prepare", "--corpus iemocap7 --root .", "unknown corpus 'iemocap7'"),
+    ("prepare", "", "--root is missing"),
+    ("prepare", "--root nowhere.csv", "no manifest at nowhere.csv"),
+    ("prepare", "--root no_column.csv", "column 'speaker' is missing"),
+    ("prepare", "--root no_file.csv", "none of its 1 files is readable"),
+    ("prepare", "--root no_file.csv --n_mfcc 200", "n_mfcc (200) must be at most n_mels (128)"),
+]
+
+
+@pytest.mark.parametrize(("command", "words", "message"), WRONG, ids=[f"{c} {w}" for c, w, _ in WRONG])
+def test_wrong_input_is_told_in_one_line_and_touches_nothing(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, command: str, words: str, message: str
+):
+    monkeypatch.chdir(place)
+    before = contents(place)
+    module, kind = COMMANDS[command]
+    with pytest.raises(SystemExit) as exit_:
+        run_command(lambda: module.run(parse(kind, command, words.split())))
+    printed = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert printed.startswith("error: ")
+    assert printed.count("\n") == 1
+    assert message in printed
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_process_itself_exits_with_2(tmp_path: Path, command: str):
+    done = execute(command, "--nonsense", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: unknown flag --nonsense")
+    assert list(tmp_path.iterdir()) == []

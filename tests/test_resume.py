@@ -1,0 +1,87 @@
+"""An interrupted and resumed run equals an uninterrupted one, to the bit: real processes, real signals."""
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import environment, execute, line, succeed
+
+EPOCHS = 7
+RESULTS = {
+    "search": ("genotype.json", "history.jsonl"),
+    "augment": ("metrics.json", "predictions.csv", "history.jsonl", "model.safetensors"),
+}
+
+
+def flags(command: str, order: str) -> list[object]:
+    common = ["--config", "tiny.yaml", "--epochs", EPOCHS]
+    return [*common, "--order", order] if command == "search" else [*common, "--genotype", "cnn_lstm"]
+
+
+def interrupt(command: str, name: str, options: list[object], number: int, cwd: Path) -> int:
+    """Start a run, send the signal once the second epoch is on its way, and return the exit code."""
+    process = subprocess.Popen(
+        line(command, *options, "--name", name), cwd=cwd, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    for printed in process.stdout:
+        if printed.startswith("epoch   1"):
+            time.sleep(0.1)  # into the middle of the next epoch
+            process.send_signal(number)
+            break
+    process.stdout.read()
+    return process.wait(timeout=120)
+
+
+def tensors(state: object) -> list[torch.Tensor]:
+    """Every tensor of a checkpoint, in order."""
+    if isinstance(state, torch.Tensor):
+        return [state]
+    children = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return [tensor for child in children for tensor in tensors(child)]
+
+
+@pytest.mark.parametrize(
+    ("command", "order", "number", "code"),
+    [
+        ("search", "second", signal.SIGTERM, 143),
+        ("search", "first", signal.SIGKILL, -9),
+        ("augment", "", signal.SIGINT, 130),
+        ("augment", "", signal.SIGKILL, -9),
+    ],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(workspace: Path, command: str, order: str, number: int, code: int):
+    whole, cut = f"{command}-{order}whole", f"{command}-{order}-{code}"
+    options = flags(command, order)
+    folder = workspace / "runs" / whole / command
+    if not folder.exists():
+        succeed(command, *options, "--name", whole, cwd=workspace)
+    assert interrupt(command, cut, options, number, workspace) == code
+    broken = workspace / "runs" / cut / command
+    assert len((broken / "history.jsonl").read_text().splitlines()) < EPOCHS, "the signal came too late to test anything"
+    assert not (broken / RESULTS[command][0]).exists()
+
+    succeed(command, *options, "--name", cut, "--resume", cwd=workspace)
+    for name in RESULTS[command]:
+        assert (broken / name).read_bytes() == (folder / name).read_bytes(), name
+    states = [torch.load(run / "checkpoint.pt", weights_only=True) for run in (folder, broken)]
+    assert all(torch.equal(a, b) for a, b in zip(*map(tensors, states), strict=True))
+
+
+def test_resuming_a_finished_run_changes_nothing(workspace: Path):
+    options = ["--config", "tiny.yaml", "--name", "finished", "--epochs", 1]
+    succeed("search", *options, cwd=workspace)
+    before = (workspace / "runs" / "finished" / "search" / "history.jsonl").read_bytes()
+    succeed("search", *options, "--resume", cwd=workspace)
+    assert (workspace / "runs" / "finished" / "search" / "history.jsonl").read_bytes() == before
+
+
+def test_a_run_is_not_resumed_under_other_settings(workspace: Path):
+    options = ["--config", "tiny.yaml", "--name", "settings", "--epochs", 1]
+    succeed("search", *options, cwd=workspace)
+    done = execute("search", *options, "--resume", "--w_lr", 0.5, cwd=workspace)
+    assert done.returncode == 2
+    assert "--w_lr is 0.5" in done.stderr
+    assert "started with 0.025" in done.stderr
