@@ -26,6 +26,8 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 
 EPSILON = 0.01  # over the gradient's norm: the finite difference's step (footnote 2 of the paper)
 
+TINY = 1e-12  # below this norm there is no direction to look along: w+ = w- = w
+
 
 @dataclass(frozen=True)
 class Unrolled:
@@ -65,7 +67,8 @@ class Architect:
                 {name: step(name, w[name], d) for name, d in zip(w, g, strict=True)}, val
             )
             del g
-            eps = EPSILON / torch.linalg.vector_norm(torch.stack([d.norm() for d in d_w.values()]))
+            norm = torch.linalg.vector_norm(torch.stack([d.norm() for d in d_w.values()]))
+            eps = EPSILON / norm.clamp(min=TINY)
             replay()
             plus = self._alpha_gradient({name: w[name] + eps * d_w[name] for name in w}, train)
             replay()
@@ -102,8 +105,8 @@ def same_randomness(device: torch.device) -> Iterator[Callable[[], None]]:
     The three passes of L_train must drop out the same units: they are one function at w, w+ and w-, and the difference
     of two different masks, divided by 2 eps, would drown the Hessian's term.
     """
-    start = random_state(device)
     fresh = int(torch.randint(2**62, ()))  # from the CPU's generator: nothing waits for the device
+    start = random_state(device)
     try:
         yield lambda: set_random_state(start, device)
     finally:

@@ -8,10 +8,10 @@ from lightning_fabric import Fabric
 
 from config import PrepareConfig, RunFlags, from_file
 from data.batches import Features, TrainingBatches
-from data.datasets import open_dataset
 from data.folds import Fold, choose_fold, make_folds
 from data.store import FeatureStore, statistics
 from devices import make_fabric
+from stores import open_dataset
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from config import PrepareConfig, parse
-from data.datasets import prepare_dataset
 from data.folds import Fold, make_folds, natural
 from data.store import FeatureStore
+from stores import prepare_dataset
 from utils import UserError, run_command
 
 

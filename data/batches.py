@@ -9,9 +9,9 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from data.store import FeatureStore
 from torch import Tensor
 
+from data.store import FeatureStore
 from utils import UserError
 
 RESIDENT_BYTES = 4 * 2**30
@@ -69,8 +69,8 @@ class TrainingBatches:
     ):
         if batch_size > len(rows):
             raise UserError(f"--batch_size {batch_size} is more than the {len(rows)} training utterances there are")
-        if batch_size % share[1]:
-            raise UserError(f"--batch_size {batch_size} must be a multiple of the {share[1]} processes")
+        if batch_size % share[1] or batch_size < 2 * share[1]:
+            raise UserError(f"--batch_size {batch_size} must give each of {share[1]} processes the same, two at least")
         self.features, self.rows, self.batch_size, self.seed, self.share = features, rows, batch_size, seed, share
         self.permutation = lru_cache(maxsize=2)(self._permutation)
         self.threads = ThreadPoolExecutor(workers) if workers and features.resident is None else None

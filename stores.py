@@ -1,4 +1,4 @@
-"""Corpora and feature stores by their names: what `prepare.py` makes and what a run opens."""
+"""Feature stores by their names: what `prepare.py` makes and what a run opens."""
 
 from pathlib import Path
 

@@ -1,0 +1,404 @@
+"""Flags: the line over the file over the defaults; whatever is wrong becomes one `UserError` that names its flag."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from config import (
+    AugmentConfig,
+    Flags,
+    PredictConfig,
+    PrepareConfig,
+    SearchConfig,
+    VisualizeConfig,
+    build_parser,
+    flag_names,
+    from_file,
+    parse,
+)
+from genotypes import CNN_OPS, RNN_OPS
+from utils import UserError
+
+ROOT = Path(__file__).parent.parent
+KINDS = {
+    "prepare": PrepareConfig,
+    "search": SearchConfig,
+    "augment": AugmentConfig,
+    "predict": PredictConfig,
+    "visualize": VisualizeConfig,
+}
+LSTMS = ("lstm_1", "lstm_2", "lstm_3", "lstm_4", "skip_connect", "none")
+
+# design.md, "The commands": the flags of pt.darts and emoDARTS, each with a value that is not its default
+BOTH = {
+    "name": "mine", "dataset": "mine", "fold": 2, "batch_size": 10, "epochs": 7, "seed": 9, "workers": 1, "gpus": "0,1",
+    "init_channels": 5, "layers": 6, "rnn_layers": 3, "print_freq": 11,
+}  # fmt: skip
+SEARCH_ONLY = {
+    "cnn_nodes": 3, "rnn_nodes": 2, "w_lr": 0.5, "w_lr_min": 0.25, "w_momentum": 0.5, "w_weight_decay": 0.125,
+    "w_grad_clip": 1.5, "alpha_lr": 0.75, "alpha_weight_decay": 0.0625,
+}  # fmt: skip
+AUGMENT_ONLY = {
+    "lr": 0.5, "momentum": 0.25, "weight_decay": 0.125, "grad_clip": 1.5, "aux_weight": 0.75, "cutout_length": 3,
+    "drop_path_prob": 0.375, "genotype": "darts_v2",
+}  # fmt: skip
+PT_DARTS = [("search", flag, value) for flag, value in {**BOTH, **SEARCH_ONLY}.items()]
+PT_DARTS += [("augment", flag, value) for flag, value in {**BOTH, **AUGMENT_ONLY}.items()]
+
+
+def search(*words: object) -> SearchConfig:
+    return parse(SearchConfig, "search", [str(word) for word in words])
+
+
+@pytest.fixture
+def yaml_file(tmp_path: Path):
+    """Write a configuration file; return its path."""
+
+    def write(text: str) -> Path:
+        (tmp_path / "flags.yaml").write_text(text, encoding="utf-8")
+        return tmp_path / "flags.yaml"
+
+    return write
+
+
+@pytest.mark.parametrize("dash", ["_", "-"])
+@pytest.mark.parametrize(("command", "flag", "value"), PT_DARTS)
+def test_the_flags_of_pt_darts_are_there_and_set_their_field(command: str, flag: str, value: object, dash: str):
+    config = parse(KINDS[command], command, [f"--{flag.replace('_', dash)}", str(value)])
+    assert getattr(config, flag) == value
+    assert config.model_dump(exclude={flag}) == KINDS[command]().model_dump(exclude={flag})
+
+
+@pytest.mark.parametrize("flag", SEARCH_ONLY)
+def test_what_shapes_a_search_is_no_flag_of_augment(flag: str):
+    with pytest.raises(UserError, match=f"unknown flag --{flag}"):
+        parse(AugmentConfig, "augment", [f"--{flag}", "2"])
+
+
+@pytest.mark.parametrize(
+    "words", [["--batch_size", "32"], ["--batch-size", "32"], ["--batch_size=32"], ["--batch-size=32"]]
+)
+def test_dashes_and_underscores_are_the_same_however_the_value_follows(words: list[str]):
+    assert search(*words).batch_size == 32
+
+
+@pytest.mark.parametrize("word", ["--no-overwrite", "--no_overwrite"])
+def test_a_switch_of_the_file_can_be_turned_off_on_the_line(yaml_file, word: str):
+    path = yaml_file("overwrite: true")
+    assert search("--config", path).overwrite
+    assert not search("--config", path, word).overwrite
+
+
+def test_values_keep_their_dashes():
+    assert search("--name", "a-b", "--dataset=c-d").model_dump(include={"name", "dataset"}) == {
+        "name": "a-b",
+        "dataset": "c-d",
+    }
+
+
+def test_every_flag_has_a_help_text_that_is_printed():
+    for command, kind in KINDS.items():
+        printed = " ".join(build_parser(kind, command).format_help().split())
+        for name, field in flag_names(kind).items():
+            assert field.description, f"{command} --{name}"
+            assert " ".join(field.description.split()) in printed
+            assert re.search(rf"--{name}\b|\b{name.upper()}\b", printed)
+
+
+@pytest.mark.parametrize(
+    "text", ["epochs: 3\nw_lr: 0.5", "search: {epochs: 3, w_lr: 0.5}", "{epochs: 3, search: {w-lr: 0.5}}"]
+)
+def test_flags_stand_at_the_top_of_the_file_or_under_the_command(yaml_file, text: str):
+    config = search("--config", yaml_file(text))
+    assert (config.epochs, config.w_lr) == (3, 0.5)
+
+
+def test_the_line_wins_over_the_file_and_the_command_over_the_top(yaml_file):
+    path = yaml_file("{epochs: 3, seed: 4, fold: 5, search: {seed: 6}, augment: {seed: 8, lr: 1}}")
+    config = search("--fold", 7, "--config", path)
+    assert (config.epochs, config.seed, config.fold) == (3, 6, 7)
+    assert config.batch_size == SearchConfig().batch_size
+
+
+def test_from_file_is_parse_without_a_line(yaml_file):
+    path = yaml_file("search: {epochs: 3, seed: 1}")
+    assert from_file(SearchConfig, "search", path, seed=2) == SearchConfig(epochs=3, seed=2)
+    assert from_file(SearchConfig, "search", None, seed=2) == SearchConfig(seed=2)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "search: {}", "augment: {lr: 1}"])
+def test_a_file_that_says_nothing_of_the_command_leaves_the_defaults(yaml_file, text: str):
+    path = yaml_file(text)
+    assert search("--config", path) == SearchConfig(config=path)
+
+
+@pytest.mark.parametrize(("flag", "text", "value"), [("gpus", "0", "0"), ("name", "2024", "2024")])
+def test_a_number_in_the_file_is_the_word_it_would_be_on_the_line(yaml_file, flag: str, text: str, value: str):
+    assert getattr(search(f"--{flag}", text), flag) == value
+    assert getattr(search("--config", yaml_file(f"{flag}: {text}")), flag) == value
+
+
+@pytest.mark.parametrize(
+    ("command", "values"),
+    [
+        ("search", {"epochs": 3, "w_lr": 0.5, "rnn_ops": ("lstm_1", "none"), "gpus": "0,1", "order": "first"}),
+        ("augment", {"genotype": "darts_v2", "protocol": "paper", "drop_path_prob": 0.1}),
+        ("augment", {}),
+        ("prepare", {"n_mels": 64, "n_mfcc": 40, "root": "somewhere"}),
+    ],
+)
+def test_the_config_json_of_a_run_is_a_config_file(tmp_path: Path, command: str, values: dict):
+    config = KINDS[command](**values)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config.model_dump(mode="json", exclude={"resume", "overwrite", "config"})))
+    assert parse(KINDS[command], command, ["--config", str(path)]) == config.model_copy(update={"config": path})
+
+
+@pytest.mark.parametrize("command", ["prepare", "search", "augment"])
+def test_the_defaults_are_the_published_settings(command: str):
+    path = ROOT / "configs" / "paper.yaml"
+    config = from_file(KINDS[command], command, path)
+    assert config.model_dump(exclude={"config"}) == KINDS[command]().model_dump(exclude={"config"})
+
+
+@pytest.mark.parametrize("command", ["prepare", "search", "augment"])
+def test_the_demo_file_is_valid_and_is_not_the_paper(command: str):
+    config = from_file(KINDS[command], command, ROOT / "configs" / "demo.yaml")
+    assert config.model_dump() != KINDS[command]().model_dump()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("lstm", LSTMS),
+        ("rnn", ("rnn_1", "rnn_2", "rnn_3", "rnn_4", "skip_connect", "none")),
+        ("lstm_att", ("lstm_att_1", "lstm_att_2", "skip_connect", "none")),
+        ("rnn_att", ("rnn_att_1", "rnn_att_2", "skip_connect", "none")),
+        ("all", RNN_OPS),
+        ("none rnn_1 lstm_2", ("lstm_2", "rnn_1", "none")),
+        ("rnn_1 rnn_1", ("rnn_1",)),
+        ("lstm_4", ("lstm_4",)),
+    ],
+)
+def test_rnn_ops_are_a_scope_or_a_list_in_the_order_of_the_table(yaml_file, words: str, expected: tuple):
+    assert search("--rnn_ops", *words.split()).rnn_ops == expected
+    assert search("--config", yaml_file(f"rnn_ops: [{words.replace(' ', ', ')}]")).rnn_ops == expected
+
+
+def test_a_scope_in_the_file_needs_no_list(yaml_file):
+    config = search("--config", yaml_file("{rnn_ops: lstm, cnn_ops: all}"))
+    assert (config.rnn_ops, config.cnn_ops) == (LSTMS, CNN_OPS)
+
+
+def test_cnn_ops_say_all_or_a_list():
+    assert search("--cnn_ops", "all").cnn_ops == CNN_OPS
+    assert search("--cnn_ops", "none", "skip_connect").cnn_ops == ("skip_connect", "none")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--rnn_ops gru_1", "--rnn_ops gru_1: unknown op 'gru_1'; known are lstm_1"),
+        ("--rnn_ops sep_conv_3x3", "unknown op 'sep_conv_3x3'"),
+        ("--cnn_ops lstm", "unknown op 'lstm'"),
+        ("--cnn_ops none", "at least one op besides none"),
+        ("--rnn_ops none none", "at least one op besides none"),
+        ("--epochs 0", "--epochs 0: "),
+        ("--epochs -5", "--epochs -5: "),
+        ("--epochs 3.5", "--epochs 3.5: "),
+        ("--epochs many", "--epochs many: "),
+        ("--batch_size 1", "--batch_size 1: "),
+        ("--fold 0", "--fold 0: "),
+        ("--seed -1", "--seed -1: "),
+        ("--w_lr -1", "--w_lr -1: "),
+        ("--w_lr 0", "--w_lr 0: "),
+        ("--w_lr nan", "--w_lr nan: "),
+        ("--w_lr inf", "--w_lr inf: "),
+        ("--w_lr 1e999", "--w_lr 1e999: "),
+        ("--w_momentum 1", "--w_momentum 1: "),
+        ("--w_weight_decay -0.1", "--w_weight_decay -0.1: "),
+        ("--dropout 1", "--dropout 1: "),
+        ("--train_portion 0", "--train_portion 0: "),
+        ("--train_portion 1", "--train_portion 1: "),
+        ("--order third", "--order third: "),
+        ("--gpus gpu0", "--gpus gpu0: "),
+        ("--gpus 0,", "--gpus 0,: "),
+        ("--gpus -1", "--gpus -1: "),
+        ("--folds_by group0", "--folds_by group0: "),
+        ("--name ../escape", "--name ../escape: "),
+        ("--name a/b", "--name a/b: "),
+        ("--name ..", "--name ..: "),
+        ("--dataset /etc", "--dataset /etc: "),
+        ("--resume --overwrite", "choose one"),
+        ("--epochs", "--epochs"),
+        ("--epoch 3", "unknown flag --epoch; did you mean --epochs?"),
+        ("--epoch=3", "unknown flag --epoch; did you mean --epochs?"),
+        ("--batch-sice 3", "did you mean --batch_size?"),
+        ("--zzzzzzzz", "unknown flag --zzzzzzzz; --help lists them all"),
+        ("stray", "stray"),
+    ],
+)
+def test_a_wrong_line_is_a_user_error_that_names_the_flag(words: str, message: str):
+    with pytest.raises(UserError) as error:
+        search(*words.split())
+    assert message in str(error.value)
+
+
+def test_resume_of_the_file_and_overwrite_of_the_line_exclude_each_other(yaml_file):
+    with pytest.raises(UserError, match="choose one"):
+        search("--config", yaml_file("resume: true"), "--overwrite")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch: 3", "unknown flag --epoch; did you mean --epochs?"),
+        ("search: {w_ir: 3}", "unknown flag --w_ir; did you mean --w_lr?"),
+        ("augment_: {}", "unknown flag --augment_"),
+        ("epochs: 0", "--epochs 0: "),
+        ("epochs: 3.5", "--epochs 3.5: "),
+        ("epochs: [3]", "--epochs 3: "),
+        ("epochs: {a: 3}", "--epochs {'a': 3}: "),
+        ("w_lr: .nan", "--w_lr nan: "),
+        ("w_lr: .inf", "--w_lr inf: "),
+        ("resume: maybe", "--resume maybe: "),
+        ("rnn_ops: 3", "--rnn_ops 3"),
+        ("rnn_ops: null", "--rnn_ops"),
+        ("rnn_ops: [[1]]", "--rnn_ops"),
+        ("rnn_ops: [null]", "--rnn_ops"),
+        ("cnn_ops: {a: b}", "--cnn_ops"),
+        ("cnn_ops: []", "--cnn_ops"),
+        ("cnn_ops: lstm_1", "--cnn_ops lstm_1"),
+        ("resume: true\noverwrite: true", "choose one"),
+        ("1: 2", "unknown flag --1"),
+        ("null: 2", "unknown flag --None"),
+        ("2001-01-01: 2", "unknown flag --2001"),
+        ("- epochs", "must map flags to values"),
+        ("epochs", "must map flags to values"),
+        ("search: 3", "must map flags to values"),
+        ("search: [epochs]", "must map flags to values"),
+        ("a: b: c", "not a readable YAML file"),
+        ("a: 1\n---\nb: 2", "not a readable YAML file"),
+        ("? [1]\n: 2", "not a readable YAML file"),
+        ("? {a: 1}\n: 2", "not a readable YAML file"),
+        ("<<: 3", "not a readable YAML file"),
+        ("a: *nowhere", "not a readable YAML file"),
+        ("\0", "not a readable YAML file"),
+        ("[" * 20_000, "not a readable YAML file"),
+        ("a: " + "{a: " * 5_000, "not a readable YAML file"),
+        ("epochs: &a [*a]", "--epochs"),
+        ("&a {search: *a}", "unknown flag --search"),
+        ("x: 2001-99-99", "not a readable YAML file"),
+        ("x: 0x_", "not a readable YAML file"),
+        ("x: !!timestamp soon", "not a readable YAML file"),
+        ("x: !!bool perhaps", "not a readable YAML file"),
+        ("x: !!int ''", "not a readable YAML file"),
+        (f"epochs: {'9' * 5000}", "not a readable YAML file"),
+        (f"dropout: 0x{'f' * 5000}", "--dropout"),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_a_wrong_file_is_a_user_error(yaml_file, text: str, message: str):
+    with pytest.raises(UserError) as error:
+        search("--config", yaml_file(text))
+    assert message in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\xfa", "folder"])
+def test_a_file_that_cannot_be_read_is_a_user_error(tmp_path: Path, content: bytes | str | None):
+    path = tmp_path / "flags.yaml"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match="not a readable YAML file"):
+        search("--config", path)
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "!!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [{}]]",
+        "!!python/object/new:os.system [touch {}]",
+        "!!python/object/apply:os.system ['touch {}']",
+        "!!python/name:os.system",
+        "!!python/module:this",
+    ],
+)
+@pytest.mark.parametrize("place", ["name: {}", "{}", "? {}\n: 1", "search: {}"])
+def test_no_python_of_a_file_is_run(yaml_file, tmp_path: Path, tag: str, place: str):
+    touched = tmp_path / "touched"
+    with pytest.raises(UserError, match="not a readable YAML file"):
+        search("--config", yaml_file(place.format(tag.format(touched))))
+    assert not touched.exists()
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates()
+TREES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SCALARS, inner, max_size=3))
+
+
+@pytest.mark.parametrize("command", KINDS)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_values_give_a_config_or_a_user_error(command: str, data: st.DataObject):
+    kind: type[Flags] = KINDS[command]
+    names = st.sampled_from(sorted(flag_names(kind)))
+    values = data.draw(st.dictionaries(names, TREES, max_size=3))
+    try:
+        assert isinstance(from_file(kind, command, None, **values), kind)
+    except UserError as error:
+        assert str(error)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from([f"--{name}" for name in flag_names(SearchConfig)]) | st.text(max_size=6), max_size=4))
+def test_any_line_gives_a_config_or_a_user_error(words: list[str]):
+    try:
+        search(*(word for word in words if word not in ("-h", "--help") and not word.startswith("--config")))
+    except UserError as error:
+        assert str(error)
+
+
+@pytest.mark.parametrize(
+    "words", ["a.wav b.wav --model m --json", "--json --model m a.wav b.wav", "a.wav --model m --json b.wav"]
+)
+def test_predict_takes_files_wherever_they_stand(words: str):
+    config = parse(PredictConfig, "predict", words.split())
+    assert config.files == (Path("a.wav"), Path("b.wav"))
+    assert (config.model, config.json_, config.csv) == (Path("m"), True, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--model m", "FILES is missing"),
+        ("a.wav", "--model is missing"),
+        ("a.wav --model m --gpus 0,1", "--gpus 0,1: "),
+        ("a.wav --model m --batch_size 0", "--batch_size 0: "),
+    ],
+)
+def test_predict_says_what_is_missing(words: str, message: str):
+    with pytest.raises(UserError) as error:
+        parse(PredictConfig, "predict", words.split())
+    assert message in str(error.value)
+
+
+def test_a_positional_is_not_proposed_as_a_flag():
+    with pytest.raises(UserError) as error:
+        parse(PredictConfig, "predict", ["--files", "a.wav", "--model", "m"])
+    assert "did you mean --files" not in str(error.value)
+
+
+def test_a_config_is_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        SearchConfig().epochs = 3
+
+
+def test_the_front_end_of_prepare_must_fit_together():
+    with pytest.raises(UserError, match=re.escape("n_mfcc (200) must be at most n_mels (128)")):
+        parse(PrepareConfig, "prepare", ["--n_mfcc", "200"])

@@ -1,0 +1,135 @@
+"""Which device a flag means, on machines that this one is not; gradients; the state of the generators."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import devices
+from devices import (
+    accelerator_for,
+    available_gpus,
+    local_gradient,
+    make_fabric,
+    mean_gradient,
+    random_state,
+    set_random_state,
+)
+from utils import UserError
+
+
+@pytest.mark.parametrize(
+    ("machine", "gpus", "expected"),
+    [
+        (("cuda", 2), "auto", ("cuda", [0])),
+        (("cuda", 2), "0", ("cuda", [0])),
+        (("cuda", 2), "1", ("cuda", [1])),
+        (("cuda", 2), "0,1", ("cuda", [0, 1])),
+        (("cuda", 2), "1,0", ("cuda", [0, 1])),
+        (("cuda", 2), "1,1", ("cuda", [1])),
+        (("cuda", 2), "all", ("cuda", [0, 1])),
+        (("cuda", 2), "none", ("cpu", 1)),
+        (("cuda", 1), "all", ("cuda", [0])),
+        (("mps", 1), "auto", ("mps", 1)),
+        (("mps", 1), "all", ("mps", 1)),
+        (("mps", 1), "0", ("mps", 1)),
+        (("mps", 1), "none", ("cpu", 1)),
+        (("cpu", 0), "auto", ("cpu", 1)),
+        (("cpu", 0), "none", ("cpu", 1)),
+    ],
+)
+def test_what_a_flag_means(monkeypatch, machine: tuple[str, int], gpus: str, expected: tuple):
+    monkeypatch.setattr(devices, "available_gpus", lambda: machine)
+    assert accelerator_for(gpus) == expected
+
+
+@pytest.mark.parametrize(
+    ("machine", "gpus", "message"),
+    [
+        (("cuda", 2), "2", "there is no GPU 2; this machine has 0 to 1"),
+        (("cuda", 2), "0,7", "there is no GPU 7"),
+        (("mps", 1), "1", "there is no GPU 1"),
+        (("cpu", 0), "0", "this machine has no GPU"),
+        (("cpu", 0), "all", "--gpus none runs on the CPU"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_a_user_error(monkeypatch, machine: tuple[str, int], gpus: str, message: str):
+    monkeypatch.setattr(devices, "available_gpus", lambda: machine)
+    with pytest.raises(UserError, match=f"--gpus {gpus}: ") as error:
+        accelerator_for(gpus)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"), [(True, False, ("cuda", 3)), (False, True, ("mps", 1)), (False, False, ("cpu", 0))]
+)
+def test_what_the_machine_has_is_what_torch_says(monkeypatch, cuda: bool, mps: bool, expected: tuple[str, int]):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert available_gpus() == expected
+
+
+@pytest.mark.parametrize(
+    ("machine", "gpus", "processes", "expected"),
+    [
+        (("cuda", 2), "all", 0, ("cuda", [0, 1], "ddp")),
+        (("cuda", 2), "auto", 0, ("cuda", [0], "auto")),
+        (("cpu", 0), "auto", 0, ("cpu", 1, "auto")),
+        (("cpu", 0), "auto", 2, ("cpu", 2, "ddp")),
+        (("cuda", 2), "none", 3, ("cpu", 3, "ddp")),
+        (("cpu", 0), "auto", 1, ("cpu", 1, "auto")),
+    ],
+)
+def test_several_gpus_or_torchrun_mean_several_processes(
+    monkeypatch, machine: tuple[str, int], gpus: str, processes: int, expected: tuple
+):
+    monkeypatch.setattr(devices, "available_gpus", lambda: machine)
+    monkeypatch.setattr(devices, "Fabric", lambda **asked: asked)
+    monkeypatch.setattr(os, "environ", {**os.environ, "LOCAL_WORLD_SIZE": str(processes)})
+    asked = make_fabric(gpus)
+    assert (asked["accelerator"], asked["devices"], asked["strategy"]) == expected
+
+
+def test_none_is_the_cpu_in_one_process():
+    fabric = make_fabric("none")
+    assert (fabric.device, fabric.world_size) == (torch.device("cpu"), 1)
+
+
+def test_the_gradient_of_an_unused_input_is_zero():
+    used, unused = torch.tensor([1.0, 2.0], requires_grad=True), torch.ones(2, 3, requires_grad=True)
+    d_used, d_unused = local_gradient((used**2).sum(), [used, unused])
+    assert torch.equal(d_used, torch.tensor([2.0, 4.0]))
+    assert torch.equal(d_unused, torch.zeros(2, 3))
+    assert used.grad is None
+
+
+def test_one_process_needs_no_mean():
+    assert mean_gradient(make_fabric("none")) is local_gradient
+
+
+def test_several_processes_average_what_each_computed():
+    def all_reduce(tensor: torch.Tensor, reduce_op: str) -> torch.Tensor:
+        assert reduce_op == "mean"
+        return (tensor + 10 * tensor) / 2  # the other process found ten times as much
+
+    w = torch.tensor([1.0, 2.0], requires_grad=True)
+    found = mean_gradient(SimpleNamespace(world_size=2, all_reduce=all_reduce))((w**2).sum(), [w])
+    assert torch.equal(found[0], torch.tensor([11.0, 22.0]))
+
+
+def test_the_generators_go_on_from_a_saved_state():
+    cpu = torch.device("cpu")
+    state = random_state(cpu)
+    expected = torch.rand(5)
+    torch.rand(100)
+    set_random_state(state, cpu)
+    assert torch.equal(torch.rand(5), expected)
+
+
+def test_the_state_of_another_kind_of_device_is_left_out():
+    state = {**random_state(torch.device("cpu")), "cuda": torch.zeros(16, dtype=torch.uint8)}
+    expected = torch.rand(3)
+    set_random_state(state, torch.device("cpu"))
+    assert torch.equal(torch.rand(3), expected)

@@ -1,0 +1,268 @@
+"""The loop, the step and the evaluation that search and augment share, on a task small enough to check by hand."""
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from config import SearchConfig
+from devices import local_gradient
+from runs import RunFolder
+from training import Interruption, cross_entropy, fit, logits_of, weight_step
+from utils import Interrupted, UserError
+
+CPU = torch.device("cpu")
+EPOCHS, STEPS = 3, 4
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs go to a folder of their own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class Toy:
+    """A linear map trained on noise: what it becomes depends on every step, every epoch and the random generator."""
+
+    steps = STEPS
+
+    def __init__(self, epochs: int = EPOCHS, kill: tuple[int, int] | None = None, **flags):
+        """`kill` = (step, signal): send this process a signal from within a step."""
+        self.config = SearchConfig(name="toy", epochs=epochs, print_freq=2, **flags)
+        torch.manual_seed(0)
+        self.network = nn.Linear(3, 2)
+        self.optimizer = torch.optim.SGD(self.network.parameters(), 0.1, momentum=0.9)
+        self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, epochs)
+        self.parts = {"network": self.network, "optimizer": self.optimizer, "scheduler": self.scheduler}
+        self.kill, self.done, self.losses = kill, [], []
+
+    def step(self, i: int) -> dict[str, torch.Tensor]:
+        if self.kill and self.kill[0] == i:
+            os.kill(os.getpid(), self.kill[1])
+        batch = torch.randn(5, 3), torch.randint(2, (5,))
+        metrics = weight_step(self.network, self.optimizer, batch, F.cross_entropy, local_gradient, 5.0)
+        self.done.append(i)
+        self.losses.append(float(metrics["train/loss"]))
+        return metrics
+
+    def after_epoch(self, epoch: int) -> dict:
+        self.scheduler.step()
+        return {"lr": self.scheduler.get_last_lr()[0], "note": [epoch]}
+
+
+def train(task: Toy) -> list[dict]:
+    folder = RunFolder("search", task.config)
+    folder.take()
+    return fit(folder, task, CPU)
+
+
+def scalars(tag: str) -> list[tuple[int, float]]:
+    accumulator = EventAccumulator("runs/toy/search", size_guidance={"scalars": 0})
+    accumulator.Reload()
+    return [(event.step, event.value) for event in accumulator.Scalars(tag)]
+
+
+def history_file() -> list[dict]:
+    return [json.loads(line) for line in Path("runs/toy/search/history.jsonl").read_text().splitlines()]
+
+
+def test_the_history_has_the_mean_of_every_epoch():
+    task = Toy()
+    history = train(task)
+    assert task.done == list(range(EPOCHS * STEPS))
+    assert [record["epoch"] for record in history] == [1, 2, 3]
+    for epoch, record in enumerate(history):
+        losses = task.losses[epoch * STEPS : (epoch + 1) * STEPS]
+        assert record["train/loss"] == pytest.approx(sum(losses) / STEPS, rel=1e-6)
+        assert record["lr"] == pytest.approx(0.05 * (1 + math.cos(math.pi * (epoch + 1) / EPOCHS)))
+        assert record["note"] == [epoch + 1]
+    assert history_file() == history
+
+
+def test_tensorboard_has_every_number_of_every_epoch():
+    history = train(Toy())
+    for tag in ("train/loss", "train/wa", "lr"):
+        assert [step for step, _ in scalars(tag)] == [1, 2, 3]
+        assert [value for _, value in scalars(tag)] == pytest.approx([record[tag] for record in history], rel=1e-6)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [0, 5, 7, 11], ids=["first", "middle of an epoch", "end of an epoch", "last"])
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(here: Path, monkeypatch, step: int, number: int):
+    (here / "whole").mkdir()
+    monkeypatch.chdir(here / "whole")
+    whole = Toy()
+    expected = train(whole)
+    monkeypatch.chdir(here)
+
+    cut, handler = Toy(kill=(step, number)), signal.getsignal(number)
+    with pytest.raises(Interrupted) as interrupted:
+        train(cut)
+    assert interrupted.value.args == (number,)
+    assert signal.getsignal(number) is handler
+    assert cut.done == list(range(step + 1)), "the step is brought to its end, and no other begun"
+    assert not list(Path("runs/toy/search").glob(".*")), "something half-written was left"
+
+    torch.manual_seed(99)  # another process starts elsewhere
+    resumed = Toy(resume=True)
+    assert train(resumed) == expected
+    assert cut.done + resumed.done == whole.done
+    assert cut.losses + resumed.losses == whole.losses
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(resumed.network.state_dict()[name], value)
+    assert history_file() == expected
+    assert [epoch for epoch, _ in scalars("train/loss")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_run_killed_before_its_checkpoint_leaves_no_epoch_twice(monkeypatch, epoch: int):
+    """The numbers of an epoch are in TensorBoard before its checkpoint is written; power may fail in between."""
+    expected = train(Toy())
+    saves = []
+
+    def fail(self: RunFolder, state: dict) -> None:
+        saves.append(state)
+        if len(saves) == epoch:
+            raise KeyboardInterrupt
+        save(self, state)
+
+    save = RunFolder.save_checkpoint
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save_checkpoint", fail)
+        with pytest.raises(KeyboardInterrupt):
+            train(Toy(overwrite=True))
+    assert train(Toy(resume=True)) == expected
+    assert [step for step, _ in scalars("train/loss")] == [1, 2, 3]
+
+
+def test_resuming_a_finished_run_does_nothing():
+    expected = train(Toy())
+    again = Toy(resume=True)
+    assert train(again) == expected
+    assert again.done == []
+    assert [step for step, _ in scalars("train/loss")] == [1, 2, 3]
+
+
+def test_resume_where_there_is_nothing_starts():
+    assert len(train(Toy(resume=True))) == EPOCHS
+
+
+def test_overwrite_starts_anew():
+    train(Toy())
+    task = Toy(overwrite=True)
+    train(task)
+    assert task.done == list(range(EPOCHS * STEPS))
+    assert [step for step, _ in scalars("train/loss")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_last_checkpoint(bad: float):
+    task, handler = Toy(), signal.getsignal(signal.SIGTERM)
+    good = task.step
+
+    def step(i: int) -> dict[str, torch.Tensor]:
+        metrics = good(i)
+        return {**metrics, "train/loss": torch.tensor(bad)} if i == STEPS + 1 else metrics
+
+    task.step = step
+    with pytest.raises(UserError, match=f"train/loss became {bad} in epoch 2: lower the learning rate"):
+        train(task)
+    assert signal.getsignal(signal.SIGTERM) is handler
+    checkpoint = torch.load("runs/toy/search/checkpoint.pt", weights_only=True)
+    assert checkpoint["position"]["epoch"] == 1
+    assert len(history_file()) == 1
+
+
+def test_signals_are_noted_and_the_handlers_given_back_whatever_happens():
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(ZeroDivisionError), Interruption() as interruption:
+        assert interruption.signal is None
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.signal == signal.SIGINT
+        raise ZeroDivisionError
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def twins() -> tuple[nn.Linear, nn.Linear]:
+    torch.manual_seed(1)
+    first, second = nn.Linear(3, 2).double(), nn.Linear(3, 2).double()
+    second.load_state_dict(first.state_dict())
+    return first, second
+
+
+@pytest.mark.parametrize("clip", [1e6, 0.05], ids=["unclipped", "clipped"])
+def test_a_weight_step_is_the_plain_step_of_sgd(clip: float):
+    """p <- p - lr v, v <- momentum v + clipped gradient + decay p, written out, over three steps."""
+    network, plain = twins()
+    optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=0.01)
+    velocities = [torch.zeros_like(p) for p in plain.parameters()]
+    for _ in range(3):
+        x, y = torch.randn(6, 3, dtype=torch.float64), torch.randint(2, (6,))
+        logits = plain(x)
+        loss = F.cross_entropy(logits, y)
+        gradients = torch.autograd.grad(loss, list(plain.parameters()))
+        norm = torch.sqrt(sum((g**2).sum() for g in gradients))
+        assert (norm > clip) == (clip < 1)
+        metrics = weight_step(network, optimizer, (x, y), F.cross_entropy, local_gradient, clip)
+        assert float(metrics["train/loss"]) == pytest.approx(float(loss))
+        assert float(metrics["train/wa"]) == pytest.approx(float((logits.argmax(1) == y).double().mean()))
+        with torch.no_grad():
+            for p, g, v in zip(plain.parameters(), gradients, velocities, strict=True):
+                v.mul_(0.9).add_(g * min(1.0, clip / float(norm)) + 0.01 * p)
+                p.sub_(0.1 * v)
+        for p, q in zip(network.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-8)  # torch adds 1e-6 to the norm it divides by
+
+
+def test_a_weight_step_leaves_other_parameters_and_no_gradients():
+    network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    before = network[0].weight.clone()
+    optimizer = torch.optim.SGD(network[1].parameters(), 0.1)
+    metrics = weight_step(network, optimizer, (torch.randn(5, 3), torch.ones(5).long()), F.cross_entropy, local_gradient, 1)
+    assert torch.equal(network[0].weight, before)
+    assert all(p.grad is None for p in network.parameters())
+    assert not any(value.requires_grad for value in metrics.values())
+
+
+def test_accuracy_is_of_the_main_head():
+    class TwoHeads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, x):
+            return self.scale * x, -self.scale * x
+
+    x, y = torch.eye(3)[[0, 1, 2, 0]], torch.tensor([0, 1, 2, 1])
+    network = TwoHeads()
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    metrics = weight_step(network, optimizer, (x, y), lambda o, y: F.cross_entropy(o[0], y), local_gradient, 1)
+    assert float(metrics["train/wa"]) == 0.75
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_logits_are_those_of_evaluation_and_nothing_is_changed(training: bool):
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
+    network(torch.randn(20, 3))  # running statistics of their own
+    network.train(training)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    x = torch.randn(7, 3)
+    found = logits_of(network, [(x[:4], torch.zeros(4)), (x[4:], torch.zeros(3))])
+    assert all(module.training == training for module in network.modules())
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
+    assert not found.requires_grad
+    torch.testing.assert_close(found, network.eval()(x).detach())
+
+
+def test_cross_entropy_is_the_mean_over_all():
+    logits, labels = torch.randn(9, 4), [0, 1, 2, 3, 0, 1, 2, 3, 0]
+    expected = sum(float(torch.logsumexp(row, 0) - row[y]) for row, y in zip(logits, labels, strict=True)) / 9
+    assert cross_entropy(logits, labels) == pytest.approx(expected, rel=1e-5)
