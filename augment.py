@@ -10,10 +10,11 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import visualize
-from config import AugmentConfig, parse
+from config import AugmentConfig
 from data.transforms import cutout
 from devices import mean_gradient
 from experiment import Experiment, begin
+from flags import parse
 from genotypes import Genotype, resolve
 from losses import JointLoss, class_weights
 from metrics import report, scores, table, write_predictions

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from config import PrepareConfig, RunFlags, from_file
+from config import PrepareConfig, RunFlags
 from data.batches import Features, TrainingBatches
 from data.folds import Fold, choose_fold, make_folds
 from data.store import FeatureStore, statistics
 from devices import make_fabric
+from flags import from_file
 from stores import open_dataset
 
 

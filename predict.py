@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from config import PredictConfig, parse
+from config import PredictConfig
 from data.features import MFCC, load_audio
 from data.front_end import FrontEnd
 from devices import make_fabric
+from flags import parse
 from models.saved import SavedModel
 from utils import progress, run_command
 

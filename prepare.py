@@ -6,9 +6,10 @@ python prepare.py --corpus manifest --root my.csv     ->  features/my/
 from collections import Counter
 from collections.abc import Sequence
 
-from config import PrepareConfig, parse
+from config import PrepareConfig
 from data.folds import Fold, make_folds, natural
 from data.store import FeatureStore
+from flags import parse
 from stores import prepare_dataset
 from utils import UserError, run_command
 

@@ -10,10 +10,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import visualize
 from bilevel import Bilevel, make_supernet
-from config import SearchConfig, parse
+from config import SearchConfig
 from data.folds import halves
 from devices import mean_gradient
 from experiment import Experiment, begin
+from flags import parse
 from genotypes import Genotype
 from metrics import scores
 from models.search_network import SearchNetwork

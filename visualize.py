@@ -17,7 +17,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from config import VisualizeConfig, parse
+from config import VisualizeConfig
+from flags import parse
 from genotypes import Genotype, Node, discretise, resolve
 from utils import UserError, run_command, whole_file
 

@@ -22,9 +22,10 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bilevel import Bilevel, make_supernet
-from config import SearchConfig, from_file
-from config import parse as parse_flags
+from config import SearchConfig
 from devices import local_gradient, make_fabric
+from flags import from_file
+from flags import parse as parse_flags
 from models.joint_network import as_sequence
 
 MEGABYTE = 2**20

@@ -115,9 +115,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(run: Path, w
         for command in ("search", "augment"):
             flags = "--config", "tiny.yaml", "--name", name, "--fold", 2, "--seed", seed
             succeed(command, *flags, cwd=workspace)
-    produced = [f"search/{name}" for name in ("genotype.json", "history.jsonl")]
-    produced += [f"augment/{name}" for name in ("metrics.json", "predictions.csv", "model.safetensors", "history.jsonl")]
-    for name in produced:
+    searched = [f"search/{name}" for name in ("genotype.json", "history.jsonl")]
+    trained = ("metrics.json", "predictions.csv", "model.safetensors", "history.jsonl")
+    for name in searched + [f"augment/{name}" for name in trained]:
         first, again = ((workspace / "runs" / who / name).read_bytes() for who in ("first", "again"))
         assert first == again, name
     other = workspace / "runs" / "other" / "search" / "history.jsonl"

@@ -8,18 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config import (
-    AugmentConfig,
-    Flags,
-    PredictConfig,
-    PrepareConfig,
-    SearchConfig,
-    VisualizeConfig,
-    build_parser,
-    flag_names,
-    from_file,
-    parse,
-)
+from config import AugmentConfig, PredictConfig, PrepareConfig, SearchConfig, VisualizeConfig
+from experiment import begin
+from flags import Flags, build_parser, flag_names, from_file, parse
 from genotypes import CNN_OPS, RNN_OPS
 from utils import UserError
 
@@ -156,6 +147,16 @@ def test_the_config_json_of_a_run_is_a_config_file(tmp_path: Path, command: str,
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config.model_dump(mode="json", exclude={"resume", "overwrite", "config"})))
     assert parse(KINDS[command], command, ["--config", str(path)]) == config.model_copy(update={"config": path})
+
+
+def test_a_run_takes_no_flag_at_the_top_of_its_file_for_one_of_prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The same file says how the demo corpus is prepared; the flags of the run beside that are not prepare's."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"epochs": 3, "dataset": "nowhere", "prepare": {"n_mels": 40, "n_mfcc": 20}}))
+    config = search("--config", path)
+    with pytest.raises(UserError, match="no features at features/nowhere"):
+        begin(config)
 
 
 @pytest.mark.parametrize("command", ["prepare", "search", "augment"])

@@ -12,7 +12,8 @@ import augment
 import predict
 import prepare
 import search
-from config import AugmentConfig, PredictConfig, PrepareConfig, SearchConfig, parse
+from config import AugmentConfig, PredictConfig, PrepareConfig, SearchConfig
+from flags import parse
 from utils import run_command
 
 COMMANDS = {

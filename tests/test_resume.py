@@ -60,7 +60,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(workspace: Path, command: str
         succeed(command, *options, "--name", whole, cwd=workspace)
     assert interrupt(command, cut, options, number, workspace) == code
     broken = workspace / "runs" / cut / command
-    assert len((broken / "history.jsonl").read_text().splitlines()) < EPOCHS, "the signal came too late to test anything"
+    done = len((broken / "history.jsonl").read_text().splitlines())
+    assert done < EPOCHS, "the signal came too late to test anything"
     assert not (broken / RESULTS[command][0]).exists()
 
     succeed(command, *options, "--name", cut, "--resume", cwd=workspace)

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -225,7 +226,7 @@ def zipped(state: object, path: Path) -> None:
 
 
 def plain(state: object, path: Path) -> None:
-    path.write_bytes(pickle.dumps(state))
+    path.write_bytes(pickle.dumps(state, protocol=2))
 
 
 @pytest.mark.parametrize("save", [zipped, plain])
@@ -235,7 +236,8 @@ def test_a_hostile_checkpoint_is_not_run(earlier: Path, here: Path, save):
     with pytest.raises(UserError, match=r"runs/mine/search/checkpoint\.pt"):
         folder.load_checkpoint(CPU)
     assert not (here / "touched").exists()
-    torch.load(earlier / "checkpoint.pt", weights_only=False)  # the trap is a real one
+    with suppress(RuntimeError):
+        torch.load(earlier / "checkpoint.pt", weights_only=False)  # the trap is a real one
     assert (here / "touched").exists()
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 from torch import nn
 
 from config import SearchConfig
@@ -24,8 +25,12 @@ EPOCHS, STEPS = 3, 4
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Runs go to a folder of their own."""
+    """Runs go to a folder of their own, and event files are numbered from 0.
+
+    TensorBoard reads the files of a folder by name; within a second and a process, `.10` would come before `.9`.
+    """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     return tmp_path
 
 
@@ -212,7 +217,7 @@ def test_a_weight_step_is_the_plain_step_of_sgd(clip: float):
         norm = torch.sqrt(sum((g**2).sum() for g in gradients))
         assert (norm > clip) == (clip < 1)
         metrics = weight_step(network, optimizer, (x, y), F.cross_entropy, local_gradient, clip)
-        assert float(metrics["train/loss"]) == pytest.approx(float(loss))
+        assert float(metrics["train/loss"]) == pytest.approx(loss.item())
         assert float(metrics["train/wa"]) == pytest.approx(float((logits.argmax(1) == y).double().mean()))
         with torch.no_grad():
             for p, g, v in zip(plain.parameters(), gradients, velocities, strict=True):
@@ -226,7 +231,9 @@ def test_a_weight_step_leaves_other_parameters_and_no_gradients():
     network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     before = network[0].weight.clone()
     optimizer = torch.optim.SGD(network[1].parameters(), 0.1)
-    metrics = weight_step(network, optimizer, (torch.randn(5, 3), torch.ones(5).long()), F.cross_entropy, local_gradient, 1)
+    metrics = weight_step(
+        network, optimizer, (torch.randn(5, 3), torch.ones(5).long()), F.cross_entropy, local_gradient, 1
+    )
     assert torch.equal(network[0].weight, before)
     assert all(p.grad is None for p in network.parameters())
     assert not any(value.requires_grad for value in metrics.values())

@@ -1,0 +1,161 @@
+"""From words and files to a configuration: argparse splits the line, YAML is read safely, pydantic converts and checks.
+
+Whatever is wrong becomes one `UserError` that names the flag.
+"""
+
+import argparse
+import difflib
+import re
+import sys
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from utils import UserError
+
+COMMANDS = ("prepare", "search", "augment", "predict", "visualize")
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError)
+"""What reading a hostile YAML file can raise: the safe loader's own constructors fail in all these ways."""
+
+
+class Flags(BaseModel):
+    """What the flags of all commands have in common."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        coerce_numbers_to_str=True,  # a YAML file says `name: 2024` and `gpus: 0`
+    )
+
+    config: Path | None = None
+    """A YAML file of flags, at its top or under the command's name; a flag on the line wins."""
+
+
+Config = TypeVar("Config", bound=Flags)
+
+
+def parse(kind: type[Config], command: str, argv: list[str] | None = None) -> Config:
+    """The flags of a command line (default: this process's), over those of its --config file, over the defaults."""
+    typed = vars(build_parser(kind, command).parse_args(argv))
+    if "config" not in typed:
+        return validated(kind, typed)
+    everyones, own = read_file(Path(typed["config"]), command)
+    return validated(kind, {**everyones, **own, **typed})
+
+
+def from_file(kind: type[Config], command: str, path: Path | None, **flags: Any) -> Config:
+    """What a configuration file says under `command`'s own name, `flags` winning over it."""
+    return validated(kind, {**(read_file(path, command)[1] if path else {}), **flags})
+
+
+def validated(kind: type[Config], values: dict[str, Any]) -> Config:
+    """Values checked and converted; the first that is wrong becomes a `UserError` that names its flag."""
+    try:
+        return kind(**values)
+    except ValidationError as invalid:
+        error = invalid.errors()[0]
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        raise UserError(message)
+    flag, field = str(error["loc"][0]), flag_names(kind).get(str(error["loc"][0]))
+    if field is None:
+        raise UserError(unknown_flag(f"--{flag}", kind))
+    name = flag.upper() if is_positional(field) else f"--{flag}"
+    if error["type"] == "missing":
+        raise UserError(f"{name} is missing; --help tells what it is")
+    raise UserError(f"{name} {shown(error['input'])[:80]}: {message}")
+
+
+def read_file(path: Path, command: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A YAML (or JSON) mapping of flags: those at its top, and those under the name of `command`."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UNREADABLE as error:
+        raise UserError(f"--config {path}: not a readable YAML file ({' '.join(str(error).split())[:200]})") from None
+    values = {} if values is None else values
+    if not isinstance(values, dict) or not all(isinstance(values.get(name, {}), dict) for name in COMMANDS):
+        raise UserError(f"--config {path}: must map flags to values, at the top or under {', '.join(COMMANDS)}")
+    top = {key: value for key, value in values.items() if key not in COMMANDS}
+    return underscored(top), underscored(values.get(command, {}))
+
+
+def underscored(flags: dict[Any, Any]) -> dict[str, Any]:
+    """Flags of a file by the names of their fields."""
+    return {str(name).replace("-", "_"): value for name, value in flags.items()}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that takes `-` for `_` in flags, and raises `UserError` instead of printing its usage."""
+
+    def __init__(self, kind: type[Flags], command: str):
+        super().__init__(
+            f"{command}.py", description=kind.__doc__, allow_abbrev=False, argument_default=argparse.SUPPRESS
+        )
+        self.kind = kind
+
+    def parse_args(self, args=None, namespace=None):
+        args = sys.argv[1:] if args is None else args
+        args = [re.sub(r"^--\w[\w-]*", lambda flag: "--" + flag[0][2:].replace("-", "_"), word) for word in args]
+        known, unknown = self.parse_known_intermixed_args(args, namespace)
+        if unknown:
+            raise UserError(unknown_flag(unknown[0].split("=")[0], self.kind))
+        return known
+
+    def error(self, message: str):
+        raise UserError(message)
+
+
+def unknown_flag(flag: str, kind: type[Flags]) -> str:
+    """The message for a flag that does not exist, with the nearest that does."""
+    flags = [f"--{name}" for name, field in flag_names(kind).items() if not is_positional(field)]
+    near = difflib.get_close_matches(flag, flags, n=1)
+    return f"unknown flag {flag}" + (f"; did you mean {near[0]}?" if near else "; --help lists them all")
+
+
+def flag_names(kind: type[Flags]) -> dict[str, FieldInfo]:
+    """Field by flag name."""
+    return {field.alias or name: field for name, field in kind.model_fields.items()}
+
+
+def build_parser(kind: type[Flags], command: str) -> Parser:
+    """A parser with one flag a field; values stay words, for pydantic to convert."""
+    parser = Parser(kind, command)
+    for name, field in flag_names(kind).items():
+        default = "" if field.is_required() or field.default in (None, False) else f" (default: {shown(field.default)})"
+        text = f"{field.description}{default}".replace("%", "%%")
+        if is_positional(field):
+            several = {"nargs": "*"} if get_origin(field.annotation) is tuple else {"nargs": "?"}
+            parser.add_argument(name, **several, default=argparse.SUPPRESS, metavar=name.upper(), help=text)
+        elif field.annotation is bool:
+            parser.add_argument(f"--{name}", action="store_true", help=text)
+            parser.add_argument(f"--no_{name}", dest=name, action="store_false", help=argparse.SUPPRESS)
+        elif get_origin(field.annotation) is tuple:
+            parser.add_argument(f"--{name}", nargs="+", metavar="OP", help=text)
+        else:
+            parser.add_argument(f"--{name}", metavar=metavar(field.annotation), help=text)
+    return parser
+
+
+def is_positional(field: FieldInfo) -> bool:
+    """Whether the words that follow no flag are this field's."""
+    return bool((field.json_schema_extra or {}).get("positional"))
+
+
+def shown(value: Any) -> str:
+    """A value as one would type it."""
+    try:
+        return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    except ValueError:  # a whole number too long for Python to print
+        return "a huge number"
+
+
+def metavar(annotation: Any) -> str:
+    """What stands for a value in the help: the choices, or the type."""
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
+    return {int: "N", float: "X"}.get(annotation, "PATH" if "Path" in str(annotation) else "TEXT")

@@ -1,0 +1,74 @@
+"""Cutout: one square an utterance, anywhere on the picture, and nothing else touched."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.transforms import cutout
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 12), st.integers(1, 12), st.integers(1, 20), st.integers(0, 10_000))
+def test_one_square_of_each_utterance_is_blank_and_the_rest_is_as_it_was(
+    n: int, f: int, t: int, length: int, seed: int
+):
+    torch.manual_seed(seed)
+    x = torch.rand(n, 1, f, t) + 1  # never zero
+    found = cutout(x, length)
+    for before, after in zip(x[:, 0], found[:, 0], strict=True):
+        blank = after == 0
+        assert torch.equal(after[~blank], before[~blank])
+        rows, columns = np.flatnonzero(blank.any(dim=1)), np.flatnonzero(blank.any(dim=0))
+        assert blank[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all(), "no full rectangle"
+        assert int(blank.sum()) == len(rows) * len(columns)
+        for extent, lines in ((f, rows), (t, columns)):
+            assert len(lines) <= length
+            if lines[0] > 0 and lines[-1] < extent - 1:  # cut by no edge
+                assert len(lines) == length
+
+
+def test_length_0_changes_nothing():
+    x = torch.rand(3, 1, 4, 5)
+    assert torch.equal(cutout(x, 0), x)
+
+
+def test_the_input_is_left_alone():
+    x = torch.ones(3, 1, 4, 5)
+    assert (cutout(x, 3) == 0).any()
+    assert (x == 1).all()
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_every_place_is_covered_and_as_often_as_its_distance_from_the_edge_allows(length: int):
+    """The centre is uniform over the picture, so a place is blank for every centre that reaches it."""
+    torch.manual_seed(0)
+    n, f, t = 40_000, 6, 9
+    share = (cutout(torch.ones(n, 1, f, t), length) == 0).float().mean(dim=(0, 1)).numpy()
+
+    def reached(extent: int) -> np.ndarray:
+        first = np.arange(extent) - length // 2  # the square's first line, for each centre
+        places = np.arange(extent)[:, None]
+        return ((places >= first) & (places < first + length)).mean(axis=1)
+
+    expected = np.outer(reached(f), reached(t))
+    assert (share > 0).all()
+    np.testing.assert_allclose(share, expected, atol=5 * np.sqrt(0.25 / n))
+
+
+def test_utterances_and_calls_differ():
+    torch.manual_seed(0)
+    x = torch.ones(50, 1, 16, 16)
+    first, second = cutout(x, 4), cutout(x, 4)
+    assert len({tuple(picture.flatten().tolist()) for picture in first}) > 30
+    assert not torch.equal(first, second)
+
+
+def test_the_same_seed_blanks_the_same():
+    x = torch.ones(8, 1, 16, 16)
+    results = []
+    for _ in range(2):
+        torch.manual_seed(4)
+        results.append(cutout(x, 4))
+    assert torch.equal(*results)
