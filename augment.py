@@ -32,13 +32,18 @@ def run(config: AugmentConfig) -> dict[str, Any]:
     experiment = begin(config)
     folder = RunFolder("augment", config, experiment.fabric.is_global_zero)
     augment = Augment(config, experiment, genotype)
-    folder.take()
-    sizes = len(augment.train_rows), len(augment.picking_rows), len(experiment.fold.test)
+    with folder:
+        introduce(folder, augment)
+        fit(folder, augment, experiment.device)
+        return test(folder, augment)
+
+
+def introduce(folder: RunFolder, augment: "Augment") -> None:
+    """Say what is trained, on what, and where."""
+    sizes = len(augment.train_rows), len(augment.picking_rows), len(augment.experiment.fold.test)
     log.info("augment   %s", folder.path)
     log.info("data      %d utterances to train, %d to pick the epoch, %d to test", *sizes)
-    log.info("network   %.3f M weights on %s\n", augment.weight_count / 1e6, experiment.device)
-    fit(folder, augment, experiment.device)
-    return test(folder, augment)
+    log.info("network   %.3f M weights on %s\n", augment.weight_count / 1e6, augment.features.device)
 
 
 def find_genotype(config: AugmentConfig) -> Genotype:

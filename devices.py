@@ -20,7 +20,7 @@ def make_fabric(gpus: str) -> Fabric:
     """
     accelerator, devices = accelerator_for(gpus)
     launched = int(os.environ.get("LOCAL_WORLD_SIZE", 0))
-    if launched and accelerator == "cpu":
+    if launched > 1 and gpus in ("auto", "none"):
         devices = launched
     several = launched > 1 or (isinstance(devices, list) and len(devices) > 1)
     return Fabric(accelerator=accelerator, devices=devices, strategy="ddp" if several else "auto")

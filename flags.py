@@ -78,10 +78,10 @@ def read_file(path: Path, command: str) -> tuple[dict[str, Any], dict[str, Any]]
     except UNREADABLE as error:
         raise UserError(f"--config {path}: not a readable YAML file ({' '.join(str(error).split())[:200]})") from None
     values = {} if values is None else values
-    if not isinstance(values, dict) or not all(isinstance(values.get(name, {}), dict) for name in COMMANDS):
+    if not isinstance(values, dict) or not all(isinstance(values.get(name) or {}, dict) for name in COMMANDS):
         raise UserError(f"--config {path}: must map flags to values, at the top or under {', '.join(COMMANDS)}")
     top = {key: value for key, value in values.items() if key not in COMMANDS}
-    return underscored(top), underscored(values.get(command, {}))
+    return underscored(top), underscored(values.get(command) or {})
 
 
 def underscored(flags: dict[Any, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from config import PredictConfig
@@ -19,7 +20,7 @@ from data.front_end import FrontEnd
 from devices import make_fabric
 from flags import parse
 from models.saved import SavedModel
-from utils import progress, run_command
+from utils import UserError, progress, run_command
 
 
 def run(config: PredictConfig) -> list[dict]:
@@ -41,13 +42,24 @@ def find_model(path: Path) -> Path:
 @torch.inference_mode()
 def predict(model: SavedModel, files: Sequence[Path], batch_size: int, device: torch.device) -> Iterator[np.ndarray]:
     """Class probabilities (N, classes) of the files, batch by batch, by the front-end the model was trained with."""
-    front_end = FrontEnd(**model.front_end)
+    front_end = front_end_of(model)
     network = nn.Sequential(MFCC(front_end), model.standardised).to(device).eval()
     for start in progress(range(0, len(files), batch_size), "predict"):
         clips = torch.from_numpy(
             np.stack([load_audio(file, front_end)[0] for file in files[start : start + batch_size]])
         )
         yield network(clips.to(device)).softmax(dim=1).cpu().numpy()
+
+
+def front_end_of(model: SavedModel) -> FrontEnd:
+    """The front-end the model was trained with; `UserError` where what the file says of it makes no sense."""
+    try:
+        front_end = FrontEnd(**model.front_end)
+    except (ValidationError, TypeError) as error:
+        raise UserError(f"the model's front-end is damaged: {str(error)[:200]}") from None
+    if front_end.n_mfcc != len(model.mean):
+        raise UserError(f"the model takes {len(model.mean)} coefficients, its front-end gives {front_end.n_mfcc}")
+    return front_end
 
 
 def describe(file: Path, p: np.ndarray, classes: Sequence[str]) -> dict:

@@ -40,6 +40,20 @@ class RunFolder:
         elif not self.config.overwrite:
             raise UserError(f"{self.path} holds a run: --resume goes on with it, --overwrite starts anew")
 
+    def _earlier_flags(self) -> dict[str, Any]:
+        path = self.path / "config.json"
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")).items())
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
+            raise UserError(f"{path} is damaged ({error}): choose another --name, or --overwrite the run") from None
+
+    def __enter__(self) -> "RunFolder":
+        self.take()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def take(self) -> None:
         """Begin to write: delete what --overwrite deletes, store the configuration, start the log."""
         if self.writes:
@@ -51,7 +65,7 @@ class RunFolder:
 
     def _compare(self) -> None:
         """Refuse to go on with a run under other settings."""
-        then = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        then = self._earlier_flags()
         for flag in sorted((then.keys() | self.flags.keys()) - MAY_DIFFER):
             if then.get(flag) != self.flags.get(flag):
                 raise UserError(
@@ -61,7 +75,7 @@ class RunFolder:
 
     def _start_log(self) -> None:
         """Send the log to the terminal and the run's file; nowhere, from a process that does not write."""
-        log.handlers.clear()
+        close_log()
         log.propagate = False
         log.setLevel(logging.INFO if self.writes else logging.CRITICAL)
         if self.writes:
@@ -73,7 +87,7 @@ class RunFolder:
     def open_events(self, first_epoch: int) -> None:
         """Open TensorBoard's event file; what an earlier attempt wrote from `first_epoch` on is superseded."""
         if self.writes:
-            self.events = SummaryWriter(str(self.path), purge_step=first_epoch if first_epoch > 1 else None)
+            self.events = SummaryWriter(str(self.path), purge_step=first_epoch)
 
     def record(self, history: list[dict[str, Any]]) -> None:
         """Write the history, and the numbers of its last epoch to TensorBoard; the main ones to the log as well."""
@@ -105,4 +119,22 @@ class RunFolder:
     def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
         """The checkpoint's plain state, or None where there is none. Nothing but tensors and plain types is read."""
         path = self.path / "checkpoint.pt"
-        return torch.load(path, map_location=device, weights_only=True) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            return torch.load(path, map_location=device, weights_only=True)
+        except Exception as error:  # a damaged or hostile file makes the unpickler fail in any way
+            raise UserError(f"{path} is damaged, or no checkpoint of this program ({type(error).__name__})") from None
+
+    def close(self) -> None:
+        """Let go of the event file and the log."""
+        if self.events:
+            self.events.close()
+        close_log()
+
+
+def close_log() -> None:
+    """Detach and close what the log is sent to."""
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()

@@ -28,18 +28,18 @@ def run(config: SearchConfig) -> Genotype:
     experiment = begin(config)
     folder = RunFolder("search", config, experiment.fabric.is_global_zero)
     search = Search(config, experiment, folder)
-    folder.take()
+    with folder:
+        introduce(folder, search)
+        fit(folder, search, experiment.device)
+        return finish(folder, search.network.genotype(), config)
+
+
+def introduce(folder: RunFolder, search: "Search") -> None:
+    """Say what is searched, on what, and where."""
+    weights, sizes = search.network.weights().values(), (len(search.weight_rows), len(search.alpha_rows))
     log.info("search    %s", folder.path)
-    log.info(
-        "data      %d utterances train the weights, %d the alphas", len(search.weight_rows), len(search.alpha_rows)
-    )
-    log.info(
-        "supernet  %.3f M weights on %s\n",
-        sum(w.numel() for w in search.network.weights().values()) / 1e6,
-        experiment.device,
-    )
-    fit(folder, search, experiment.device)
-    return finish(folder, search.network.genotype(), config)
+    log.info("data      %d utterances train the weights, %d the alphas", *sizes)
+    log.info("supernet  %.3f M weights on %s\n", sum(w.numel() for w in weights) / 1e6, search.features.device)
 
 
 class Search:

@@ -74,8 +74,9 @@ def fit(run: RunFolder, task: Task, device: torch.device) -> list[dict[str, Any]
     with Interruption() as interruption:
         while position.epoch < task.config.epochs:
             one_epoch(position, task, interruption)
+            means = averages(position)
             if position.step == task.steps:
-                finish_epoch(position, task)
+                finish_epoch(position, means, task)
                 run.record(position.history)
             run.save_checkpoint(snapshot(stateful, device))
             if interruption.signal:
@@ -102,12 +103,17 @@ def one_epoch(position: Position, task: Task, interruption: "Interruption") -> N
     bar.close()
 
 
-def finish_epoch(position: Position, task: Task) -> None:
-    """Average the epoch's metrics, add what is measured after it, and go on to the next epoch."""
+def averages(position: Position) -> dict[str, float]:
+    """The epoch's metrics so far. `UserError` where one is no longer finite, so that no such state is saved."""
     means = {key: float(total) / position.step for key, total in position.totals.items()}
     for key, mean in means.items():
         if not math.isfinite(mean):
             raise UserError(f"{key} became {mean} in epoch {position.epoch + 1}: lower the learning rate")
+    return means
+
+
+def finish_epoch(position: Position, means: dict[str, float], task: Task) -> None:
+    """Put the epoch's averages and what is measured after it into the history, and go on to the next epoch."""
     epoch = position.epoch + 1
     position.history.append({"epoch": epoch, **means, **task.after_epoch(epoch)})
     position.epoch, position.step, position.totals = epoch, 0, {}

@@ -7,10 +7,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -21,6 +22,31 @@ from models.joint_network import Size
 from utils import UserError, whole_file
 
 VERSION = 1
+UNREADABLE = (UserError, SafetensorError, LookupError, TypeError, ValueError, OverflowError, RuntimeError, OSError)
+"""What rebuilding a network from a damaged or hostile file can raise."""
+
+
+def distinct(names: list[str]) -> list[str]:
+    """The names themselves; an error where one is there twice."""
+    if len(set(names)) < len(names):
+        raise ValueError(f"a class is there twice in {names}")
+    return names
+
+
+Count = Annotated[int, Field(ge=0, le=2**31)]
+Class = Annotated[str, Field(min_length=1)]
+
+
+class Header(BaseModel):
+    """What the file's header must be."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    version: Literal[1]
+    genotype: dict[str, Any]
+    size: dict[str, Count]
+    classes: Annotated[list[Class], Field(min_length=1), AfterValidator(distinct)]
+    front_end: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -55,21 +81,24 @@ class SavedModel:
             raise UserError(f"no model at {path}: augment.py writes it")
         try:
             with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {})["emodarts"])
+                header = (file.metadata() or {})["emodarts"]
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return cls._rebuild(header, tensors)
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-            raise UserError(f"{path} is not a model of this program: {error!r}") from None
+        except UNREADABLE as error:
+            raise UserError(f"{path} is not a model of this program: {str(error)[:300]}") from None
 
     @classmethod
-    def _rebuild(cls, header: Mapping[str, Any], tensors: dict[str, Tensor]) -> "SavedModel":
-        if header["version"] != VERSION:
-            raise ValueError(f"version {header['version']}, this program reads {VERSION}")
-        size, classes = Size(**header["size"]), tuple(header["classes"])
-        network = AugmentNetwork(Genotype.from_json(header["genotype"]), size, len(classes))
-        mean, std = tensors.pop("mean").numpy(), tensors.pop("std").numpy()
-        network.load_state_dict(tensors)
-        return cls(network.eval(), size, mean, std, classes, header["front_end"])
+    def _rebuild(cls, text: str, tensors: dict[str, Tensor]) -> "SavedModel":
+        header, mean, std = Header.model_validate_json(text), tensors.pop("mean"), tensors.pop("std")
+        size, classes, genotype = Size(**header.size), tuple(header.classes), Genotype.from_json(header.genotype)
+        if mean.dim() != 1 or mean.shape != std.shape or not len(mean):
+            raise ValueError(f"mean and std have the shapes {tuple(mean.shape)} and {tuple(std.shape)}")
+        if size.layers + size.rnn_layers > len(tensors):
+            raise ValueError(f"{len(tensors)} tensors are too few for {size}")
+        with torch.device("meta"):  # no memory is taken before the file is seen to hold just these tensors
+            network = AugmentNetwork(genotype, size, len(classes))
+        network.load_state_dict(tensors, assign=True)
+        return cls(network.eval(), size, mean.numpy(), std.numpy(), classes, header.front_end)
 
     @property
     def standardised(self) -> nn.Module:

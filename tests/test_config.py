@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -350,19 +351,15 @@ def test_any_values_give_a_config_or_a_user_error(command: str, data: st.DataObj
     kind: type[Flags] = KINDS[command]
     names = st.sampled_from(sorted(flag_names(kind)))
     values = data.draw(st.dictionaries(names, TREES, max_size=3))
-    try:
+    with suppress(UserError):
         assert isinstance(from_file(kind, command, None, **values), kind)
-    except UserError as error:
-        assert str(error)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from([f"--{name}" for name in flag_names(SearchConfig)]) | st.text(max_size=6), max_size=4))
 def test_any_line_gives_a_config_or_a_user_error(words: list[str]):
-    try:
+    with suppress(UserError):
         search(*(word for word in words if word not in ("-h", "--help") and not word.startswith("--config")))
-    except UserError as error:
-        assert str(error)
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,17 @@ def test_several_gpus_or_torchrun_mean_several_processes(
     assert (asked["accelerator"], asked["devices"], asked["strategy"]) == expected
 
 
+@pytest.mark.parametrize("gpus", ["auto", "all", "0,1"])
+def test_torchrun_on_gpus_gives_each_process_one(monkeypatch, gpus: str):
+    """Were there fewer devices than processes, Fabric would find none for the last."""
+    monkeypatch.setattr(devices, "available_gpus", lambda: ("cuda", 2))
+    monkeypatch.setattr(devices, "Fabric", lambda **asked: asked)
+    monkeypatch.setattr(os, "environ", {**os.environ, "LOCAL_WORLD_SIZE": "2"})
+    asked = make_fabric(gpus)
+    assert asked["devices"] in (2, [0, 1])
+    assert (asked["accelerator"], asked["strategy"]) == ("cuda", "ddp")
+
+
 def test_none_is_the_cpu_in_one_process():
     fabric = make_fabric("none")
     assert (fabric.device, fabric.world_size) == (torch.device("cpu"), 1)

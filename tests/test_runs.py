@@ -170,6 +170,7 @@ def test_the_record_is_in_the_history_the_events_and_the_log(capsys):
     for epoch, loss in enumerate((1.5, 0.5), 1):
         history.append({"epoch": epoch, "train/loss": loss, "lr": 0.1 * epoch, "genotype": {"normal": []}})
         folder.record(history)
+    folder.events.close()
     lines = (folder.path / "history.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == history
     events = EventAccumulator(str(folder.path))
@@ -187,7 +188,7 @@ def test_pictures_are_shown_and_sources_are_not():
     (folder.plots / "cell.dot").write_text("digraph {}")
     folder.show("cell", folder.plots / "cell.png", 1)
     folder.show("source", folder.plots / "cell.dot", 1)
-    folder.events.flush()
+    folder.events.close()
     events = EventAccumulator(str(folder.path))
     events.Reload()
     assert events.Tags()["images"] == ["cell"]

@@ -250,6 +250,7 @@ def exchanged(value: object, path: tuple, new: object) -> object:
     return copy
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_change_of_the_header_gives_a_model_that_works_or_a_user_error(
@@ -272,7 +273,9 @@ def test_any_byte_changed_gives_a_model_or_a_user_error(file: Path, tmp_path: Pa
     header = 8 + int.from_bytes(content[:8], "little")
     content[data.draw(st.integers(8, header - 1))] = data.draw(st.integers(0, 255))
     (tmp_path / "model.safetensors").write_bytes(content)
+    said = ""
     try:
         SavedModel.load(tmp_path / "model.safetensors")
     except UserError as error:
-        assert "is not a model" in str(error)
+        said = str(error)
+    assert not said or str(tmp_path) in said
