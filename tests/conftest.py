@@ -31,16 +31,15 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def execute(command: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess:
+def execute(command: str, *arguments: object, cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess:
     """Run a command of this repository to its end, as a user does."""
-    return subprocess.run(
-        line(command, *arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=240, check=False
-    )
+    options = {"env": environment(), "capture_output": True, "text": True, "check": False, "timeout": timeout}
+    return subprocess.run(line(command, *arguments), cwd=cwd, **options)
 
 
-def succeed(command: str, *arguments: object, cwd: Path) -> str:
+def succeed(command: str, *arguments: object, cwd: Path, timeout: float = 240) -> str:
     """Run a command that must succeed; return what it printed."""
-    done = execute(command, *arguments, cwd=cwd)
+    done = execute(command, *arguments, cwd=cwd, timeout=timeout)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import soundfile
 from conftest import execute, succeed
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import augment
 import predict
@@ -14,7 +16,7 @@ import prepare
 import search
 from config import AugmentConfig, PredictConfig, PrepareConfig, SearchConfig
 from flags import parse
-from utils import run_command
+from utils import UserError, run_command
 
 COMMANDS = {
     "prepare": (prepare, PrepareConfig),
@@ -46,6 +48,16 @@ def place(workspace: Path) -> Path:
     (workspace / "no_file.csv").write_text("file,speaker,emotion\na.wav,S1,sad\n")
     (workspace / "typo.yaml").write_text("search: {epoch: 3}\n")
     return workspace
+
+
+def damaged(place: Path, front_end: dict[str, object], name: str) -> Path:
+    """The model of the finished run, with something else said of its front-end."""
+    with safe_open(place / "runs" / "there" / "augment" / "model.safetensors", "pt") as file:
+        header = json.loads(file.metadata()["emodarts"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    header["front_end"] |= front_end
+    save_file(tensors, place / name, {"emodarts": json.dumps(header)})
+    return place / name
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -107,6 +119,16 @@ def test_wrong_input_is_told_in_one_line_and_touches_nothing(
     assert printed.count("\n") == 1
     assert message in printed
     assert contents(place) == before
+
+
+@pytest.mark.parametrize(
+    ("front_end", "message"),
+    [({"sample_rate": 0}, "front-end is damaged"), ({"more": 1}, "front-end is damaged"), ({"n_mfcc": 9}, "gives 9")],
+)
+def test_a_model_with_another_front_end_is_refused(place: Path, front_end: dict[str, object], message: str):
+    model = damaged(place, front_end, f"{message.replace(' ', '_')}.safetensors")
+    with pytest.raises(UserError, match=message):
+        predict.run(PredictConfig(files=[place / "corpora/demo/wav/F01/F01-sad-01.wav"], model=model, gpus="none"))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

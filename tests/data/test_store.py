@@ -71,7 +71,7 @@ def test_the_files_are_what_the_contract_says(corpus, tmp_path) -> None:
     folder = tmp_path / "features" / "tones"
     make(corpus, folder)
     assert sorted(os.listdir(folder)) == ["config.json", "features.npy", "manifest.csv", "skipped.csv"]
-    assert os.listdir(folder.parent) == ["tones"]
+    assert visible(folder.parent) == ["tones"]
     rows = list(csv.reader((folder / "manifest.csv").open()))
     assert rows[0] == ["utterance", "file", "speaker", "session", "emotion", "split", "duration"]
     assert len(rows) == 48
