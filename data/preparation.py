@@ -103,7 +103,8 @@ def _readable(
         except UnreadableAudio as error:
             skipped.append((str(utterance.file), error.reason))
             continue
-        yield Row(**vars(utterance) | {"file": str(utterance.file), "duration": round(seconds, 3)}), clip
+        who = {name: getattr(utterance, name) for name in ("utterance", "speaker", "session", "emotion", "split")}
+        yield Row(file=str(utterance.file), duration=round(seconds, 3), **who), clip
 
 
 def _ahead(work: Callable, items: Sequence, workers: int) -> Iterator[Callable]:

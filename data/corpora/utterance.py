@@ -14,3 +14,4 @@ class Utterance:
     emotion: str
     session: str = ""
     split: str = ""  # the publisher's own partition, where there is one
+    text: str = ""  # the script text or scenario that was spoken, where the corpus has such a thing
