@@ -6,6 +6,9 @@ RUN := .venv/bin/python
 DEMO := --config configs/demo.yaml
 WAVS := corpora/demo/wav/F01/F01-angry-01.wav corpora/demo/wav/M01/M01-happy-02.wav corpora/demo/wav/F02/F02-sad-03.wav
 
+# On shared cores a torch thread that spins while it waits for another costs more than it saves: spin briefly.
+export GOMP_SPINCOUNT ?= 1000
+
 .PHONY: setup demo test lint clean
 
 setup: .venv/ready
