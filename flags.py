@@ -126,7 +126,8 @@ def build_parser(kind: type[Flags], command: str) -> Parser:
     """A parser with one flag a field; values stay words, for pydantic to convert."""
     parser = Parser(kind, command)
     for name, field in flag_names(kind).items():
-        default = "" if field.is_required() or field.default in (None, False) else f" (default: {shown(field.default)})"
+        told = not field.is_required() and field.default not in (None, False, ())
+        default = f" (default: {shown(field.default)})" if told else ""
         text = f"{field.description}{default}".replace("%", "%%")
         if is_positional(field):
             several = {"nargs": "*"} if get_origin(field.annotation) is tuple else {"nargs": "?"}
@@ -135,7 +136,7 @@ def build_parser(kind: type[Flags], command: str) -> Parser:
             parser.add_argument(f"--{name}", action="store_true", help=text)
             parser.add_argument(f"--no_{name}", dest=name, action="store_false", help=argparse.SUPPRESS)
         elif get_origin(field.annotation) is tuple:
-            parser.add_argument(f"--{name}", nargs="+", metavar="OP", help=text)
+            parser.add_argument(f"--{name}", nargs="+", metavar=name[:-1].rpartition("_")[2].upper(), help=text)
         else:
             parser.add_argument(f"--{name}", metavar=metavar(field.annotation), help=text)
     return parser
@@ -156,6 +157,7 @@ def shown(value: Any) -> str:
 
 def metavar(annotation: Any) -> str:
     """What stands for a value in the help: the choices, or the type."""
-    if get_origin(annotation) is Literal:
-        return "|".join(get_args(annotation))
+    literal = next((each for each in (annotation, *get_args(annotation)) if get_origin(each) is Literal), None)
+    if literal:
+        return "|".join(get_args(literal))
     return {int: "N", float: "X"}.get(annotation, "PATH" if "Path" in str(annotation) else "TEXT")

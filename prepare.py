@@ -7,16 +7,20 @@ from collections import Counter
 from collections.abc import Sequence
 
 from config import PrepareConfig
+from data.complete import compare
 from data.folds import Fold, make_folds, natural
 from data.store import FeatureStore
 from flags import parse
-from stores import prepare_dataset
+from stores import list_corpus, prepare_dataset
 from utils import UserError, run_command
 
 
 def run(config: PrepareConfig) -> FeatureStore:
     """Write the feature store and print what is in it."""
-    store = prepare_dataset(config)
+    listed = list_corpus(config)
+    for line in compare(config.corpus, listed, config.reader_options()):
+        print(f"incomplete?  {line}")
+    store = prepare_dataset(config, listed)
     try:
         print(summary(store, make_folds(store.manifest)))
         print(f"\nnext  python search.py --dataset {store.folder.name} --fold 1")

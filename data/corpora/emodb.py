@@ -1,0 +1,30 @@
+"""EMO-DB: ten actors say ten German sentences in seven emotions; 535 files.
+
+    wav/03a01Wa.wav
+
+The name is speaker, text (a or b and a number), emotion and version, without anything between. The letter of an
+emotion is that of its German word. Speakers 03, 10, 11, 12 and 15 are men.
+"""
+
+from pathlib import Path
+
+from data.corpora.names import read_by_name
+from data.corpora.utterance import Utterance
+
+NAME = r"(?P<speaker>03|08|09|1[0-6])(?P<text>[ab]\d\d)(?P<emotion>[WLEAFTN])[a-f]"
+EXAMPLE = "wav/03a01Wa.wav"
+LABELS = {
+    "W": "angry",  # Wut
+    "L": "bored",  # Langeweile
+    "E": "disgusted",  # Ekel
+    "A": "fearful",  # Angst
+    "F": "happy",  # Freude
+    "T": "sad",  # Trauer
+    "N": "neutral",
+}
+COMPLETE = {"": {"angry": 127, "happy": 71, "neutral": 79, "sad": 62}}
+
+
+def read(root: Path) -> list[Utterance]:
+    """List the utterances in the folder `root`. Raises `UserError` where there is none."""
+    return read_by_name(root, NAME, LABELS, EXAMPLE)
