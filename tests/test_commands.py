@@ -132,6 +132,19 @@ def test_a_network_without_seqnn_takes_a_pt_darts_genotype_and_the_papers_protoc
     assert metrics["genotype"]["rnn"] == []
 
 
+def test_classes_may_be_picked_and_renamed_all_the_way(workspace: Path):
+    picks = ("--emotions", "angry", "happy:up", "sad:low", "neutral:low")
+    out = succeed(
+        "prepare", "--corpus", "demo", "--config", "tiny.yaml", *picks, "--out", "features/three", cwd=workspace
+    )
+    assert "low" in out
+    flags = ("--config", "tiny.yaml", "--name", "three", "--dataset", "three", "--epochs", 1)
+    succeed("augment", *flags, "--genotype", "cnn_lstm", cwd=workspace)
+    metrics = json.loads((workspace / "runs" / "three" / "augment" / "metrics.json").read_text())
+    assert metrics["classes"] == ["angry", "low", "up"]
+    assert [sum(row) for row in metrics["confusion"]] == [48, 96, 48]
+
+
 def test_two_processes_agree_on_one_genotype(workspace: Path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     flags = [str(ROOT / "search.py"), "--config", "tiny.yaml", "--name", "pair", "--epochs", "1"]

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from data.corpora.names import nearby
 from data.corpora.utterance import Utterance
 from utils import UserError
 
@@ -36,7 +37,7 @@ TEXTS = {"improvised": ("impro",), "scripted": ("script",), "all": ("impro", "sc
 # Dialog, session, text, and the speaker: the second [FM]. The first is the side of the motion capture.
 NAME = re.compile(r"(Ses0([1-5])[FM]_(impro0[1-8]|script0[1-3]_[1-9])[ab]?)_([FM])\d{3}", re.ASCII)
 TURN = re.compile(r"\[[\d. -]+\]\s+(\S+)\s+(\S+)\s+\[.*\]")  # [start - end], name, label, [valence, ...]
-NO_TURN = re.compile(r"%|\[START_TIME|[AC]-[A-Z]+\d+\s*:|$")  # headers, single raters, blank lines
+LIKE_TURN = re.compile(r"\[\s*\d")  # other lines are headers, single raters', or blank
 
 
 def read(root: Path, *, utterances: str = "improvised") -> list[Utterance]:
@@ -61,8 +62,7 @@ def _label_files(root: Path) -> list[Path]:
         raise UserError(f"no folder at {root}: it should be the IEMOCAP folder that holds Session1 to Session5")
     sessions = sorted(root.glob("Session[1-5]"))
     if not sessions:
-        near = (*sorted(root.glob("*")), *root.resolve().parents[:4])
-        right = next((folder for folder in near if any(folder.glob("Session[1-5]/dialog/EmoEvaluation"))), None)
+        right = nearby(root, lambda folder: any(folder.glob("Session[1-5]/dialog/EmoEvaluation")))
         hint = f"give {right}" if right else "it should be the folder IEMOCAP_full_release"
         raise UserError(f"{root} does not hold Session1 to Session5 of IEMOCAP: {hint}")
     files = []
@@ -82,8 +82,8 @@ def _turns(path: Path) -> Iterator[tuple[str, Utterance]]:
             where = f"{path}, line {number}"
             if turn := TURN.fullmatch(line.strip()):
                 yield where, _utterance(path.parents[2], *turn.groups(), where)
-            elif not NO_TURN.match(line.strip()):
-                raise UserError(f"{where}: neither a labelled turn nor a rater's line: {line.strip()[:60]!r}")
+            elif LIKE_TURN.match(line.strip()):
+                raise UserError(f"{where}: not a whole line [start - end] turn label [V, A, D]: {line.strip()[:60]!r}")
 
 
 def _utterance(folder: Path, name: str, label: str, where: str) -> Utterance:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from data.corpora.names import nearby
 from data.corpora.utterance import Utterance
 from utils import UserError
 
@@ -66,8 +67,7 @@ def _parts(root: Path) -> tuple[Path, Path]:
     ratings, audio = _ratings(root), _audio(root)
     if ratings and audio:
         return ratings, audio
-    near = (*sorted(root.glob("*")), *root.resolve().parents[:4])
-    if right := next((folder for folder in near if _ratings(folder) and _audio(folder)), None):
+    if right := nearby(root, lambda folder: _ratings(folder) and _audio(folder)):
         raise UserError(f"{root} is not the folder of MSP-IMPROV: give {right}")
     if not ratings:
         raise UserError(f"no ratings in {root}: the MSP-IMPROV folder should hold {' or '.join(RATINGS)}")

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from data.corpora.names import nearby
 from data.corpora.utterance import Utterance
 from utils import UserError
 
@@ -70,8 +71,7 @@ def _parts(root: Path) -> tuple[Path, Path]:
     labels, audio = _labels(root), _audio(root)
     if labels and audio:
         return labels, audio
-    near = (*sorted(root.glob("*")), *root.resolve().parents[:4])
-    if right := next((folder for folder in near if _labels(folder) and _audio(folder)), None):
+    if right := nearby(root, lambda folder: _labels(folder) and _audio(folder)):
         raise UserError(f"{root} is not the folder of MSP-Podcast: give {right}")
     if not labels:
         raise UserError(f"no labels in {root}: the MSP-Podcast folder should hold {' or '.join(CSVS)}")

@@ -123,8 +123,7 @@ def test_names(session: int, side: str, speaker: str, text: str, part: str, turn
     [
         ("[1.0 - 2.0]\tSes01F_impro04_F009\tjoy\t[1, 1, 1]", "line 2: unknown label 'joy'.* ang, hap"),
         ("[1.0 - 2.0]\tSes01F_impro04_MXX0\tneu\t[1, 1, 1]", "line 2: 'Ses01F_impro04_MXX0' is not an utterance"),
-        ("[1.0 - 2.0]\tSes01F_impro04_F009", "line 2: neither a labelled turn nor a rater's line"),
-        ("neu", "line 2: neither a labelled turn"),
+        ("[1.0 - 2.0]\tSes01F_impro04_F009", "line 2: not a whole line"),
         ("[1.0 - 2.0]\tSes01F_impro04_F000\tsad\t[1, 1, 1]", "Ses01F_impro04_F000 is labelled already"),
     ],
 )
