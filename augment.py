@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import visualize
 from config import AugmentConfig
-from data.transforms import cutout
+from data.transforms import cutout, spec_augment
 from devices import mean_gradient
 from experiment import Experiment, begin
 from flags import parse
@@ -91,8 +91,8 @@ class Augment:
         """One step of the weights on a training batch."""
         self.network.set_drop_path(self.config.drop_path_prob * (i // self.steps) / self.config.epochs)
         x, y = self.batches[i]
-        batch = cutout(x, self.config.cutout_length), y
-        return weight_step(self.network, self.optimizer, batch, self.criterion, self.gradient, self.config.grad_clip)
+        x = cutout(spec_augment(x, self.config.freq_mask, self.config.time_mask), self.config.cutout_length)
+        return weight_step(self.network, self.optimizer, (x, y), self.criterion, self.gradient, self.config.grad_clip)
 
     def after_epoch(self, epoch: int) -> dict[str, Any]:
         """Scores on the rows that pick the epoch; the best epoch's weights are kept."""

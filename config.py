@@ -178,6 +178,10 @@ class AugmentConfig(RunFlags):
     """Weight of the auxiliary head's loss; 0 leaves the head out."""
     cutout_length: NonNegativeInt = 16
     """Side of the square of each training input that is blanked."""
+    freq_mask: NonNegativeInt = 0
+    """SpecAugment: blank a random band of fewer than so many coefficients of each training input; 0: none."""
+    time_mask: NonNegativeInt = 0
+    """SpecAugment: blank a random stretch of fewer than so many frames of each training input; 0: none."""
     drop_path_prob: Fraction = 0.2
     """Probability of dropping an op's output, reached by a linear ramp over the epochs."""
 

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torchaudio.functional import mask_along_axis_iid
 
 
 def cutout(x: Tensor, length: int) -> Tensor:
@@ -19,3 +20,14 @@ def cutout(x: Tensor, length: int) -> Tensor:
         shape = (n, 1, -1, 1) if axis == 0 else (n, 1, 1, -1)
         inside.append(((distance >= 0) & (distance < length)).view(shape))
     return x.masked_fill(inside[0] & inside[1], 0.0)
+
+
+def spec_augment(x: Tensor, coefficients: int, frames: int) -> Tensor:
+    """Blank one band of fewer than `coefficients` and one stretch of fewer than `frames` an utterance; 0 blanks none.
+
+    x (N, 1, F, T), standardised. The masks of SpecAugment (Park et al., Interspeech 2019), without its time warping.
+    """
+    for axis, width in ((2, coefficients), (3, frames)):
+        if width:
+            x = mask_along_axis_iid(x, width, 0.0, axis)
+    return x

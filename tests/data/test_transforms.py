@@ -1,4 +1,4 @@
-"""Cutout: one square an utterance, anywhere on the picture, and nothing else touched."""
+"""Cutout and SpecAugment: what they blank, where, and that nothing else is touched."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.transforms import cutout
+from data.transforms import cutout, spec_augment
 
 
 @settings(max_examples=100, deadline=None)
@@ -72,3 +72,39 @@ def test_the_same_seed_blanks_the_same():
         torch.manual_seed(4)
         results.append(cutout(x, 4))
     assert torch.equal(*results)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(1, 5), st.integers(4, 12), st.integers(4, 12), st.integers(0, 4), st.integers(0, 4), st.integers(0, 99)
+)
+def test_spec_augment_blanks_at_most_one_band_and_one_stretch(
+    n: int, f: int, t: int, band: int, stretch: int, seed: int
+):
+    torch.manual_seed(seed)
+    x = torch.rand(n, 1, f, t) + 1  # never zero
+    for before, after in zip(x[:, 0], spec_augment(x, band, stretch)[:, 0], strict=True):
+        blank = after == 0
+        assert torch.equal(after[~blank], before[~blank])
+        rows, columns = np.flatnonzero(blank.all(dim=1)), np.flatnonzero(blank.all(dim=0))
+        assert len(rows) <= max(band - 1, 0) or len(columns) == t
+        assert len(columns) <= max(stretch - 1, 0)
+        for lines in (rows, columns):
+            assert list(lines) == list(range(lines[0], lines[-1] + 1)) if len(lines) else True
+        assert int(blank.sum()) == len(rows) * t + len(columns) * f - len(rows) * len(columns)
+
+
+def test_spec_augment_reaches_every_line_and_treats_utterances_apart():
+    torch.manual_seed(0)
+    blank = spec_augment(torch.ones(2000, 1, 9, 7), 4, 3)[:, 0] == 0
+    bands, stretches = blank.all(dim=2), blank.all(dim=1)
+    assert bands.any(dim=0).all()
+    assert stretches.any(dim=0).all()
+    assert len({tuple(row.tolist()) for row in bands}) > 10
+    assert {int(width) for width in bands.sum(dim=1)} == {0, 1, 2, 3}
+    assert {int(width) for width in stretches.sum(dim=1)} == {0, 1, 2}
+
+
+def test_spec_augment_of_no_width_is_the_identity():
+    x = torch.rand(3, 1, 4, 5)
+    assert spec_augment(x, 0, 0) is x
