@@ -94,12 +94,13 @@ def test_spec_augment_blanks_at_most_one_band_and_one_stretch(
         assert int(blank.sum()) == len(rows) * t + len(columns) * f - len(rows) * len(columns)
 
 
-def test_spec_augment_reaches_every_line_and_treats_utterances_apart():
+def test_spec_augment_reaches_every_line_but_the_last_and_treats_utterances_apart():
+    """torchaudio rounds a mask's begin and its width down, so that a mask ends before the last line."""
     torch.manual_seed(0)
     blank = spec_augment(torch.ones(2000, 1, 9, 7), 4, 3)[:, 0] == 0
     bands, stretches = blank.all(dim=2), blank.all(dim=1)
-    assert bands.any(dim=0).all()
-    assert stretches.any(dim=0).all()
+    assert bands.any(dim=0)[:-1].all()
+    assert stretches.any(dim=0)[:-1].all()
     assert len({tuple(row.tolist()) for row in bands}) > 10
     assert {int(width) for width in bands.sum(dim=1)} == {0, 1, 2, 3}
     assert {int(width) for width in stretches.sum(dim=1)} == {0, 1, 2}
