@@ -36,7 +36,7 @@ class Experiment:
     def batches(self, features: Features, rows: np.ndarray, stream: int = 0) -> TrainingBatches:
         """Shuffled batches of this process's share; `stream` tells apart the shuffles of one run."""
         config, share = self.config, (self.fabric.global_rank, self.fabric.world_size)
-        return TrainingBatches(features, rows, config.batch_size, config.seed + stream, config.workers, share)
+        return TrainingBatches(features, rows, config.batch_size, config.seed, config.workers, share, stream)
 
 
 def begin(config: RunFlags) -> Experiment:

@@ -55,7 +55,7 @@ class TrainingBatches:
     """Shuffled batches of equal size, without end: `batches[step]`. An epoch is `len(batches)` steps.
 
     Each epoch drops the rows that do not fill a batch, others every time. `share` = (rank, processes): every process
-    takes its own rows of a common permutation.
+    takes its own rows of a common permutation. `stream` tells apart the shuffles of one seed.
     """
 
     def __init__(
@@ -66,12 +66,14 @@ class TrainingBatches:
         seed: int,
         workers: int = 0,
         share: tuple[int, int] = (0, 1),
+        stream: int = 0,
     ):
         if batch_size > len(rows):
             raise UserError(f"--batch_size {batch_size} is more than the {len(rows)} training utterances there are")
         if batch_size % share[1] or batch_size < 2 * share[1]:
             raise UserError(f"--batch_size {batch_size} must give each of {share[1]} processes the same, two at least")
-        self.features, self.rows, self.batch_size, self.seed, self.share = features, rows, batch_size, seed, share
+        self.features, self.rows, self.batch_size, self.share = features, rows, batch_size, share
+        self.seed = seed, stream
         self.permutation = lru_cache(maxsize=2)(self._permutation)
         self.threads = ThreadPoolExecutor(workers) if workers and features.resident is None else None
         self.ahead: dict[int, Future] = {}
@@ -94,4 +96,4 @@ class TrainingBatches:
         return batch[self.share[0] :: self.share[1]]
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch]).permutation(self.rows)
+        return np.random.default_rng([*self.seed, epoch]).permutation(self.rows)

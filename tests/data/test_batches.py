@@ -183,3 +183,12 @@ def test_every_process_gets_the_same_share_of_two_at_least(features, size: int, 
     with pytest.raises(UserError, match=f"--batch_size {size} must give each of {processes} processes the same"):
         TrainingBatches(features, np.arange(N), size, seed=0, share=(0, processes))
     assert len(TrainingBatches(features, np.arange(N), 2 * processes, seed=0, share=(0, processes))[0][1]) == 2
+
+
+def test_the_streams_of_all_seeds_are_different_shuffles(features) -> None:
+    drawn = [
+        tuple(TrainingBatches(features, np.arange(N), N, seed, stream=stream).rows_of(0))
+        for seed in range(4)
+        for stream in range(4)
+    ]
+    assert len(set(drawn)) == 16
