@@ -33,6 +33,7 @@ def run(config: AugmentConfig) -> dict[str, Any]:
     folder = RunFolder("augment", config, experiment.fabric.is_global_zero)
     augment = Augment(config, experiment, genotype)
     with folder:
+        experiment.fabric.barrier()  # no process looks for a checkpoint before the first has taken the folder
         introduce(folder, augment)
         fit(folder, augment, experiment.device)
         return test(folder, augment)

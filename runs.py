@@ -29,7 +29,7 @@ class RunFolder:
         self.path, self.writes, self.events, self.config = RUNS / config.name / kind, writes, None, config
         self.plots = self.path / "plots"
         self.flags = config.model_dump(mode="json", exclude={"resume", "overwrite", "config"})
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if writes and self.path.is_dir() and any(self.path.iterdir()):  # others may come when it is taken already
             self._check_earlier_run()
 
     def _check_earlier_run(self) -> None:

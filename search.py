@@ -29,6 +29,7 @@ def run(config: SearchConfig) -> Genotype:
     folder = RunFolder("search", config, experiment.fabric.is_global_zero)
     search = Search(config, experiment, folder)
     with folder:
+        experiment.fabric.barrier()  # no process looks for a checkpoint before the first has taken the folder
         introduce(folder, search)
         fit(folder, search, experiment.device)
         return finish(folder, search.network.genotype(), config)

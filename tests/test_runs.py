@@ -264,3 +264,13 @@ def test_a_damaged_checkpoint_is_a_user_error(earlier: Path, spoil):
     spoil(earlier / "checkpoint.pt")
     with pytest.raises(UserError, match=r"runs/mine/search/checkpoint\.pt"):
         RunFolder("search", SearchConfig(name="mine", resume=True)).load_checkpoint(CPU)
+
+
+def test_only_the_process_that_writes_judges_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The first process may have taken the folder before another comes to look at it."""
+    monkeypatch.chdir(tmp_path)
+    config = SearchConfig(name="shared")
+    RunFolder("search", config).take()
+    RunFolder("search", config, writes=False)
+    with pytest.raises(UserError, match="holds a run"):
+        RunFolder("search", config)
