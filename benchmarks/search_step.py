@@ -24,8 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from bilevel import Bilevel, make_supernet
 from config import SearchConfig
 from devices import local_gradient, make_fabric
-from flags import from_file
-from flags import parse as parse_flags
+from flags import parse
 from models.joint_network import as_sequence
 
 MEGABYTE = 2**20
@@ -136,7 +135,7 @@ def main() -> None:
     own.add_argument("--repeats", type=int, default=1, help="runs counted in each measurement (1)")
     own.add_argument("--parts", default="", help="measure only the parts whose name holds this")
     options, rest = own.parse_known_args()
-    config = parse_flags(SearchConfig, "search", rest) if rest else from_file(SearchConfig, "search", None)
+    config = parse(SearchConfig, "search", rest)
     results: dict[str, list[tuple[float, float]]] = {part: [] for part in PARTS if options.parts in part}
     context = multiprocessing.get_context("spawn")
     for _ in range(options.rounds):

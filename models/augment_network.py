@@ -47,6 +47,7 @@ class AugmentNetwork(nn.Module):
         super().__init__()
         self.genotype = genotype
         self.network = JointNetwork(size, classes, self._derived_cell, dropout, auxiliary)
+        self.drop_paths = [module for module in self.modules() if isinstance(module, DropPath)]
 
     def _derived_cell(self, kind: str, inputs: tuple[int, int], channels: int, reduction_prev: bool) -> Cell:
         world = WORLDS[kind]
@@ -59,6 +60,5 @@ class AugmentNetwork(nn.Module):
 
     def set_drop_path(self, probability: float) -> None:
         """The probability with which each op but the identity is dropped."""
-        for module in self.modules():
-            if isinstance(module, DropPath):
-                module.probability = probability
+        for drop_path in self.drop_paths:
+            drop_path.probability = probability
