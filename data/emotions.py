@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 
 from data.corpora.utterance import Utterance
 from utils import UserError
@@ -28,5 +29,7 @@ def pick_emotions(utterances: Sequence[Utterance], picks: Sequence[str]) -> list
     there = Counter(utterance.emotion for utterance in utterances)
     if missing := [label for label in classes if label not in there]:
         found = ", ".join(f"{label} ({count})" for label, count in sorted(there.items()))
-        raise UserError(f"--emotions: the corpus has no {missing[0]!r}; it has {found}")
+        close = get_close_matches(missing[0].lower(), there, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise UserError(f"--emotions: the corpus has no {missing[0]!r}{hint}; it has {found}")
     return [replace(u, emotion=classes[u.emotion]) for u in utterances if u.emotion in classes]

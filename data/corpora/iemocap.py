@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.corpora.names import nearby
-from data.corpora.utterance import Utterance
+from data.corpora.folders import find_parts
+from data.corpora.utterance import IMPROVISED, Utterance
 from utils import UserError
 
 LABELS = {
@@ -32,7 +32,7 @@ COMPLETE: dict[str, dict[str, int]] = {
     "improvised": {"angry": 289, "happy": 284, "neutral": 1099, "sad": 608},
 }
 
-TEXTS = {"improvised": ("impro",), "scripted": ("script",), "all": ("impro", "script")}
+TEXTS = {"improvised": IMPROVISED, "scripted": "script", "all": ""}  # how they start
 
 # Dialog, session, text, and the speaker: the second [FM]. The first is the side of the motion capture.
 NAME = re.compile(r"(Ses0([1-5])[FM]_(impro0[1-8]|script0[1-3]_[1-9])[ab]?)_([FM])\d{3}", re.ASCII)
@@ -43,7 +43,7 @@ LIKE_TURN = re.compile(r"\[\s*\d")  # other lines are headers, single raters', o
 def read(root: Path, *, utterances: str = "improvised") -> list[Utterance]:
     """List the labelled utterances under `root`: the `improvised` (as in the emoDARTS paper), the `scripted` or `all`.
 
-    `text` is the scenario or script (`impro04`, `script01_1`): dialogs `a` and `b` are parts of one. Raises
+    `text` is the scenario or script (`improvised impro04`, `script01_1`): dialogs `a` and `b` are parts of one. Raises
     `UserError` for a folder that is not the corpus, and, naming file and line, for a line or a label that is unknown.
     """
     if utterances not in TEXTS:
@@ -58,15 +58,9 @@ def read(root: Path, *, utterances: str = "improvised") -> list[Utterance]:
 
 def _label_files(root: Path) -> list[Path]:
     """The dialogs' label files, at least one a session; the pattern leaves out AppleDouble's `._Ses*`."""
-    if not root.is_dir():
-        raise UserError(f"no folder at {root}: it should be the IEMOCAP folder that holds Session1 to Session5")
-    sessions = sorted(root.glob("Session[1-5]"))
-    if not sessions:
-        right = nearby(root, lambda folder: any(folder.glob("Session[1-5]/dialog/EmoEvaluation")))
-        hint = f"give {right}" if right else "it should be the folder IEMOCAP_full_release"
-        raise UserError(f"{root} does not hold Session1 to Session5 of IEMOCAP: {hint}")
+    find_parts(root, "IEMOCAP", labels=["Session[1-5]/dialog/EmoEvaluation"])
     files = []
-    for session in sessions:
+    for session in sorted(root.glob("Session[1-5]")):
         folder = session / "dialog" / "EmoEvaluation"
         found = sorted(folder.glob("Ses*.txt"))
         if not found:
@@ -95,4 +89,5 @@ def _utterance(folder: Path, name: str, label: str, where: str) -> Utterance:
         raise UserError(f"{where}: unknown label {label!r}: known are {', '.join(LABELS)}")
     dialog, session, text, side = parts.groups()
     file = folder / "sentences" / "wav" / dialog / f"{name}.wav"
+    text = f"{IMPROVISED}{text}" if text.startswith("impro") else text
     return Utterance(name, file, f"0{session}{side}", LABELS[label], session=session, text=text)

@@ -1,4 +1,7 @@
-"""A corpus of the user's own: a CSV with the columns `file,speaker,emotion` and, optionally, `session,split`."""
+"""A corpus of the user's own: a CSV with the columns `file,speaker,emotion` and, optionally, `session,split,text`.
+
+The text is anything that names the words spoken, or `improvised` and the scenario where they were free.
+"""
 
 import csv
 import os
@@ -9,7 +12,7 @@ from data.corpora.utterance import Utterance
 from utils import UserError
 
 REQUIRED = ("file", "speaker", "emotion")
-OPTIONAL = ("session", "split")
+OPTIONAL = ("session", "split", "text")
 
 
 def read(root: Path) -> list[Utterance]:

@@ -3,13 +3,12 @@
 The root is the folder that holds the ratings, `Evaluation.txt`, and `session1` to `session6` or a folder of them.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.corpora.names import nearby
-from data.corpora.utterance import Utterance
+from data.corpora.folders import find_parts
+from data.corpora.utterance import IMPROVISED, Utterance
 from utils import UserError
 
 LABELS = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad", "O": "other", "X": "unknown"}  # X: no agreement
@@ -24,8 +23,9 @@ COMPLETE: dict[str, dict[str, int]] = {
 }
 
 SCENARIOS = "PRST"  # natural, target read, target improvised, other improvised
+TARGET = "RS"  # where the target sentence is spoken; elsewhere the words are free
 RATINGS = ("Evaluation.txt", "Evalution.txt")  # the second is the older
-AUDIO = (".", "Audio", "all_sessions", "Audio/all_sessions")  # where copies keep the sessions
+SESSIONS = tuple(f"{folder}session[1-6]" for folder in ("Audio/", "", "all_sessions/", "Audio/all_sessions/"))
 
 # Sentence, intended emotion, speaker, session, scenario.
 NAME = re.compile(r"MSP-IMPROV-(S\d\d)([AHSN])-([FM]0([1-6]))-([PRST])-[FM][FM]\d{2,3}", re.ASCII)
@@ -35,14 +35,15 @@ RATED = re.compile(r"UTD-(IMPROV-[^\s;]+)\.avi\s*;\s*([^\s;]*)\s*;.*")  # name a
 def read(root: Path, *, scenarios: str = SCENARIOS, label: str = "consensus") -> list[Utterance]:
     """List the rated utterances under `root` whose scenario is one of the letters `scenarios`.
 
-    The emotion is the raters' `consensus` or the one `intended` for the sentence, which is the `text`. Raises
-    `UserError` for a folder that is not the corpus, and, naming file and line, for a line or a label that is unknown.
+    The emotion is the raters' `consensus` or the one `intended` for the sentence. `text` is the target sentence, `S01`,
+    where it is spoken, else the scenario that leads to it, `improvised S01`. Raises `UserError` for a folder that is
+    not the corpus, and, naming file and line, for a line or a label that is unknown.
     """
     if not scenarios or set(scenarios) - set(SCENARIOS):
         raise UserError(f"unknown scenarios {scenarios!r} of MSP-IMPROV: give some of the letters {SCENARIOS}")
     if label not in ("consensus", "intended"):
         raise UserError(f"unknown label {label!r} of MSP-IMPROV: known are consensus, intended")
-    ratings, audio = _parts(root)
+    ratings, first = find_parts(root, "MSP-IMPROV", ratings=RATINGS, audio=SESSIONS)
     listed: dict[str, Utterance] = {}
     for where, name, consensus in _rated(ratings):
         parts = NAME.fullmatch(name)
@@ -53,33 +54,12 @@ def read(root: Path, *, scenarios: str = SCENARIOS, label: str = "consensus") ->
         if name in listed:
             raise UserError(f"{where}: {name} is rated already, further up: remove one")
         sentence, intended, speaker, session, scenario = parts.groups()
-        file = audio / f"session{session}" / f"{sentence}{intended}" / scenario / f"{name}.wav"
+        file = first.with_name(f"session{session}") / f"{sentence}{intended}" / scenario / f"{name}.wav"
+        text = sentence if scenario in TARGET else f"{IMPROVISED}{sentence}"
         emotion = LABELS[consensus if label == "consensus" else intended]
         if scenario in scenarios:
-            listed[name] = Utterance(name, file, speaker, emotion, session=session, text=sentence)
+            listed[name] = Utterance(name, file, speaker, emotion, session=session, text=text)
     return [listed[name] for name in sorted(listed)]
-
-
-def _parts(root: Path) -> tuple[Path, Path]:
-    """The file of the ratings and the folder of the sessions."""
-    if not root.is_dir():
-        raise UserError(f"no folder at {root}: it should be the MSP-IMPROV folder that holds {RATINGS[0]}")
-    ratings, audio = _ratings(root), _audio(root)
-    if ratings and audio:
-        return ratings, audio
-    if right := nearby(root, lambda folder: _ratings(folder) and _audio(folder)):
-        raise UserError(f"{root} is not the folder of MSP-IMPROV: give {right}")
-    if not ratings:
-        raise UserError(f"no ratings in {root}: the MSP-IMPROV folder should hold {' or '.join(RATINGS)}")
-    raise UserError(f"no audio in {root}: session1 to session6 of MSP-IMPROV should be there or in Audio")
-
-
-def _ratings(folder: Path) -> Path | None:
-    return next((folder / name for name in RATINGS if os.path.isfile(folder / name)), None)
-
-
-def _audio(folder: Path) -> Path | None:
-    return next((folder / name for name in AUDIO if any((folder / name).glob("session[1-6]"))), None)
 
 
 def _rated(path: Path) -> Iterator[tuple[str, str, str]]:

@@ -4,12 +4,11 @@ The root is the folder that holds `Audios` (or `Audio`) and the labels, `labels_
 """
 
 import csv
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.corpora.names import nearby
+from data.corpora.folders import find_parts
 from data.corpora.utterance import Utterance
 from utils import UserError
 
@@ -29,7 +28,7 @@ LABELS = {
 SPLITS = {split: split for split in ("Train", "Development", "Test", "Test1", "Test2", "Test3")}
 SPLITS["Validation"] = "Development"  # its older name
 COLUMNS = ("FileName", "EmoClass", "SpkrID", "Split_Set")
-CSVS = tuple(f"{folder}labels_{word}.csv" for word in ("consensus", "concensus") for folder in ("", "Labels/"))
+CSVS = tuple(f"{folder}labels_{word}.csv" for word in ("consensus", "concensus") for folder in ("Labels/", ""))
 AUDIO = ("Audios", "Audio")
 NAME = re.compile(r"(MSP-PODCAST_\w+)\.wav", re.ASCII)
 
@@ -40,7 +39,7 @@ def read(root: Path) -> list[Utterance]:
     Speakers are numbers as text, or `Unknown`, who may be anyone. Raises `UserError` for a folder that is not the
     corpus, a column that is missing, and, naming file and line, a value that is none of the publisher's.
     """
-    labels, audio = _parts(root)
+    labels, audio = find_parts(root, "MSP-Podcast", labels=CSVS, audio=AUDIO)
     listed: dict[str, Utterance] = {}
     for where, row in _rows(labels):
         if row["Split_Set"] == "Test3" and row["EmoClass"].lower() in ("", "nan"):
@@ -62,28 +61,6 @@ def _known(table: dict[str, str], row: dict[str, str], column: str, where: str) 
     if row[column] not in table:
         raise UserError(f"{where}: unknown {column} {row[column]!r}: known are {', '.join(table)}")
     return table[row[column]]
-
-
-def _parts(root: Path) -> tuple[Path, Path]:
-    """The file of the labels and the folder of the audio."""
-    if not root.is_dir():
-        raise UserError(f"no folder at {root}: it should be the MSP-Podcast folder that holds Labels and Audios")
-    labels, audio = _labels(root), _audio(root)
-    if labels and audio:
-        return labels, audio
-    if right := nearby(root, lambda folder: _labels(folder) and _audio(folder)):
-        raise UserError(f"{root} is not the folder of MSP-Podcast: give {right}")
-    if not labels:
-        raise UserError(f"no labels in {root}: the MSP-Podcast folder should hold {' or '.join(CSVS)}")
-    raise UserError(f"no audio in {root}: the MSP-Podcast folder should hold {' or '.join(AUDIO)}")
-
-
-def _labels(folder: Path) -> Path | None:
-    return next((folder / name for name in CSVS if os.path.isfile(folder / name)), None)
-
-
-def _audio(folder: Path) -> Path | None:
-    return next((folder / name for name in AUDIO if os.path.isdir(folder / name)), None)
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:

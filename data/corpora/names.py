@@ -1,9 +1,9 @@
-"""What readers share: finding the right folder, and labels that stand in the names of the files."""
+"""Labels that stand in the names of the files."""
 
 import filecmp
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from data.corpora.utterance import Utterance
@@ -66,8 +66,3 @@ def _same(one: Path, other: Path) -> bool:
         return filecmp.cmp(one, other, shallow=False)
     except OSError:  # a link that leads nowhere
         return False
-
-
-def nearby(root: Path, is_right: Callable[[Path], object]) -> Path | None:
-    """The folder one level below `root`, or up to four above it, that is the right one: for an error to name."""
-    return next((folder for folder in (*sorted(root.glob("*")), *root.resolve().parents[:4]) if is_right(folder)), None)

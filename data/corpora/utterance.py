@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+IMPROVISED = "improvised "
+"""A text that starts so is an improvisation of the scenario that follows; any other names words that were fixed."""
+
 
 @dataclass(frozen=True)
 class Utterance:
@@ -14,4 +17,4 @@ class Utterance:
     emotion: str
     session: str = ""
     split: str = ""  # the publisher's own partition, where there is one
-    text: str = ""  # the script text or scenario that was spoken, where the corpus has such a thing
+    text: str = ""  # the sentence or script that was spoken, or IMPROVISED and the scenario; empty where unknown

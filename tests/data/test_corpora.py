@@ -15,11 +15,16 @@ def write(folder: Path, text: str, encoding: str = "utf-8") -> Path:
 
 def test_manifest_with_all_columns(tmp_path) -> None:
     root = write(
-        tmp_path, "session,file,speaker,emotion,split,age\n1,wav/a.1.wav,Al,sad,train,33\n,/x/b.flac,Bo,glad,,\n"
+        tmp_path,
+        "session,file,speaker,emotion,split,age,text\n"
+        '1,wav/a.1.wav,Al,sad,train,33,"Well, yes."\n'
+        ",/x/b.flac,Bo,glad,,,improvised party \n"
+        "2,c.wav,Bo,glad,,,\n",
     )
     assert read_corpus("manifest", root) == [
-        Utterance("wav/a.1", tmp_path / "wav/a.1.wav", "Al", "sad", session="1", split="train"),
-        Utterance("/x/b", Path("/x/b.flac"), "Bo", "glad"),
+        Utterance("wav/a.1", tmp_path / "wav/a.1.wav", "Al", "sad", session="1", split="train", text="Well, yes."),
+        Utterance("/x/b", Path("/x/b.flac"), "Bo", "glad", text="improvised party"),
+        Utterance("c", tmp_path / "c.wav", "Bo", "glad", session="2"),
     ]
 
 
@@ -39,6 +44,7 @@ def test_manifest_of_a_spreadsheet(tmp_path) -> None:
         ("file,speaker,emotion\na,b.wav,Ann,sad\n", "line 2: more values than columns"),
         ("file,speaker,emotion\na.wav,A,sad\nb.wav,A,sad\n./a.wav,A,sad\n", "line 4: ./a.wav is listed .*line 2"),
         ("file,speaker,emotion\na.wav,A,sad\na.flac,A,sad\n", "line 3: a.flac is listed .*apart. on line 2"),
+        ("file,speaker,emotion,text\na.wav,A,sad,Well, yes.\n", "line 2: more values than columns; .* must be quoted"),
         ("file,speaker,emotion\n", "no utterance"),
     ],
 )

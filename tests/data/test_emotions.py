@@ -31,7 +31,12 @@ def test_all_keeps_everything(emotions: list[str]):
 
 @pytest.mark.parametrize(
     ("picks", "message"),
-    [(["angry"], r"no 'angry'; it has happy \(2\), sad \(1\)"), (["sad", "sad:low"], "sad is picked twice")],
+    [
+        (["angry"], r"^--emotions: the corpus has no 'angry'; it has happy \(2\), sad \(1\)$"),
+        (["sad", "hapy:glad"], r"no 'hapy' \(did you mean 'happy'\?\); it has happy \(2\), sad \(1\)$"),
+        (["SAD"], r"no 'SAD' \(did you mean 'sad'\?\); it has"),
+        (["sad", "sad:low"], "sad is picked twice"),
+    ],
 )
 def test_picks_that_fit_nothing_are_told(picks: list[str], message: str):
     with pytest.raises(UserError, match=message):

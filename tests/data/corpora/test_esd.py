@@ -1,53 +1,40 @@
 """The reader of ESD: label files of many encodings, with slips, beside real sound."""
 
-from contextlib import closing
 from pathlib import Path
 
 import pytest
-import soundfile
+from trees import plant
 
 from data.corpora.esd import LABELS, read
 from data.corpora.utterance import Utterance
-from data.demo import Espeak
 from utils import UserError
 
 ZH = "桌子上有九个苹果"
 EN = "There are nine apples on the table."
 
 
-@pytest.fixture(scope="session")
-def speech(tmp_path_factory) -> bytes:
-    """A file of sound."""
-    file = tmp_path_factory.mktemp("speech") / "speech.wav"
-    with closing(Espeak()) as espeak:
-        soundfile.write(file, espeak.speak(EN, "en-us", seed=1), espeak.sample_rate, subtype="PCM_16")
-    return file.read_bytes()
-
-
-def write(root: Path, path: str, data: bytes) -> Path:
-    (root / path).parent.mkdir(parents=True, exist_ok=True)
-    (root / path).write_bytes(data)
-    return root / path
+def sound(root: Path, path: str, kind: str = "speech") -> Path:
+    """Write a file of sound."""
+    return plant(root, {path: kind}) / path
 
 
 def table(root: Path, speaker: str, *lines: str, encoding: str = "utf-8", end: str = "\n") -> Path:
     """Write the label file of a speaker."""
-    return write(root, f"{speaker}/{speaker}.txt", end.join([*lines, ""]).encode(encoding))
+    path = f"{speaker}/{speaker}.txt"
+    return plant(root, {path: end.join([*lines, ""]).encode(encoding)}) / path
 
 
-def test_a_tree_gives_exactly_its_utterances(tmp_path, speech) -> None:
+def test_a_tree_gives_exactly_its_utterances(tmp_path) -> None:
     table(tmp_path, "0011", f"0011_000351\t{EN}\tAngry", f"0011_000001\t{EN}\tNeutral", end="\r\n")
     table(tmp_path, "0001", f"0001_001401\t{ZH}\t惊喜", "", f"0001_001052\t{ZH}\t伤心", f"0001_000700\t{ZH}\t生气")
     files = [
-        write(tmp_path, "0001/Angry/0001_000700.wav", speech),
-        write(tmp_path, "0001/Sad/train/0001_001052.wav", speech),
-        write(tmp_path, "0001/Surprise/test/0001_001401.wav", b"version https://git-lfs.github.com/spec/v1\n"),
-        write(tmp_path, "0011/Neutral/evaluation/0011_000001.wav", speech),
+        sound(tmp_path, "0001/Angry/0001_000700.wav", "silence"),
+        sound(tmp_path, "0001/Sad/train/0001_001052.wav", "stereo"),
+        sound(tmp_path, "0001/Surprise/test/0001_001401.wav", "stub"),
+        sound(tmp_path, "0011/Neutral/evaluation/0011_000001.wav"),
     ]
-    write(tmp_path, "0011/Neutral/0011_000002.wav", speech)  # of which no line tells
-    write(tmp_path, "0011/Neutral/evaluation/._0011_000001.wav", b"\0\5\x16\7")
-    write(tmp_path, "0011/._0011.txt", b"\0\5\x16\7")
-    write(tmp_path, "ReadMe.txt", b"Five emotions.")
+    sound(tmp_path, "0011/Neutral/0011_000002.wav")  # of which no line tells
+    plant(tmp_path, {"ReadMe.txt": b"Five emotions."})
     assert read(tmp_path) == [
         Utterance("0001_000700", files[0], "0001", "angry", text="zh350"),
         Utterance("0001_001052", files[1], "0001", "sad", split="train", text="zh002"),
@@ -73,10 +60,10 @@ def test_a_tree_gives_exactly_its_utterances(tmp_path, speech) -> None:
         ("0017", "I\u2019m\u2026 \u2018so\u2019 \u2013 caf\xe9\u2026", "Happy", "cp1252"),
     ],
 )
-def test_label_files_in_any_encoding(tmp_path, speech, speaker, words, label, encoding) -> None:
+def test_label_files_in_any_encoding(tmp_path, speaker, words, label, encoding) -> None:
     lines = [f"{speaker}_{number:06d}\t{words}\t{label}" for number in (701, 702, 703)]
     table(tmp_path, speaker, *lines, encoding=encoding)
-    write(tmp_path, f"{speaker}/Happy/{speaker}_000701.wav", speech)
+    sound(tmp_path, f"{speaker}/Happy/{speaker}_000701.wav")
     language = "zh" if speaker <= "0010" else "en"
     assert [(each.utterance, each.speaker, each.emotion, each.text) for each in read(tmp_path)] == [
         (f"{speaker}_{700 + number:06d}", speaker, "happy", f"{language}{number:03d}") for number in (1, 2, 3)
@@ -84,9 +71,9 @@ def test_label_files_in_any_encoding(tmp_path, speech, speaker, words, label, en
 
 
 @pytest.mark.parametrize("label", sorted(LABELS))
-def test_every_label_is_read_and_a_missing_sound_named_where_it_is_due(tmp_path, speech, label) -> None:
+def test_every_label_is_read_and_a_missing_sound_named_where_it_is_due(tmp_path, label) -> None:
     table(tmp_path, "0001", f"0001_000001\tone\t{label}", "0001_000002\ttwo\tSad")
-    write(tmp_path, "0001/Sad/0001_000002.wav", speech)
+    sound(tmp_path, "0001/Sad/0001_000002.wav")
     first, _ = read(tmp_path)
     english = {"生气": "Angry", "快乐": "Happy", "中立": "Neutral", "伤心": "Sad", "惊喜": "Surprise"}.get(label, label)
     assert first.file == tmp_path / "0001" / english / "0001_000001.wav"
@@ -104,20 +91,20 @@ def test_every_label_is_read_and_a_missing_sound_named_where_it_is_due(tmp_path,
         "  0013_000431\tThen she asked\n what it was.\tAngry",
     ],
 )
-def test_slips_in_a_line_lose_nothing(tmp_path, speech, line: str) -> None:
+def test_slips_in_a_line_lose_nothing(tmp_path, line: str) -> None:
     tmp_path = tmp_path / "Happy" / "Sad"  # folders above the corpus are no labels
     table(tmp_path, "0013", line, "0013_000432\tthree\tAngry")
-    files = [write(tmp_path, f"0013/Angry/test/0013_{number}.wav", speech) for number in ("000431", "000432")]
+    files = [sound(tmp_path, f"0013/Angry/test/0013_{number}.wav") for number in ("000431", "000432")]
     assert read(tmp_path) == [
         Utterance("0013_000431", files[0], "0013", "angry", split="test", text="en081"),
         Utterance("0013_000432", files[1], "0013", "angry", split="test", text="en082"),
     ]
 
 
-def two_languages(root: Path, speech: bytes) -> Path:
+def two_languages(root: Path) -> Path:
     for speaker in ("0001", "0010", "0011", "0020"):
         table(root, speaker, f"{speaker}_000351\twords\tAngry")
-        write(root, f"{speaker}/Angry/{speaker}_000351.wav", speech)
+        sound(root, f"{speaker}/Angry/{speaker}_000351.wav")
     return root
 
 
@@ -125,31 +112,33 @@ def two_languages(root: Path, speech: bytes) -> Path:
     ("language", "speakers"),
     [("english", ["0011", "0020"]), ("mandarin", ["0001", "0010"]), ("all", ["0001", "0010", "0011", "0020"])],
 )
-def test_language(tmp_path, speech, language: str, speakers: list[str]) -> None:
-    assert [each.speaker for each in read(two_languages(tmp_path, speech), language=language)] == speakers
+def test_language(tmp_path, language: str, speakers: list[str]) -> None:
+    assert [each.speaker for each in read(two_languages(tmp_path), language=language)] == speakers
 
 
-def test_levels_of_root(tmp_path, speech) -> None:
-    root = two_languages(tmp_path / "Emotion Speech Dataset", speech)
+def test_levels_of_root(tmp_path) -> None:
+    root = two_languages(tmp_path / "Emotion Speech Dataset")
     assert read(tmp_path) == read(root)
     assert [each.speaker for each in read(root / "0010")] == ["0010"]
-    with pytest.raises(UserError, match=r"none of 0 \.txt files .*0001/0001\.txt: --root must be"):
+    with pytest.raises(
+        UserError, match=r"none of 0 \.txt files .*0001/0001\.txt: --root must be the folder of the unp"
+    ):
         read(root / "0010" / "Angry")
 
 
-def test_label_files_in_a_folder_of_their_own(tmp_path, speech) -> None:
-    write(tmp_path, "transcription/0001.txt", b"0001_000351\tone\tAngry\n")
-    file = write(tmp_path, "angry/0001/0001_000351.wav", speech)
+def test_label_files_in_a_folder_of_their_own(tmp_path) -> None:
+    plant(tmp_path, {"transcription/0001.txt": b"0001_000351\tone\tAngry\n"})
+    file = sound(tmp_path, "angry/0001/0001_000351.wav")
     assert read(tmp_path) == [Utterance("0001_000351", file, "0001", "angry", text="zh001")]
 
 
-def test_errors(tmp_path, speech) -> None:
+def test_errors(tmp_path) -> None:
     with pytest.raises(UserError, match="unknown language 'german' of ESD: known are all, english, mandarin"):
         read(tmp_path, language="german")
-    write(tmp_path, "0003/Sad/0003_001051.wav", speech)
+    sound(tmp_path, "0003/Sad/0003_001051.wav")
     with pytest.raises(UserError, match=r"none of 0 \.txt files"):
         read(tmp_path)
-    with pytest.raises(UserError, match=r"none of 1 \.wav files"):
+    with pytest.raises(UserError, match=r"none of 2 \.wav files"):
         read(tmp_path, language="english")
     table(tmp_path, "0001", "0001_000001\tone\tSad")
     with pytest.raises(UserError, match=r"speaker 0003 and no label file 0003/0003\.txt"):

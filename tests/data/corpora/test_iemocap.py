@@ -1,106 +1,77 @@
 """IEMOCAP: a small tree as its publisher ships it, with real audio, and every trap of the real one."""
 
 import shutil
-from contextlib import closing
 from pathlib import Path
 
 import pytest
-import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from trees import Tree, plant
 
 from data.corpora import iemocap
 from data.corpora.utterance import Utterance
-from data.demo import Espeak
 from utils import UserError
 
 HEADER = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
 RATERS = "C-E2:\tNeutral;\t()\nC-F1:\tOther;\t(bored \xe9)\nA-E3:\tval 3; act 2; dom  2;\t()\n\n"
 
-# Name, publisher's label; then speaker, emotion, session, text. In the order of the names.
+# Name, kind of file, publisher's label; then speaker, emotion, session, text. In the order of the names.
 TURNS = [
-    ("Ses01F_impro04_F000", "neu", "01F", "neutral", "1", "impro04"),
-    ("Ses01F_impro04_M000", "ang", "01M", "angry", "1", "impro04"),  # the dialog's letter is not the speaker's
-    ("Ses01F_script01_1_M003", "dis", "01M", "disgusted", "1", "script01_1"),
-    ("Ses01M_impro04_F000", "hap", "01F", "happy", "1", "impro04"),  # the other recording of the scenario
-    ("Ses01M_impro04_F001", "exc", "01F", "excited", "1", "impro04"),
-    ("Ses05F_impro05a_F000", "sad", "05F", "sad", "5", "impro05"),
-    ("Ses05F_impro05b_M010", "sur", "05M", "surprised", "5", "impro05"),
-    ("Ses05F_impro05b_M011", "oth", "05M", "other", "5", "impro05"),
-    ("Ses05M_script01_1_F000", "fru", "05F", "frustrated", "5", "script01_1"),
-    ("Ses05M_script01_1b_F000", "fea", "05F", "fearful", "5", "script01_1"),
-    ("Ses05M_script01_1b_M000", "xxx", "05M", "unknown", "5", "script01_1"),
+    ("Ses01F_impro04_F000", "speech", "neu", "01F", "neutral", "1", "improvised impro04"),
+    ("Ses01F_impro04_M000", "absent", "ang", "01M", "angry", "1", "improvised impro04"),  # side F, speaker M
+    ("Ses01F_script01_1_M003", "speech", "dis", "01M", "disgusted", "1", "script01_1"),
+    ("Ses01M_impro04_F000", "silence", "hap", "01F", "happy", "1", "improvised impro04"),  # the other recording
+    ("Ses01M_impro04_F001", "speech", "exc", "01F", "excited", "1", "improvised impro04"),
+    ("Ses05F_impro05a_F000", "stereo", "sad", "05F", "sad", "5", "improvised impro05"),
+    ("Ses05F_impro05b_M010", "speech", "sur", "05M", "surprised", "5", "improvised impro05"),
+    ("Ses05F_impro05b_M011", "stub", "oth", "05M", "other", "5", "improvised impro05"),
+    ("Ses05M_script01_1_F000", "speech", "fru", "05F", "frustrated", "5", "script01_1"),
+    ("Ses05M_script01_1b_F000", "speech", "fea", "05F", "fearful", "5", "script01_1"),
+    ("Ses05M_script01_1b_M000", "speech", "xxx", "05M", "unknown", "5", "script01_1"),
 ]
-ABSENT = "Ses01F_impro04_M000"  # labelled, without a file
-STEREO = "Ses05F_impro05a_F000"
 
 
-def place(root: Path, name: str) -> Path:
-    return root / f"Session{name[4]}" / "sentences" / "wav" / name.rpartition("_")[0] / f"{name}.wav"
+def place(name: str) -> str:
+    return f"Session{name[4]}/sentences/wav/{name[:-5]}/{name}.wav"
 
 
-def labels(root: Path, name: str) -> Path:
-    return root / f"Session{name[4]}" / "dialog" / "EmoEvaluation" / f"{name.rpartition('_')[0]}.txt"
-
-
-def write_tree(root: Path, wav: Path, stereo: Path) -> None:
-    """The turns, the latest first, among AppleDouble's files and folders of single raters."""
-    for number, (name, label, *_) in enumerate(reversed(TURNS)):
-        file, path = place(root, name), labels(root, name)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if name != ABSENT:
-            shutil.copy(stereo if name == STEREO else wav, file)
-        file.with_name(f"._{file.name}").write_bytes(b"\0\5\x16\7")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7\nMac OS X\xff")
-        ending = "\r\n" if number % 2 else "\n"
-        text = (
-            "" if path.exists() else HEADER
-        ) + f"[6.2901 - 8.2357]\t{name}\t{label}\t[2.5000, 2.5000, 2.5000]\n{RATERS}"
-        with path.open("ab") as dialog:
-            dialog.write(text.replace("\n", ending).encode("latin-1"))
-    single = root / "Session1" / "dialog" / "EmoEvaluation" / "Categorical" / "Ses01F_impro04_e2_cat.txt"
-    single.parent.mkdir()
-    single.write_text("Ses01F_impro04_F000 :Sadness; ()\n")
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("iemocap")
-    with closing(Espeak()) as espeak:
-        audio = espeak.speak("Excuse me.", "en-us+f1", seed=0)
-        soundfile.write(folder / "mono.wav", audio, espeak.sample_rate)
-    soundfile.write(folder / "stereo.wav", audio[:, None].repeat(2, axis=1), 44_100)
-    write_tree(folder / "IEMOCAP_full_release", folder / "mono.wav", folder / "stereo.wav")
-    return folder / "IEMOCAP_full_release"
+def tree() -> Tree:
+    """The turns, the latest first, and the notes of a single rater; every other label file ends lines in CR LF."""
+    files, dialogs = {}, {}
+    for name, kind, label, *_ in reversed(TURNS):
+        files[place(name)] = kind
+        path = f"Session{name[4]}/dialog/EmoEvaluation/{name[:-5]}.txt"
+        turn = f"[6.2901 - 8.2357]\t{name}\t{label}\t[2.5000, 2.5000, 2.5000]\n{RATERS}"
+        dialogs[path] = dialogs.get(path, HEADER) + turn
+    for number, (path, text) in enumerate(dialogs.items()):
+        files[path] = text.replace("\n", "\r\n" if number % 2 else "\n").encode("latin-1")
+    single = "Session1/dialog/EmoEvaluation/Categorical/Ses01F_impro04_e2_cat.txt"
+    return files | {single: b"Ses01F_impro04_F000 :Sadness; ()\n"}
 
 
 @pytest.fixture
-def root(original: Path, tmp_path: Path) -> Path:
-    """A tree to damage."""
-    return Path(shutil.copytree(original, tmp_path / "IEMOCAP_full_release"))
+def root(tmp_path: Path) -> Path:
+    return plant(tmp_path / "corpora" / "IEMOCAP_full_release", tree())
 
 
 def expected(root: Path) -> list[Utterance]:
     return [
-        Utterance(name, place(root, name), speaker, emotion, session=session, text=text)
-        for name, _, speaker, emotion, session, text in TURNS
+        Utterance(name, root / place(name), speaker, emotion, session=session, text=text)
+        for name, _, _, speaker, emotion, session, text in TURNS
     ]
 
 
-def test_every_labelled_turn_is_listed(original) -> None:
-    listed = iemocap.read(original, utterances="all")
-    assert listed == expected(original)
-    assert [u.utterance for u in listed if not u.file.exists()] == [ABSENT]
-    assert {soundfile.info(u.file).channels for u in listed if u.utterance == STEREO} == {2}
-    assert {label for _, label, *_ in TURNS} == set(iemocap.LABELS)
+def test_every_labelled_turn_is_listed(root) -> None:
+    assert iemocap.read(root, utterances="all") == expected(root)
+    assert {kind for _, kind, *_ in TURNS} == {"speech", "stereo", "silence", "stub", "absent"}
+    assert {label for _, _, label, *_ in TURNS} == set(iemocap.LABELS)
 
 
-@pytest.mark.parametrize(("utterances", "start"), [("improvised", "impro"), ("scripted", "script"), ("all", "")])
-def test_utterances_to_keep(original, utterances: str, start: str) -> None:
-    kept = iemocap.read(original, utterances=utterances)
-    assert kept == [u for u in expected(original) if u.text.startswith(start)]
-    sides = {u.utterance[5] for u in kept if u.text == ("script01_1" if start == "script" else "impro04")}
+@pytest.mark.parametrize(("utterances", "start"), [("improvised", "improvised "), ("scripted", "script"), ("all", "")])
+def test_utterances_to_keep(root, utterances: str, start: str) -> None:
+    kept = iemocap.read(root, utterances=utterances)
+    assert kept == [u for u in expected(root) if u.text.startswith(start)]
+    sides = {u.utterance[5] for u in kept if u.text == ("script01_1" if start == "script" else "improvised impro04")}
     assert sides == {"F", "M"}
 
 
@@ -139,26 +110,28 @@ def test_errors_name_file_and_line(root, text: str, message: str) -> None:
 def test_turns_without_a_label_are_not_listed(root) -> None:
     path = root / "Session1" / "dialog" / "EmoEvaluation" / "Ses01F_impro01.txt"
     path.write_text("[START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\r\nA-M1:\tval 3; act 2; dom  2;\t()\r\n\r\n")
-    shutil.copy(place(root, STEREO), root / "Session1/sentences/wav/Ses01F_impro04/Ses01F_impro04_MXX0.wav")
+    plant(root, {place("Ses01F_impro04_MXX0"): "speech"})
     assert iemocap.read(root, utterances="all") == expected(root)
 
 
-@pytest.mark.parametrize("wrong", ["..", "Session1", "Session1/dialog", "Session1/sentences/wav/Ses01F_impro04"])
-def test_a_folder_too_high_or_low_names_the_right_one(original, wrong: str) -> None:
-    with pytest.raises(UserError, match=f"give {original}$"):
-        iemocap.read((original / wrong).resolve())
+@pytest.mark.parametrize("wrong", ["..", "../..", "Session1", "Session1/dialog", "Session1/sentences/wav"])
+def test_a_folder_too_high_or_low_names_the_right_one(root, wrong: str) -> None:
+    with pytest.raises(UserError, match=f"give {root}$"):
+        iemocap.read((root / wrong).resolve())
 
 
 def test_no_corpus(root, tmp_path) -> None:
     with pytest.raises(UserError, match=r"no folder at .*absent"):
         iemocap.read(tmp_path / "absent")
-    with pytest.raises(UserError, match="Session1 to Session5 of IEMOCAP: it should be the folder IEMOCAP_full_rel"):
-        iemocap.read(Path(shutil.copytree(root, tmp_path / "a" / "b" / "c")).parent.parent)
     with pytest.raises(UserError, match=r"unknown utterances 'read'.* improvised, scripted, all"):
         iemocap.read(root, utterances="read")
     for path in (root / "Session5" / "dialog" / "EmoEvaluation").glob("Ses*.txt"):  # leaves the ._Ses*.txt
         path.unlink()
     with pytest.raises(UserError, match=r"no label files in .*Session5/dialog/EmoEvaluation"):
+        iemocap.read(root)
+    for session in (1, 5):
+        shutil.rmtree(root / f"Session{session}" / "dialog")
+    with pytest.raises(UserError, match=r"no labels in .* IEMOCAP folder should hold Session\[1-5\]/dialog/Emo"):
         iemocap.read(root)
 
 

@@ -1,94 +1,68 @@
 """MSP-IMPROV: a small tree as its publisher ships it, with real audio, and every trap of the real one."""
 
-import shutil
 from collections import Counter
-from contextlib import closing
 from pathlib import Path
 
 import pytest
-import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from trees import Tree, plant
 
 from data.corpora import msp_improv
 from data.corpora.utterance import Utterance
-from data.demo import Espeak
 from utils import UserError
 
-# Name, consensus; then speaker, emotion by consensus and by intention, session, text. In the order of the names.
+# Name, kind of file, consensus; then speaker, emotion by consensus, by intention, session, text. In the order of names.
 TURNS = [
-    ("MSP-IMPROV-S01A-F01-P-FM01", "N", "F01", "neutral", "angry", "1", "S01"),
-    ("MSP-IMPROV-S01A-M01-R-FM02", "A", "M01", "angry", "angry", "1", "S01"),
-    ("MSP-IMPROV-S01H-M01-S-MM101", "H", "M01", "happy", "happy", "1", "S01"),  # three digits
-    ("MSP-IMPROV-S09S-F06-T-MF03", "O", "F06", "other", "sad", "6", "S09"),
-    ("MSP-IMPROV-S20N-M06-T-FM12", "X", "M06", "unknown", "neutral", "6", "S20"),
-    ("MSP-IMPROV-S20S-M06-R-FM01", "S", "M06", "sad", "sad", "6", "S20"),
+    ("MSP-IMPROV-S01A-F01-P-FM01", "absent", "N", "F01", "neutral", "angry", "1", "improvised S01"),
+    ("MSP-IMPROV-S01A-M01-R-FM02", "speech", "A", "M01", "angry", "angry", "1", "S01"),
+    ("MSP-IMPROV-S01H-M01-S-MM101", "stereo", "H", "M01", "happy", "happy", "1", "S01"),  # three digits
+    ("MSP-IMPROV-S09S-F06-T-MF03", "silence", "O", "F06", "other", "sad", "6", "improvised S09"),
+    ("MSP-IMPROV-S20N-M06-T-FM12", "stub", "X", "M06", "unknown", "neutral", "6", "improvised S20"),
+    ("MSP-IMPROV-S20S-M06-R-FM01", "speech", "S", "M06", "sad", "sad", "6", "S20"),
 ]
-ABSENT = "MSP-IMPROV-S01A-F01-P-FM01"  # rated, without a file
-STEREO = "MSP-IMPROV-S01H-M01-S-MM101"
 RATERS = (
     "rater-p1; Neutral; Neutral,Other; A:3.000000; V:3.000000; D:2.000000; N:NaN;\n"
     "A2X_9-rater; Other; Other(odd; r\xe9ally),Sad; A:3.000000; V:3.000000; D:NaN; N:NaN;\n\n"
 )
 
 
-def place(sessions: Path, name: str) -> Path:
+def place(name: str) -> str:
     _, _, sentence, speaker, scenario, _ = name.split("-")
-    return sessions / f"session{speaker[-1]}" / sentence / scenario / f"{name}.wav"
+    return f"session{speaker[-1]}/{sentence}/{scenario}/{name}.wav"
 
 
 def rated(name: str, consensus: str) -> str:
     return f"UTD-{name[4:]}.avi; {consensus}; A:3.200000; V:3.000000; D:2.800000 ; N:NaN;\n{RATERS}"
 
 
-def write_tree(root: Path, folder: str, ratings: str, ending: str, mono: Path) -> None:
-    """The turns, the latest first, among AppleDouble's files; `mono` has a stereo file at its side."""
-    for name, *_ in TURNS:
-        file = place(root / folder, name)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if name != ABSENT:
-            shutil.copy(mono.with_name("stereo.wav") if name == STEREO else mono, file)
-        file.with_name(f"._{file.name}").write_bytes(b"\0\5\x16\7")
-    text = "".join(rated(name, consensus) for name, consensus, *_ in reversed(TURNS))
-    (root / ratings).write_bytes(text.replace("\n", ending).encode("latin-1"))
-    (root / "._Evaluation.txt").write_bytes(b"\0\5\x16\7\nMac OS X\xff")
-
-
-@pytest.fixture(scope="module")
-def mono(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("audio")
-    with closing(Espeak()) as espeak:
-        audio = espeak.speak("How can I not?", "en-us+m1", seed=0)
-        soundfile.write(folder / "mono.wav", audio, espeak.sample_rate)
-    soundfile.write(folder / "stereo.wav", audio[:, None].repeat(2, axis=1), 44_100)
-    return folder / "mono.wav"
+def tree(folder: str = "Audio/", ratings: str = "Evaluation.txt", ending: str = "\n") -> Tree:
+    """The turns, the latest first."""
+    text = "".join(rated(name, consensus) for name, _, consensus, *_ in reversed(TURNS))
+    files = {f"{folder}{place(name)}": kind for name, kind, *_ in reversed(TURNS)}
+    return files | {ratings: text.replace("\n", ending).encode("latin-1")}
 
 
 @pytest.fixture
-def root(tmp_path: Path, mono: Path) -> Path:
-    write_tree(tmp_path / "MSP-IMPROV", "Audio", "Evaluation.txt", "\n", mono)
-    return tmp_path / "MSP-IMPROV"
+def root(tmp_path: Path) -> Path:
+    return plant(tmp_path / "corpora" / "MSP-IMPROV", tree())
 
 
 def expected(sessions: Path, label: str = "consensus") -> list[Utterance]:
     return [
-        Utterance(
-            name, place(sessions, name), speaker, {"consensus": agreed}.get(label, meant), session=session, text=s
-        )
-        for name, _, speaker, agreed, meant, session, s in TURNS
+        Utterance(name, sessions / place(name), speaker, meant if label == "intended" else agreed, session, text=text)
+        for name, _, _, speaker, agreed, meant, session, text in TURNS
     ]
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 @pytest.mark.parametrize("ratings", ["Evaluation.txt", "Evalution.txt"])
-@pytest.mark.parametrize("folder", ["", "Audio", "all_sessions", "Audio/all_sessions"])
-def test_every_rated_turn_is_listed(tmp_path, mono, folder: str, ratings: str, ending: str) -> None:
-    write_tree(tmp_path, folder, ratings, ending, mono)
-    listed = msp_improv.read(tmp_path)
-    assert listed == expected(tmp_path / folder)
-    assert [u.utterance for u in listed if not u.file.exists()] == [ABSENT]
-    assert [soundfile.info(u.file).samplerate for u in listed if u.utterance == STEREO] == [44_100]
-    assert {consensus for _, consensus, *_ in TURNS} == set(msp_improv.LABELS)
+@pytest.mark.parametrize("folder", ["", "Audio/", "all_sessions/", "Audio/all_sessions/"])
+def test_every_rated_turn_is_listed(tmp_path, folder: str, ratings: str, ending: str) -> None:
+    plant(tmp_path, tree(folder, ratings, ending))
+    assert msp_improv.read(tmp_path) == expected(tmp_path / folder)
+    assert {kind for _, kind, *_ in TURNS} == {"speech", "stereo", "silence", "stub", "absent"}
+    assert {consensus for _, _, consensus, *_ in TURNS} == set(msp_improv.LABELS)
 
 
 def test_the_intended_emotion(root) -> None:
@@ -129,7 +103,7 @@ def test_errors_name_file_and_line(root, text: str, message: str, label: str) ->
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("wrong", ["..", "Audio", "Audio/session1", "Audio/session1/S01A/P"])
+@pytest.mark.parametrize("wrong", ["..", "../..", "Audio", "Audio/session1", "Audio/session1/S01A/R"])
 def test_a_folder_too_high_or_low_names_the_right_one(root, wrong: str) -> None:
     with pytest.raises(UserError, match=f"give {root}$"):
         msp_improv.read((root / wrong).resolve())
@@ -139,7 +113,9 @@ def test_no_corpus(root, tmp_path) -> None:
     with pytest.raises(UserError, match=r"no folder at .*absent"):
         msp_improv.read(tmp_path / "absent")
     (root / "Audio").rename(root / "Sound")
-    with pytest.raises(UserError, match=r"no audio in .*session1 to session6"):
+    with pytest.raises(
+        UserError, match=r"no audio in .* MSP-IMPROV folder should hold Audio/session\[1-6\] or session"
+    ):
         msp_improv.read(root)
     (root / "Evaluation.txt").unlink()  # leaves the ._Evaluation.txt
     with pytest.raises(UserError, match=r"no ratings in .*Evaluation\.txt or Evalution\.txt"):

@@ -1,78 +1,55 @@
 """MSP-Podcast: a small tree as its publisher ships it, with real audio, and every trap of the real one."""
 
-import shutil
-from contextlib import closing
 from pathlib import Path
 
 import pytest
-import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from trees import Tree, plant
 
 from data.corpora import msp_podcast
 from data.corpora.utterance import Utterance
-from data.demo import Espeak
 from utils import UserError
 
 HEADER = "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set"
 
-# Name, publisher's label, speaker, publisher's split; then emotion and split. In the order of the names.
+# Name, kind of file, publisher's label, speaker, publisher's split; then emotion and split. In the order of the names.
 TURNS = [
-    ("MSP-PODCAST_0001_0008", "N", "30", "Test1", "neutral", "Test1"),
-    ("MSP-PODCAST_0001_0009", "A", "030", "Test2", "angry", "Test2"),  # text: not speaker 30
-    ("MSP-PODCAST_0002_0033", "S", "Unknown", "Train", "sad", "Train"),
-    ("MSP-PODCAST_0002_0033_0001", "H", "Unknown", "Train", "happy", "Train"),
-    ("MSP-PODCAST_0003_0001", "U", "7", "Validation", "surprised", "Development"),
-    ("MSP-PODCAST_0003_0002", "F", "7", "Development", "fearful", "Development"),
-    ("MSP-PODCAST_0003_0003", "D", "7", "Test", "disgusted", "Test"),
-    ("MSP-PODCAST_0003_0004", "C", "7", "Train", "contempt", "Train"),
-    ("MSP-PODCAST_0003_0005", "O", "7", "Train", "other", "Train"),
-    ("MSP-PODCAST_1023_0235", "X", "7", "Train", "unknown", "Train"),
-    ("MSP-PODCAST_test3_0002", "N", "8", "Test3", "neutral", "Test3"),
+    ("MSP-PODCAST_0001_0008", "speech", "N", "30", "Test1", "neutral", "Test1"),
+    ("MSP-PODCAST_0001_0009", "speech", "A", "030", "Test2", "angry", "Test2"),  # text: not speaker 30
+    ("MSP-PODCAST_0002_0033", "speech", "S", "Unknown", "Train", "sad", "Train"),
+    ("MSP-PODCAST_0002_0033_0001", "speech", "H", "Unknown", "Train", "happy", "Train"),
+    ("MSP-PODCAST_0003_0001", "speech", "U", "7", "Validation", "surprised", "Development"),
+    ("MSP-PODCAST_0003_0002", "absent", "F", "7", "Development", "fearful", "Development"),
+    ("MSP-PODCAST_0003_0003", "silence", "D", "7", "Test", "disgusted", "Test"),
+    ("MSP-PODCAST_0003_0004", "stub", "C", "7", "Train", "contempt", "Train"),
+    ("MSP-PODCAST_0003_0005", "speech", "O", "7", "Train", "other", "Train"),
+    ("MSP-PODCAST_1023_0235", "stereo", "X", "7", "Train", "unknown", "Train"),
+    ("MSP-PODCAST_test3_0002", "speech", "N", "8", "Test3", "neutral", "Test3"),
 ]
 UNLABELLED = "MSP-PODCAST_test3_0001.wav,,,,,,,Test3\nMSP-PODCAST_test3_0003.wav,NaN,,,,Unknown,Unknown,Test3\n"
-ABSENT = "MSP-PODCAST_0003_0002"  # labelled, without a file
-STEREO = "MSP-PODCAST_1023_0235"
 
 
 def rows(turns: list[tuple]) -> str:
-    return "".join(f"{name}.wav,{label},2.2,4.0,2.6,{who},Male,{split}\n" for name, label, who, split, *_ in turns)
+    return "".join(f"{name}.wav,{label},2.2,4.0,2.6,{who},Male,{split}\n" for name, _, label, who, split, *_ in turns)
 
 
-def write_tree(root: Path, audio: str, labels: str, ending: str, mono: Path) -> None:
-    """The turns, the latest first, among AppleDouble's files; `mono` has a stereo file at its side."""
-    (root / audio).mkdir(parents=True)
-    for name, *_ in TURNS:
-        if name != ABSENT:
-            shutil.copy(mono.with_name("stereo.wav") if name == STEREO else mono, root / audio / f"{name}.wav")
-        (root / audio / f"._{name}.wav").write_bytes(b"\0\5\x16\7")
-    path = root / labels
-    path.parent.mkdir(exist_ok=True)
-    path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7\nMac OS X\xff")
-    text = f"{HEADER}\n{UNLABELLED}{rows(TURNS[::-1])}"
-    path.write_bytes(text.replace("\n", ending).encode("utf-8-sig" if ending == "\r\n" else "utf-8"))
-
-
-@pytest.fixture(scope="module")
-def mono(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("audio")
-    with closing(Espeak()) as espeak:
-        audio = espeak.speak("Welcome back to the show.", "en-us+m2", seed=0)
-        soundfile.write(folder / "mono.wav", audio, espeak.sample_rate)
-    soundfile.write(folder / "stereo.wav", audio[:, None].repeat(2, axis=1), 44_100)
-    return folder / "mono.wav"
+def tree(audio: str = "Audios", labels: str = "Labels/labels_consensus.csv", ending: str = "\n") -> Tree:
+    """The turns, the latest first."""
+    text = f"{HEADER}\n{UNLABELLED}{rows(TURNS[::-1])}".replace("\n", ending)
+    files = {f"{audio}/{name}.wav": kind for name, kind, *_ in reversed(TURNS)}
+    return files | {labels: text.encode("utf-8-sig" if ending == "\r\n" else "utf-8")}
 
 
 @pytest.fixture
-def root(tmp_path: Path, mono: Path) -> Path:
-    write_tree(tmp_path / "MSP-Podcast", "Audios", "Labels/labels_consensus.csv", "\n", mono)
-    return tmp_path / "MSP-Podcast"
+def root(tmp_path: Path) -> Path:
+    return plant(tmp_path / "corpora" / "MSP-Podcast", tree())
 
 
 def expected(audio: Path) -> list[Utterance]:
     return [
         Utterance(name, audio / f"{name}.wav", speaker, emotion, split=split)
-        for name, _, speaker, _, emotion, split in TURNS
+        for name, _, _, speaker, _, emotion, split in TURNS
     ]
 
 
@@ -80,14 +57,12 @@ def expected(audio: Path) -> list[Utterance]:
 @pytest.mark.parametrize("folder", ["", "Labels/"])
 @pytest.mark.parametrize("word", ["consensus", "concensus"])
 @pytest.mark.parametrize("audio", ["Audios", "Audio"])
-def test_every_labelled_turn_is_listed(tmp_path, mono, audio: str, word: str, folder: str, ending: str) -> None:
-    write_tree(tmp_path, audio, f"{folder}labels_{word}.csv", ending, mono)
-    listed = msp_podcast.read(tmp_path)
-    assert listed == expected(tmp_path / audio)
-    assert [u.utterance for u in listed if not u.file.exists()] == [ABSENT]
-    assert [soundfile.info(u.file).channels for u in listed if u.utterance == STEREO] == [2]
-    assert {label for _, label, *_ in TURNS} == set(msp_podcast.LABELS)
-    assert {split for _, _, _, split, *_ in TURNS} == set(msp_podcast.SPLITS)
+def test_every_labelled_turn_is_listed(tmp_path, audio: str, word: str, folder: str, ending: str) -> None:
+    plant(tmp_path, tree(audio, f"{folder}labels_{word}.csv", ending))
+    assert msp_podcast.read(tmp_path) == expected(tmp_path / audio)
+    assert {kind for _, kind, *_ in TURNS} == {"speech", "stereo", "silence", "stub", "absent"}
+    assert {label for _, _, label, *_ in TURNS} == set(msp_podcast.LABELS)
+    assert {split for _, _, _, _, split, *_ in TURNS} == set(msp_podcast.SPLITS)
 
 
 def test_columns_in_another_order(root) -> None:
@@ -139,7 +114,7 @@ def test_labels_that_are_no_csv(root) -> None:
         msp_podcast.read(root)
 
 
-@pytest.mark.parametrize("wrong", ["..", "Audios", "Labels"])
+@pytest.mark.parametrize("wrong", ["..", "../..", "Audios", "Labels", "Labels/labels_consensus.csv"])
 def test_a_folder_too_high_or_low_names_the_right_one(root, wrong: str) -> None:
     with pytest.raises(UserError, match=f"give {root}$"):
         msp_podcast.read((root / wrong).resolve())
@@ -148,8 +123,6 @@ def test_a_folder_too_high_or_low_names_the_right_one(root, wrong: str) -> None:
 def test_no_corpus(root, tmp_path) -> None:
     with pytest.raises(UserError, match=r"no folder at .*absent"):
         msp_podcast.read(tmp_path / "absent")
-    with pytest.raises(UserError, match=r"no folder at .*labels_consensus\.csv"):
-        msp_podcast.read(root / "Labels" / "labels_consensus.csv")
     (root / "Audios").rename(root / "Sound")
     with pytest.raises(UserError, match=r"no audio in .*Audios or Audio"):
         msp_podcast.read(root)
