@@ -20,7 +20,7 @@ setup: .venv/ready
 	@touch .venv/ready
 
 demo: setup
-	@test -d features/demo || $(RUN) prepare.py --corpus demo $(DEMO)
+	$(RUN) prepare.py --corpus demo $(DEMO)
 	$(RUN) search.py --name demo --dataset demo --fold 1 $(DEMO) --overwrite
 	$(RUN) augment.py --name demo --dataset demo --fold 1 $(DEMO) --overwrite
 	$(RUN) predict.py --model runs/demo $(WAVS)

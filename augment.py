@@ -5,24 +5,26 @@ python augment.py --name NAME --dataset DATASET --fold K     ->  runs/NAME/augme
 
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+import plots
 import visualize
 from config import AugmentConfig
-from data.transforms import cutout, spec_augment
+from data.transforms import cutout, mixup, spec_augment
 from devices import mean_gradient
 from experiment import Experiment, begin
 from flags import parse
 from genotypes import Genotype, resolve
-from losses import JointLoss, class_weights
+from losses import JointLoss, blend
 from metrics import report, scores, table, write_predictions
 from models.augment_network import AugmentNetwork
 from models.joint_network import Size
 from models.saved import SavedModel
 from runs import RUNS, RunFolder, log
-from training import Metrics, cross_entropy, fit, logits_of, weight_step
+from training import Metrics, cross_entropy, fit, logits_of, pooled, weight_step
 from utils import UserError, run_command, write_json
 
 
@@ -43,7 +45,9 @@ def introduce(folder: RunFolder, augment: "Augment") -> None:
     """Say what is trained, on what, and where."""
     sizes = len(augment.train_rows), len(augment.picking_rows), len(augment.experiment.fold.test)
     log.info("augment   %s", folder.path)
-    log.info("data      %d utterances to train, %d to pick the epoch, %d to test", *sizes)
+    log.info("data      %d rows to train, %d to pick the epoch, %d to test", *sizes)
+    for line in augment.experiment.leaks.lines():
+        log.info("shared    %s", line)
     log.info("network   %.3f M weights on %s\n", augment.weight_count / 1e6, augment.features.device)
 
 
@@ -77,8 +81,7 @@ class Augment:
             network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
         self.scheduler = CosineAnnealingLR(self.optimizer, config.epochs)
-        weight = class_weights(self.store.labels[self.train_rows], classes)
-        self.criterion = JointLoss(weight, config.aux_weight).to(experiment.device)
+        self.criterion = JointLoss(experiment.class_weights(self.train_rows), config.aux_weight)
         self.gradient = mean_gradient(experiment.fabric)
         self.best = Best(network)
         self.parts = {
@@ -93,13 +96,24 @@ class Augment:
         self.network.set_drop_path(self.config.drop_path_prob * (i // self.steps) / self.config.epochs)
         x, y = self.batches[i]
         x = cutout(spec_augment(x, self.config.freq_mask, self.config.time_mask), self.config.cutout_length)
-        return weight_step(self.network, self.optimizer, (x, y), self.criterion, self.gradient, self.config.grad_clip)
+        criterion = self.criterion
+        if self.config.mixup:
+            x, partner, share = mixup(x, self.config.mixup)
+            criterion = blend(criterion, partner, share)
+        return weight_step(self.network, self.optimizer, (x, y), criterion, self.gradient, self.config.grad_clip)
+
+    def hear(self, rows: np.ndarray) -> tuple[np.ndarray, Tensor]:
+        """The first row of each utterance, and the log of the mean probability over its rows (U, classes)."""
+        logits = logits_of(self.network, self.features.in_order(rows, self.config.batch_size))
+        names = np.array([self.store.manifest[row].utterance for row in rows])
+        first, clips = np.unique(names, return_index=True, return_counts=True)[1:]
+        return rows[first], pooled(logits, clips)
 
     def after_epoch(self, epoch: int) -> dict[str, Any]:
-        """Scores on the rows that pick the epoch; the best epoch's weights are kept."""
-        labels = self.store.labels[self.picking_rows]
-        logits = logits_of(self.network, self.features.in_order(self.picking_rows, self.config.batch_size))
-        ua, loss = scores(labels, logits.argmax(dim=1).numpy())["ua"], cross_entropy(logits, labels)
+        """Scores on the utterances that pick the epoch; the best epoch's weights are kept."""
+        rows, heard = self.hear(self.picking_rows)
+        labels = self.store.labels[rows]
+        ua, loss = scores(labels, heard.argmax(dim=1).numpy())["ua"], cross_entropy(heard, labels)
         self.best.offer((ua, -loss), epoch)
         record = {"valid/loss": loss, "valid/ua": ua, "lr": self.scheduler.get_last_lr()[0]}
         self.scheduler.step()
@@ -131,10 +145,10 @@ class Best:
 
 def test(folder: RunFolder, augment: Augment) -> dict[str, Any]:
     """Test the best epoch's network on the test speakers, and write everything that came out."""
-    config, store, rows = augment.config, augment.store, augment.experiment.fold.test
+    config, store = augment.config, augment.store
     augment.best.restore()
-    logits = logits_of(augment.network, augment.features.in_order(rows, config.batch_size))
-    probabilities, speakers = logits.softmax(dim=1).numpy(), [store.speakers[row] for row in rows]
+    rows, heard = augment.hear(augment.experiment.fold.test)
+    probabilities, speakers = heard.exp().numpy(), [store.speakers[row] for row in rows]
     metrics = {
         **report(store.labels[rows], probabilities.argmax(axis=1), speakers, store.classes),
         "protocol": config.protocol,
@@ -143,7 +157,10 @@ def test(folder: RunFolder, augment: Augment) -> dict[str, Any]:
         "dataset": config.dataset,
         "fold": config.fold,
         "seed": config.seed,
+        "folds_by": config.folds_by,
         "test_speakers": sorted(set(speakers)),
+        "allow_leak": list(config.allow_leak),
+        "leaks": augment.experiment.leaks.to_json(),
         "genotype": augment.network.genotype.to_json(),
     }
     if folder.writes:
@@ -165,7 +182,7 @@ def draw(folder: RunFolder, genotype: Genotype, metrics: dict[str, Any]) -> None
     """Draw the cells and the confusion matrix, and show the test in TensorBoard."""
     picture, title = folder.plots / "confusion.png", f"UA {metrics['ua']:.1%}, WA {metrics['wa']:.1%}"
     visualize.draw_genotype(genotype, folder.plots)
-    visualize.draw_confusion(metrics["confusion"], metrics["classes"], picture, title)
+    plots.draw_confusion(metrics["confusion"], metrics["classes"], picture, title)
     folder.show("test/confusion", picture, metrics["best_epoch"])
     folder.add_scalars({f"test/{name}": metrics[name] for name in ("ua", "wa", "macro_f1")}, metrics["best_epoch"])
 

@@ -6,7 +6,7 @@ min_alpha L_val(w*(alpha), alpha)   where   w*(alpha) = argmin_w L_train(w, alph
 import torch
 import torch.nn.functional as F
 
-from architect import Architect, Batch, Unrolled
+from architect import Architect, Batch, Criterion, Unrolled
 from config import SearchConfig
 from devices import Gradient, local_gradient
 from models.joint_network import Size
@@ -26,9 +26,15 @@ def make_supernet(config: SearchConfig, classes: int) -> SearchNetwork:
 class Bilevel:
     """A supernet with the optimisers of its two parameter sets."""
 
-    def __init__(self, config: SearchConfig, network: SearchNetwork, gradient: Gradient = local_gradient):
-        self.config, self.network, self.gradient = config, network, gradient
-        self.architect = Architect(network, F.cross_entropy, gradient)
+    def __init__(
+        self,
+        config: SearchConfig,
+        network: SearchNetwork,
+        criterion: Criterion = F.cross_entropy,
+        gradient: Gradient = local_gradient,
+    ):
+        self.config, self.network, self.criterion, self.gradient = config, network, criterion, gradient
+        self.architect = Architect(network, criterion, gradient)
         self.weight_optimizer = torch.optim.SGD(
             network.weights().values(), config.w_lr, momentum=config.w_momentum, weight_decay=config.w_weight_decay
         )
@@ -40,7 +46,7 @@ class Bilevel:
         """Move the alphas along their gradient, then the weights at the new alphas."""
         self.alpha_step(train, val)
         clip = self.config.w_grad_clip
-        return weight_step(self.network, self.weight_optimizer, train, F.cross_entropy, self.gradient, clip)
+        return weight_step(self.network, self.weight_optimizer, train, self.criterion, self.gradient, clip)
 
     def alpha_step(self, train: Batch, val: Batch) -> None:
         """One step of Adam along the first- or second-order gradient."""

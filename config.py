@@ -17,6 +17,8 @@ from pydantic import (
 )
 
 from data.front_end import FrontEnd
+from data.perturb import Perturbation
+from data.protocols import PATTERN as SCHEME
 from flags import Flags
 from genotypes import CNN_OPS, RNN_OPS, RNN_SCOPES
 
@@ -24,7 +26,31 @@ Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-class PrepareConfig(FrontEnd, Flags):
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _lower(word: Any) -> Any:
+    return word.lower() if isinstance(word, str) else word
+
+
+class FoldFlags(Flags):
+    """How a corpus is parted."""
+
+    folds_by: Annotated[str, Field(pattern=f"^({SCHEME})$")] = "auto"
+    """How speakers are held out: session or speaker (leave one out), official (the publisher's split), groupK (K groups
+    of speakers), emodarts (as the published code did), auto (sessions if there are 3, else group5)."""
+    allow_leak: tuple[Annotated[Literal["speakers", "sessions", "texts"], BeforeValidator(_lower)], ...] = ()
+    """What training and test may share all the same: speakers, sessions, texts; metrics.json says so."""
+
+    @property
+    def unknown_speakers(self) -> bool:
+        """Whether utterances of unknown speakers take part, who may be in training and test."""
+        return self.folds_by == "official" and "speakers" in self.allow_leak
+
+
+class PrepareConfig(FrontEnd, FoldFlags):
     """Read a corpus and compute its features, once for all folds."""
 
     corpus: str = "manifest"
@@ -47,17 +73,23 @@ class PrepareConfig(FrontEnd, Flags):
     """MSP-IMPROV: the raters' consensus (default) or the intended emotion."""
     language: Literal["all", "english", "mandarin"] | None = None
     """ESD: all (default), english or mandarin."""
-    workers: PositiveInt = min(8, os.cpu_count() or 1)
-    """Threads that read and resample audio."""
+    perturb: tuple[Perturbation, ...] = ()
+    """Perturbed copies of every utterance, for training alone: speed:0.9 noise:10 (dB) pitch:-2 (semitones) ..."""
+    strict: bool = False
+    """Stop at a file that cannot be read, instead of leaving it out."""
+    check: bool = False
+    """Make nothing: check the store that is there, and what its folds share."""
+    workers: PositiveInt = cores()
+    """Threads, each of which reads and transforms a file at a time."""
     overwrite: bool = False
-    """Replace the store that is there."""
+    """Compute everything anew, and replace a store of another corpus."""
 
     def reader_options(self) -> dict[str, str | None]:
         """The flags that only some readers take; None where not given."""
         return {name: getattr(self, name) for name in ("utterances", "scenarios", "label", "language")}
 
 
-class RunFlags(Flags):
+class RunFlags(FoldFlags):
     """What a search and an augment run have in common."""
 
     name: Name = "demo"
@@ -66,8 +98,6 @@ class RunFlags(Flags):
     """The feature store features/DATASET; demo is made on first use."""
     fold: PositiveInt = 1
     """The fold whose speakers are held out for the test."""
-    folds_by: Annotated[str, Field(pattern=r"^(auto|session|speaker|group[1-9]\d?)$")] = "auto"
-    """How speakers are held out: session or speaker (leave one out), groupK, auto (sessions if there are 3)."""
     batch_size: Annotated[int, Field(ge=2)] = 64
     """Utterances a step, over all processes."""
     epochs: PositiveInt = 50
@@ -88,6 +118,8 @@ class RunFlags(Flags):
     """Width of the SeqNN cells."""
     dropout: Fraction = 0.3
     """Dropout after each cell."""
+    balance: Literal["none", "weights", "sampling"] = "none"
+    """How classes of different size come to count the same: weights of their losses, or as many rows of each drawn."""
     print_freq: PositiveInt = 50
     """Steps between two readings of the loss in the progress bar."""
     resume: bool = False
@@ -176,6 +208,10 @@ class AugmentConfig(RunFlags):
     """Largest norm of the gradient."""
     aux_weight: NonNegativeFloat = 0.4
     """Weight of the auxiliary head's loss; 0 leaves the head out."""
+    balance: Literal["none", "weights", "sampling"] = "weights"
+    """How classes of different size come to count the same: weights of their losses, or as many rows of each drawn."""
+    mixup: NonNegativeFloat = 0.0
+    """Blend each training input with another; the share is drawn from Beta(MIXUP, MIXUP), 0.2 for example; 0: none."""
     cutout_length: NonNegativeInt = 16
     """Side of the square of each training input that is blanked."""
     freq_mask: NonNegativeInt = 0

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from config import PrepareConfig, RunFlags
 from data.batches import Features, TrainingBatches
 from data.folds import Fold, choose_fold, make_folds
+from data.leaks import Leaks, verify
 from data.store import FeatureStore, statistics
 from devices import make_fabric
 from flags import from_file
+from losses import class_weights
 from stores import open_dataset
 
 
@@ -23,6 +26,7 @@ class Experiment:
     fabric: Fabric
     store: FeatureStore
     fold: Fold
+    leaks: Leaks
 
     @property
     def device(self) -> torch.device:
@@ -36,15 +40,23 @@ class Experiment:
     def batches(self, features: Features, rows: np.ndarray, stream: int = 0) -> TrainingBatches:
         """Shuffled batches of this process's share; `stream` tells apart the shuffles of one run."""
         config, share = self.config, (self.fabric.global_rank, self.fabric.world_size)
-        return TrainingBatches(features, rows, config.batch_size, config.seed, config.workers, share, stream)
+        balanced = config.balance == "sampling"
+        return TrainingBatches(features, rows, config.batch_size, config.seed, config.workers, share, stream, balanced)
+
+    def class_weights(self, rows: np.ndarray) -> Tensor | None:
+        """The weights of the classes in a loss over training rows, where --balance asks for some."""
+        if self.config.balance != "weights":
+            return None
+        return class_weights(self.store.labels[rows], len(self.store.classes)).to(self.device)
 
 
 def begin(config: RunFlags) -> Experiment:
-    """Start the processes, seed them alike, open the dataset and choose the fold."""
+    """Start the processes, seed them alike, open the dataset, choose the fold and see that it leaks nothing."""
     fabric = make_fabric(config.gpus)
     fabric.launch()
     torch.manual_seed(config.seed)
     with fabric.rank_zero_first():
         store = open_dataset(config.dataset, from_file(PrepareConfig, "prepare", config.config, corpus="demo"))
-    fold = choose_fold(make_folds(store.manifest, config.folds_by), config.fold)
-    return Experiment(config, fabric, store, fold)
+    fold = choose_fold(make_folds(store.manifest, config.folds_by, config.unknown_speakers), config.fold)
+    leaks = verify(store.manifest, fold, config.allow_leak, f"fold {config.fold}")
+    return Experiment(config, fabric, store, fold, leaks)

@@ -1,4 +1,7 @@
-"""The losses of the retraining: class-weighted cross-entropy, with the auxiliary head's where there is one."""
+"""The losses: class-weighted cross-entropy, in the retraining with the auxiliary head's where there is one."""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +19,8 @@ def class_weights(labels: np.ndarray, classes: int) -> Tensor:
 class JointLoss(nn.Module):
     """Cross-entropy of the logits, plus `aux_weight` times that of the auxiliary logits where there are some."""
 
-    def __init__(self, weight: Tensor, aux_weight: float):
-        """`weight` (classes,): as `class_weights` gives it."""
+    def __init__(self, weight: Tensor | None, aux_weight: float):
+        """`weight` (classes,): as `class_weights` gives it; None: all classes weigh the same."""
         super().__init__()
         self.register_buffer("weight", weight)
         self.aux_weight = aux_weight
@@ -27,3 +30,10 @@ class JointLoss(nn.Module):
             return F.cross_entropy(outputs, y, self.weight)
         losses = [F.cross_entropy(logits, y, self.weight) for logits in outputs]
         return losses[0] + self.aux_weight * losses[1]
+
+
+def blend(
+    criterion: Callable[[Any, Tensor], Tensor], partner: Tensor, share: Tensor
+) -> Callable[[Any, Tensor], Tensor]:
+    """The loss of mixup's blends: as much of each label's loss as there is of its input (Zhang et al. 2018)."""
+    return lambda outputs, y: share * criterion(outputs, y) + (1 - share) * criterion(outputs, y[partner])

@@ -15,11 +15,12 @@ from pydantic import ValidationError
 from torch import nn
 
 from config import PredictConfig
-from data.features import MFCC, load_audio
+from data.features import Transform, load_clips
 from data.front_end import FrontEnd
 from devices import make_fabric
 from flags import parse
 from models.saved import SavedModel
+from training import pooled
 from utils import UserError, progress, run_command
 
 
@@ -43,12 +44,12 @@ def find_model(path: Path) -> Path:
 def predict(model: SavedModel, files: Sequence[Path], batch_size: int, device: torch.device) -> Iterator[np.ndarray]:
     """Class probabilities (N, classes) of the files, batch by batch, by the front-end the model was trained with."""
     front_end = front_end_of(model)
-    network = nn.Sequential(MFCC(front_end), model.standardised).to(device).eval()
+    network = nn.Sequential(Transform(front_end), model.standardised).to(device).eval()
     for start in progress(range(0, len(files), batch_size), "predict"):
-        clips = torch.from_numpy(
-            np.stack([load_audio(file, front_end)[0] for file in files[start : start + batch_size]])
-        )
-        yield network(clips.to(device)).softmax(dim=1).cpu().numpy()
+        clips = [load_clips(file, front_end)[1] for file in files[start : start + batch_size]]
+        sounds = torch.from_numpy(np.stack([clip.sound for each in clips for clip in each]))
+        logits = torch.cat([network(part.to(device)) for part in sounds.split(batch_size)])
+        yield pooled(logits, [len(each) for each in clips]).exp().cpu().numpy()
 
 
 def front_end_of(model: SavedModel) -> FrontEnd:
@@ -57,8 +58,8 @@ def front_end_of(model: SavedModel) -> FrontEnd:
         front_end = FrontEnd(**model.front_end)
     except (ValidationError, TypeError) as error:
         raise UserError(f"the model's front-end is damaged: {str(error)[:200]}") from None
-    if front_end.n_mfcc != len(model.mean):
-        raise UserError(f"the model takes {len(model.mean)} coefficients, its front-end gives {front_end.n_mfcc}")
+    if front_end.coefficients != len(model.mean):
+        raise UserError(f"the model takes {len(model.mean)} coefficients, its front-end gives {front_end.coefficients}")
     return front_end
 
 

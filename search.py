@@ -6,8 +6,10 @@ python search.py --name NAME --dataset DATASET --fold K     ->  runs/NAME/search
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+import plots
 import visualize
 from bilevel import Bilevel, make_supernet
 from config import SearchConfig
@@ -39,7 +41,9 @@ def introduce(folder: RunFolder, search: "Search") -> None:
     """Say what is searched, on what, and where."""
     weights, sizes = search.network.weights().values(), (len(search.weight_rows), len(search.alpha_rows))
     log.info("search    %s", folder.path)
-    log.info("data      %d utterances train the weights, %d the alphas", *sizes)
+    log.info("data      %d rows train the weights, %d the alphas", *sizes)
+    for line in search.leaks.lines():
+        log.info("shared    %s", line)
     log.info("supernet  %.3f M weights on %s\n", sum(w.numel() for w in weights) / 1e6, search.features.device)
 
 
@@ -47,16 +51,17 @@ class Search:
     """The supernet, and the halves of the training rows from which its weights and its alphas learn."""
 
     def __init__(self, config: SearchConfig, experiment: Experiment, folder: RunFolder):
-        self.config, self.folder, self.store = config, folder, experiment.store
+        self.config, self.folder, self.store, self.leaks = config, folder, experiment.store, experiment.leaks
         rows = experiment.fold.train
-        self.weight_rows, self.alpha_rows = halves(rows, self.store.labels, config.train_portion, config.seed)
+        self.weight_rows, self.alpha_rows = halves(self.store.manifest, rows, config.train_portion, config.seed)
         self.features, _ = experiment.features(rows)
         self.weight_batches = experiment.batches(self.features, self.weight_rows)
         self.alpha_batches = experiment.batches(self.features, self.alpha_rows, stream=1)
         self.steps = len(self.weight_batches)
 
         self.network = make_supernet(config, len(self.store.classes)).to(experiment.device)
-        self.bilevel = Bilevel(config, self.network, mean_gradient(experiment.fabric))
+        criterion = nn.CrossEntropyLoss(experiment.class_weights(rows))
+        self.bilevel = Bilevel(config, self.network, criterion, mean_gradient(experiment.fabric))
         optimizer = self.bilevel.weight_optimizer
         self.scheduler = CosineAnnealingLR(optimizer, config.epochs, eta_min=config.w_lr_min)
         self.parts = {
@@ -106,7 +111,7 @@ def draw_architecture(folder: RunFolder, network: SearchNetwork, epoch: int) -> 
     """Draw the alphas and the present best cells into plots/ and TensorBoard."""
     for kind, nodes in network.softmaxed().items():
         weights, picture = [p.cpu().numpy() for p in nodes], folder.plots / f"alphas_{kind}.png"
-        visualize.draw_alphas(weights, network.space.of(kind)[1], picture, f"{visualize.TITLES[kind]}, epoch {epoch}")
+        plots.draw_alphas(weights, network.space.of(kind)[1], picture, f"{visualize.TITLES[kind]}, epoch {epoch}")
         folder.show(f"alphas/{kind}", picture, epoch)
     for picture in visualize.draw_genotype(network.genotype(), folder.plots):
         folder.show(f"cells/{picture.stem}", picture, epoch)

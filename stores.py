@@ -7,7 +7,7 @@ from data.corpora import read_corpus
 from data.corpora.utterance import Utterance
 from data.emotions import ALL, FOUR, pick_emotions
 from data.front_end import FrontEnd
-from data.preparation import prepare
+from data.preparation import Settings, prepare
 from data.store import FeatureStore
 from utils import UserError
 
@@ -29,19 +29,32 @@ def root_of(config: PrepareConfig) -> Path:
     return config.root or DEMO_ROOT
 
 
-def prepare_dataset(config: PrepareConfig, listed: list[Utterance]) -> FeatureStore:
-    """Write the store of the listed utterances that --emotions picks. `UserError` where there is a store already."""
+def folder_of(config: PrepareConfig) -> Path:
+    """Where the store is, or is to be."""
+    return config.out or FEATURES / (root_of(config).stem if config.corpus == "manifest" else config.corpus)
+
+
+def prepare_dataset(config: PrepareConfig, listed: list[Utterance]) -> tuple[FeatureStore, int]:
+    """Make the store of the listed utterances that --emotions picks, or bring it up to date; how many were up to date.
+
+    `UserError` where it cannot be made.
+    """
     picks = config.emotions or (ALL if config.corpus in OWN_LABELS else FOUR)
     if config.merge_excited:
         picks = (*picks, "excited:happy")
-    folder = config.out or FEATURES / (root_of(config).stem if config.corpus == "manifest" else config.corpus)
-    front_end = FrontEnd(**{name: getattr(config, name) for name in FrontEnd.model_fields})
-    options = {"corpus": config.corpus, "workers": config.workers, "overwrite": config.overwrite}
-    return prepare(pick_emotions(listed, picks), front_end, folder, **options)
+    settings = Settings(
+        corpus=config.corpus,
+        front_end=FrontEnd(**{name: getattr(config, name) for name in FrontEnd.model_fields}),
+        copies=config.perturb,
+        workers=config.workers,
+        strict=config.strict,
+        overwrite=config.overwrite,
+    )
+    return prepare(pick_emotions(listed, picks), settings, folder_of(config))
 
 
 def open_dataset(name: str, demo: PrepareConfig) -> FeatureStore:
     """The store features/NAME; the demo corpus is made, and prepared as `demo` says, on first use."""
     if name == "demo" and not (FEATURES / name).exists():
-        return prepare_dataset(demo, list_corpus(demo))
+        return prepare_dataset(demo, list_corpus(demo))[0]
     return FeatureStore.open(FEATURES / name)

@@ -6,7 +6,7 @@ is due after an epoch. What steps return stays on the device and is read once an
 
 import math
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -181,6 +181,12 @@ def logits_of(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> T
     logits = torch.cat([network(x) for x, _ in batches]).float().cpu()
     network.train(training)
     return logits
+
+
+def pooled(logits: Tensor, clips: Sequence[int]) -> Tensor:
+    """The log of the mean probability of each recording (R, classes), which has so many `clips` of the logits' rows."""
+    parts = logits.log_softmax(dim=1).split(list(clips))
+    return torch.stack([part.logsumexp(dim=0) - math.log(len(part)) for part in parts])
 
 
 def cross_entropy(logits: Tensor, labels: Any) -> float:

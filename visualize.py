@@ -1,4 +1,4 @@
-"""Pictures: cells drawn by Graphviz, confusion matrices and alpha maps by Matplotlib.
+"""Cells drawn by Graphviz.
 
     python visualize.py runs/demo/search/genotype.json --out plots
 
@@ -9,21 +9,16 @@ import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import graphviz
-import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from config import VisualizeConfig
 from flags import parse
-from genotypes import Genotype, Node, discretise, resolve
+from genotypes import Genotype, Node, resolve
+from plots import INK, MUTED, PAPER
 from utils import UserError, run_command, whole_file
 
 FONT = "Helvetica,Arial,Liberation Sans,DejaVu Sans,sans-serif"
-INK, MUTED, PAPER = "#1f2937", "#64748b", "#ffffff"
 FAMILIES = {  # op family -> (fill, line and text)
     "conv": ("#dbeafe", "#1d4ed8"),
     "pool": ("#dcfce7", "#15803d"),
@@ -33,7 +28,6 @@ FAMILIES = {  # op family -> (fill, line and text)
     "attention": ("#fce7f3", "#be185d"),
 }
 TITLES = {"normal": "Normal cell", "reduce": "Reduction cell", "rnn": "SeqNN cell"}
-BLUES = LinearSegmentedColormap.from_list("soft_blues", ["#f8fafc", "#bfdbfe", "#60a5fa", "#2563eb", "#1e3a8a"])
 log = logging.getLogger("emodarts")
 
 
@@ -92,74 +86,6 @@ def draw_genotype(genotype: Genotype, folder: Path) -> list[Path]:
     parts = ((name, getattr(genotype, name), getattr(genotype, f"{name}_concat")) for name in TITLES)
     folder = Path(folder)
     return [draw_cell(nodes, concat, folder / f"{name}.png", TITLES[name]) for name, nodes, concat in parts if nodes]
-
-
-def draw_confusion(confusion: Any, classes: Sequence[str], path: Path, title: str) -> None:
-    """Rows are the true classes, columns the predictions; a cell holds its count and its share of the row."""
-    counts = np.asarray(confusion)
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = counts / np.maximum(totals, 1)
-    size = 1.9 + 0.95 * len(classes)
-    figure = Figure(figsize=(size + 0.9, size), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    image = axes.imshow(shares, cmap=BLUES, vmin=0, vmax=1)
-    for row, column in np.ndindex(counts.shape):
-        ink = _ink_on(shares[row, column])
-        axes.text(column, row - 0.1, f"{counts[row, column]}", ha="center", va="center", color=ink, fontsize=13)
-        axes.text(column, row + 0.2, f"{shares[row, column]:.0%}", ha="center", va="center", color=ink, fontsize=9)
-    names = [f"{name}\n(n = {total})" for name, total in zip(classes, totals[:, 0], strict=True)]
-    slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, classes)) > 9 else {}
-    axes.set_xticks(range(len(classes)), classes, parse_math=False, **slant)
-    axes.set_yticks(range(len(classes)), names, parse_math=False)
-    axes.set_xlabel("predicted", color=MUTED, fontsize=11, labelpad=8)
-    axes.set_ylabel("true", color=MUTED, fontsize=11, labelpad=8)
-    _finish(figure, axes, image, path, title, "share of the true class", percent=True)
-
-
-def draw_alphas(weights: Sequence[Any], ops: Sequence[str], path: Path, title: str) -> None:
-    """Softmaxed alphas of one cell type: a row is an edge (source → state), a column an op; the choice is outlined."""
-    tables = [np.asarray(rows, dtype=np.float64) for rows in weights]
-    values = np.concatenate(tables)
-    figure = Figure(figsize=(2.6 + 0.62 * len(ops), 1.9 + 0.34 * len(values)), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    top = np.nanmax(values, initial=1 / len(ops))
-    image = axes.imshow(values, cmap=BLUES, vmin=0, vmax=top, aspect="auto")
-    if values.size <= 400:  # beyond that the numbers would be specks
-        for row, column in np.ndindex(values.shape):
-            shown, ink = f"{values[row, column]:.2f}".lstrip("0"), _ink_on(values[row, column] / top)
-            axes.text(column, row, shown, ha="center", va="center", color=ink, fontsize=8)
-    starts = np.cumsum([0, *map(len, tables)])
-    for start in starts[1:-1]:
-        axes.axhline(start - 0.5, color=PAPER, linewidth=5)
-    if np.isfinite(values).all():
-        for start, node in zip(starts, discretise(tables, ops), strict=False):
-            for op, source in node:
-                corner = (list(ops).index(op) - 0.45, start + source - 0.36)
-                axes.add_patch(Rectangle(corner, 0.9, 0.72, fill=False, edgecolor="#f97316", linewidth=1.8, zorder=3))
-    axes.set_xticks(range(len(ops)), ops, rotation=40, ha="right", rotation_mode="anchor", parse_math=False)
-    axes.set_yticks(range(len(values)), [f"{j}→{i + 2}" for i, table in enumerate(tables) for j in range(len(table))])
-    axes.set_ylabel("edge (source → state)", color=MUTED)
-    _finish(figure, axes, image, path, title, "softmaxed alpha (outlined: the choice)")
-
-
-def _finish(figure: Figure, axes: Any, image: Any, path: Path, title: str, scale: str, percent: bool = False) -> None:
-    """What both heat maps share: title, colour bar, no frame, a file that appears whole."""
-    axes.set_title(title, color=INK, fontsize=14, loc="left", pad=14, parse_math=False)
-    axes.tick_params(length=0, colors=INK)
-    axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=28, pad=0.02, format="{x:.0%}" if percent else None)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0, colors=MUTED, labelsize=8)
-    bar.set_label(scale, color=MUTED, fontsize=9)
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
-    path = Path(path)
-    with whole_file(path) as beside:
-        figure.savefig(beside, format=path.suffix.lstrip("."))
-
-
-def _ink_on(shade: float) -> str:
-    """A text colour that can be read on a share of the colour map."""
-    return PAPER if shade > 0.62 else INK
 
 
 def _subscripted(name: str) -> str:

@@ -14,8 +14,8 @@ from torch import Tensor
 from data.store import FeatureStore
 from utils import UserError
 
-RESIDENT_BYTES = 4 * 2**30
-"""Features up to this size are kept on a GPU; larger ones are fetched batch by batch."""
+RESIDENT_BYTES = {"cpu": 2**28, "else": 2**32}
+"""Features up to this size are kept in memory, on the device; of larger ones a batch is fetched at a time."""
 
 
 class Features:
@@ -25,14 +25,11 @@ class Features:
         """`mean` and `std` (F,): per coefficient, over the training rows."""
         self.array, self.labels, self.device = store.features, torch.from_numpy(store.labels).to(device), device
         self.mean, self.std = (torch.from_numpy(v).to(device)[:, None] for v in (mean, std))
-        self.resident = None
-        if device.type != "cpu" and self.array.nbytes <= RESIDENT_BYTES:
-            self.resident = torch.from_numpy(np.array(self.array)).to(device)
+        fits = self.array.nbytes <= RESIDENT_BYTES.get(device.type, RESIDENT_BYTES["else"])
+        self.resident = self._standardised(torch.from_numpy(self.array[:]).to(device)) if fits else None
 
-    def read(self, rows: np.ndarray) -> Tensor | None:
+    def read(self, rows: np.ndarray) -> Tensor:
         """The part of a fetch that reads from disk, for threads to do ahead; (N, F, T) in the host's memory."""
-        if self.resident is not None:
-            return None
         x = torch.from_numpy(self.array[rows])
         return x.pin_memory() if self.device.type == "cuda" else x
 
@@ -40,10 +37,12 @@ class Features:
         """(x (N, 1, F, T), y (N,)) of some rows; `read` is what `read` gave for them, if that ran ahead."""
         index = torch.from_numpy(rows).to(self.device, non_blocking=True)
         if self.resident is not None:
-            x = self.resident[index]
-        else:
-            x = (self.read(rows) if read is None else read).to(self.device, non_blocking=True)
-        return ((x - self.mean) / self.std).unsqueeze(1), self.labels[index]
+            return self.resident[index], self.labels[index]
+        x = (self.read(rows) if read is None else read).to(self.device, non_blocking=True)
+        return self._standardised(x), self.labels[index]
+
+    def _standardised(self, x: Tensor) -> Tensor:
+        return x.sub_(self.mean).div_(self.std).unsqueeze(1)
 
     def in_order(self, rows: np.ndarray, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Every row once, in order: what a test reads."""
@@ -55,7 +54,8 @@ class TrainingBatches:
     """Shuffled batches of equal size, without end: `batches[step]`. An epoch is `len(batches)` steps.
 
     Each epoch drops the rows that do not fill a batch, others every time. `share` = (rank, processes): every process
-    takes its own rows of a common permutation. `stream` tells apart the shuffles of one seed.
+    takes its own rows of a common permutation. `stream` tells apart the shuffles of one seed. Where `balanced`, an
+    epoch draws as many rows of each class: of large classes others every time, of small ones some more than once.
     """
 
     def __init__(
@@ -67,13 +67,14 @@ class TrainingBatches:
         workers: int = 0,
         share: tuple[int, int] = (0, 1),
         stream: int = 0,
+        balanced: bool = False,
     ):
         if batch_size > len(rows):
             raise UserError(f"--batch_size {batch_size} is more than the {len(rows)} training utterances there are")
         if batch_size % share[1] or batch_size < 2 * share[1]:
             raise UserError(f"--batch_size {batch_size} must give each of {share[1]} processes the same, two at least")
         self.features, self.rows, self.batch_size, self.share = features, rows, batch_size, share
-        self.seed = seed, stream
+        self.seed, self.balanced = (seed, stream), balanced
         self.permutation = lru_cache(maxsize=2)(self._permutation)
         self.threads = ThreadPoolExecutor(workers) if workers and features.resident is None else None
         self.ahead: dict[int, Future] = {}
@@ -96,4 +97,17 @@ class TrainingBatches:
         return batch[self.share[0] :: self.share[1]]
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([*self.seed, epoch]).permutation(self.rows)
+        rng = np.random.default_rng([*self.seed, epoch])
+        return rng.permutation(self._even(rng) if self.balanced else self.rows)
+
+    def _even(self, rng: np.random.Generator) -> np.ndarray:
+        """As many rows as there are, each class as often as the others, each row of a class as often as the others."""
+        labels = self.features.labels.cpu().numpy()[self.rows]
+        classes = np.unique(labels)
+        share = -(-len(self.rows) // len(classes))
+        drawn = []
+        for label in classes:
+            own = self.rows[labels == label]
+            rounds = [rng.permutation(own) for _ in range(-(-share // len(own)))]
+            drawn.append(np.concatenate(rounds)[:share])
+        return np.concatenate(drawn)

@@ -221,7 +221,7 @@ def write_speaker(root: Path, index: int, espeak: Espeak, seed: int) -> list[str
             audio = utter(espeak, speaker, emotion, text, np.random.default_rng([seed, index, e, t]))
             file = f"wav/{speaker.name}/{speaker.name}-{emotion}-{t + 1:02d}.wav"
             soundfile.write(root / file, audio, SAMPLE_RATE, subtype="PCM_16")
-            rows.append(f"{file},{speaker.name},{emotion},{index // SESSION_SPEAKERS + 1}\n")
+            rows.append(f"{file},{speaker.name},{emotion},{index // SESSION_SPEAKERS + 1},sentence{t + 1:02d}\n")
     return rows
 
 
@@ -233,7 +233,7 @@ def write_demo(root: Path, seed: int = 0) -> Path:
     """
     manifest = root / "manifest.csv"
     manifest.unlink(missing_ok=True)
-    rows = ["file,speaker,emotion,session\n"]
+    rows = ["file,speaker,emotion,session,text\n"]
     with closing(Espeak()) as espeak:
         for index in progress(range(len(SPEAKERS)), "demo corpus"):
             (root / "wav" / SPEAKERS[index].name).mkdir(parents=True, exist_ok=True)

@@ -1,21 +1,29 @@
-"""From an audio file to MFCCs: the reader of files, and the transform.
+"""From an audio file to features: the reader of files, and the transform.
 
-Axes: N utterances, F coefficients, T frames.
+Axes: N clips, F coefficients, T frames.
 """
 
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
-import torchaudio
+import torch
+import torchaudio.transforms as T
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool1d
 
 from data.front_end import FrontEnd
+from data.perturb import perturb, speed_of
 from utils import UserError
 
 LOUDEST = 1e9  # above any sensible sample, far below where the power spectrum leaves float32
+UNKNOWN = 2**63 - 1  # samples in a file whose header does not tell how many
+FLOOR = 80.0  # dB below the loudest point of a clip; what is softer counts as this
 
 
 class UnreadableAudio(UserError):
@@ -29,65 +37,141 @@ class UnreadableAudio(UserError):
         return f"{self.path}: {self.reason}"
 
 
-class MFCC(nn.Module):
-    """librosa's `feature.mfcc` with its defaults, in batches, then max-pooled along time.
+@dataclass(frozen=True)
+class Clip:
+    """Sound of one length, and where in its recording it starts."""
 
-    (N, samples) float32 -> (N, F, T). What an utterance gives does not depend on the others in its batch.
+    start: float  # seconds
+    sound: np.ndarray  # (samples,) float32
+
+
+class Transform(nn.Module):
+    """The front-end's transform, librosa's with its defaults, in batches, then max-pooled along time.
+
+    (N, samples) float32 -> (N, F, T). What a clip gives does not depend on the others in its batch.
     """
 
     def __init__(self, front_end: FrontEnd) -> None:
         super().__init__()
         self.frames = front_end.frames
-        self.mfcc = torchaudio.transforms.MFCC(
-            sample_rate=front_end.sample_rate,
-            n_mfcc=front_end.n_mfcc,
-            melkwargs={
-                "n_fft": front_end.n_fft,
-                "hop_length": front_end.hop_length,
-                "n_mels": front_end.n_mels,
-                "mel_scale": "slaney",
-                "norm": "slaney",
-                "pad_mode": "constant",
-            },
-        )
+        self.coefficients = TRANSFORMS[front_end.features](front_end)
 
     def forward(self, clips: Tensor) -> Tensor:
         # torchaudio clamps at 80 dB below the maximum of a whole 3-D spectrogram, of each item of a 4-D one:
-        # a channel axis gives every utterance a floor of its own.
-        coefficients = self.mfcc(clips.unsqueeze(1)).squeeze(1)  # (N, F, hops)
+        # a channel axis gives every clip a floor of its own.
+        coefficients = self.coefficients(clips.unsqueeze(1)).squeeze(1)  # (N, F, hops)
         return adaptive_max_pool1d(coefficients, self.frames)  # (N, F, T)
 
 
-def load_audio(path: Path, front_end: FrontEnd) -> tuple[np.ndarray, float]:
-    """Read a file's start as one channel at the front-end's rate: (samples,) float32, padded with zeros.
+def mel_settings(front_end: FrontEnd) -> dict[str, object]:
+    """Slaney's mel bands, as librosa has them."""
+    return {
+        "n_fft": front_end.n_fft,
+        "hop_length": front_end.hop_length,
+        "n_mels": front_end.n_mels,
+        "mel_scale": "slaney",
+        "norm": "slaney",
+        "pad_mode": "constant",
+    }
 
-    Returns the clip and the seconds that the whole file lasts. Any format, rate and channel count of libsndfile.
+
+def mfcc(front_end: FrontEnd) -> nn.Module:
+    """The cosine transform of the log-mel spectrum."""
+    return T.MFCC(front_end.sample_rate, front_end.n_mfcc, melkwargs=mel_settings(front_end))
+
+
+def logmel(front_end: FrontEnd) -> nn.Module:
+    """The power in mel bands, in dB."""
+    return nn.Sequential(
+        T.MelSpectrogram(front_end.sample_rate, **mel_settings(front_end)), T.AmplitudeToDB("power", FLOOR)
+    )
+
+
+def stft(front_end: FrontEnd) -> nn.Module:
+    """The magnitudes of the short-time Fourier transform."""
+    return T.Spectrogram(front_end.n_fft, hop_length=front_end.hop_length, power=1, pad_mode="constant")
+
+
+TRANSFORMS: dict[str, Callable[[FrontEnd], nn.Module]] = {"mfcc": mfcc, "logmel": logmel, "stft": stft}
+
+
+def load_clips(path: Path, front_end: FrontEnd, copy: str = "", name: str = "") -> tuple[float, list[Clip]]:
+    """Read what the front-end keeps of a file, as one channel at its rate, padded with zeros.
+
+    Returns the seconds that the whole file lasts, and the clips: one, or for `long` = chunks as many as cover the file,
+    but for silent ones. Any format, rate and channel count of libsndfile; of the few formats that are read forward
+    alone, a file's start. `copy` is a perturbation, `name` that of the utterance, which seeds its noise.
     Raises `UnreadableAudio` for a file that is missing, not audio, empty, silent, or whose samples are no numbers.
     """
-    sound, rate, seconds = _read_mono(Path(path), front_end.duration)
-    if rate != front_end.sample_rate:
-        sound = soxr.resample(sound, rate, front_end.sample_rate, quality="HQ")
-    sound = sound[: front_end.samples]
-    return np.pad(sound, (0, front_end.samples - len(sound))), seconds
+    path, clips, silence = Path(path), [], 0.0
+    with _opened(path) as file:
+        seconds, rate = file.frames / file.samplerate, file.samplerate * speed_of(copy)
+        length = max(1, round(front_end.duration * rate))
+        for start in starts(file.frames, length, front_end.long):
+            if start:
+                file.seek(start)
+            sound = file.read(length, dtype="float32", always_2d=True).mean(axis=1)
+            if not len(sound):  # a header that promises more than there is
+                break
+            if _is_silent(sound, path):
+                silence = max(silence, len(sound) / rate)
+                continue
+            sound = perturb(sound, file.samplerate, copy, f"{name} {start}")
+            clips.append(Clip(start / file.samplerate, _fitted(sound, rate, front_end)))
+    if not clips:
+        raise UnreadableAudio(path, f"no sound in {silence:.3g} s" if silence else "empty (no samples)")
+    return seconds, clips
 
 
-def _read_mono(path: Path, duration: float) -> tuple[np.ndarray, int, float]:
-    """The first `duration` seconds as the mean of the channels, the sample rate, the seconds of the whole file."""
+def starts(samples: int, length: int, long: str) -> Iterator[int]:
+    """The first samples of the clips of a recording; those that cover it all are spread evenly, to its very end."""
+    spare = samples - length
+    if long == "first" or spare <= 0:
+        yield 0
+    elif long == "center":
+        yield spare // 2
+    else:
+        last = math.ceil(samples / length) - 1
+        yield from (spare * number // last for number in range(last + 1))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread an operation while the caller's own threads share the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+    """An audio file; what goes wrong while it is read is told in a few words."""
     if not path.is_file():
         raise UnreadableAudio(path, "no such file")
+    if path.suffix.lower() == ".raw":  # soundfile would ask for a rate
+        raise UnreadableAudio(path, "not readable as audio (raw samples without a header)")
     try:
         with soundfile.SoundFile(path) as file:
-            rate, seconds = file.samplerate, file.frames / file.samplerate
-            sound = file.read(int(duration * rate), dtype="float32", always_2d=True).mean(axis=1)
+            if file.frames == UNKNOWN:
+                raise UnreadableAudio(path, "a header that does not tell the length")
+            yield file
     except soundfile.LibsndfileError as error:
         raise UnreadableAudio(path, f"not readable as audio ({error.error_string.rstrip('.')})") from None
-    except TypeError:  # soundfile asks for a rate where the name ends in .raw
-        raise UnreadableAudio(path, "not readable as audio (raw samples without a header)") from None
-    if not len(sound):
-        raise UnreadableAudio(path, "empty (no samples)")
+
+
+def _is_silent(sound: np.ndarray, path: Path) -> bool:
     peak = np.abs(sound).max()
     if not peak < LOUDEST:  # NaN compares false
         raise UnreadableAudio(path, "samples that are not finite, or absurdly large")
-    if peak == 0:
-        raise UnreadableAudio(path, f"no sound in the first {min(duration, seconds):.3g} s")
-    return sound, rate, seconds
+    return peak == 0
+
+
+def _fitted(sound: np.ndarray, rate: float, front_end: FrontEnd) -> np.ndarray:
+    """Sound at the front-end's rate and of a clip's length."""
+    if rate != front_end.sample_rate:
+        sound = soxr.resample(sound, rate, front_end.sample_rate, quality="HQ")
+    sound = sound[: front_end.samples]
+    return np.pad(sound, (0, front_end.samples - len(sound)))

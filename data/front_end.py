@@ -1,5 +1,7 @@
 """The settings of the front-end: how sound becomes the network's input."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
@@ -8,6 +10,8 @@ class FrontEnd(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    features: Literal["mfcc", "logmel", "stft"] = "mfcc"
+    """mfcc; logmel: mel bands in dB; stft: magnitudes of the Fourier transform (the paper's: n_fft 278, hop 229)."""
     sample_rate: int = Field(32750, gt=0, le=192_000)
     """Samples a second, to which every file is resampled."""
     n_fft: int = Field(2048, gt=0, le=32_768)
@@ -19,9 +23,11 @@ class FrontEnd(BaseModel):
     n_mfcc: int = Field(128, gt=0, le=1024)
     """Cepstral coefficients kept: the height of the network's input."""
     duration: float = Field(8.0, gt=0, le=600)
-    """Seconds kept of each file, from its start; shorter ones are padded with zeros."""
+    """Seconds of a clip; shorter files are padded with zeros."""
     frames: int = Field(128, gt=0, le=8192)
     """Frames left after max-pooling along time: the width of the network's input."""
+    long: Literal["first", "center", "chunks"] = "first"
+    """What is kept of a file longer than a clip: its first or its middle seconds, or clips that cover it all."""
 
     @property
     def samples(self) -> int:
@@ -32,6 +38,16 @@ class FrontEnd(BaseModel):
     def hops(self) -> int:
         """Windows in a clip, before pooling."""
         return 1 + self.samples // self.hop_length
+
+    @property
+    def coefficients(self) -> int:
+        """F, the height of the network's input."""
+        return {"mfcc": self.n_mfcc, "logmel": self.n_mels, "stft": 1 + self.n_fft // 2}[self.features]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(F, T) of a clip's features."""
+        return self.coefficients, self.frames
 
     @model_validator(mode="after")
     def _fits_together(self) -> "FrontEnd":

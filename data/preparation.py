@@ -1,145 +1,199 @@
-"""Making a feature store: every file of a corpus is read, transformed and written once, for all folds."""
+"""Making a feature store: every file of a corpus is read and transformed once, for all folds.
+
+What has not changed since the last time is taken over, and what a killed attempt has done is gone on with; the result
+is the same, to the byte, as that of one run from nothing.
+"""
 
 import csv
+import json
+import re
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import astuple
-from itertools import islice
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from filelock import FileLock
 
-from data.corpora import Utterance
-from data.features import MFCC, UnreadableAudio, load_audio
+from data.corpora.utterance import Utterance
+from data.features import Transform, UnreadableAudio, load_clips, one_thread
 from data.front_end import FrontEnd
-from data.store import COLUMNS, VERSION, FeatureStore, Row
+from data.journal import MAKING, Entry, Job, Journal
+from data.store import COLUMNS, VERSION, FeatureStore
 from utils import UserError, progress, write_json
 
-FILES = {"manifest.csv", "features.npy", "config.json", "skipped.csv"}
-BATCH = 8  # clips transformed at a time: their spectrograms stay in the cache; as many again wait, decoded
+FILES = {"manifest.csv", "features.npy", "config.json", "skipped.csv", "balance.png", *MAKING}
+HALF_WRITTEN = re.compile(r"^\.(.+)\.\d+$")  # as `whole_file` names what it has not finished
+AHEAD = 4  # files a thread may be ahead of the one that is due
 
 
-def prepare(
-    utterances: Sequence[Utterance],
-    front_end: FrontEnd,
-    folder: Path,
-    *,
-    corpus: str,
-    workers: int,
-    overwrite: bool = False,
-) -> FeatureStore:
-    """Make the store in `folder`: it appears whole or not at all.
+@dataclass(frozen=True)
+class Settings:
+    """How a store is made."""
 
-    `workers` threads decode while this one transforms; memory does not grow with the corpus. Unreadable files are
-    left out and listed in `skipped.csv`. Raises `UserError` where the folder is taken (a store is replaced where
-    `overwrite` says so, anything else never), names repeat, or no file is readable.
+    corpus: str
+    front_end: FrontEnd
+    copies: tuple[str, ...] = ()  # perturbations, each of which makes a copy of every utterance
+    workers: int = 1
+    strict: bool = False  # an unreadable file is an error
+    overwrite: bool = False  # replace a store of another corpus, and take over nothing
+
+
+def prepare(utterances: Sequence[Utterance], settings: Settings, folder: Path) -> tuple[FeatureStore, int]:
+    """Make the store in `folder`, or bring it up to date; return it, and how many files were taken over as they were.
+
+    It changes as a whole or not at all. `settings.workers` threads work side by side, each at a file; memory does not
+    grow with the corpus. Unreadable files are left out and listed in `skipped.csv`. Raises `UserError` where the folder
+    holds something else or another corpus, names repeat, or no file is readable (or, if `strict`, one is not).
     """
     folder = Path(folder).resolve()
-    check_free(folder, overwrite)
-    utterances = sorted(utterances, key=lambda utterance: utterance.utterance)  # whatever the order on disk
-    if twice := [name for name, count in Counter(u.utterance for u in utterances).items() if count > 1]:
-        raise UserError(f"corpus {corpus!r} has {len(twice)} utterance names more than once, {twice[0]!r} for one")
+    check_free(folder, settings)
+    jobs = _list_jobs(utterances, settings)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside, old = (folder.with_name(f".{folder.name}.{part}") for part in ("partial", "old"))
+    partial, old = (folder.with_name(f".{folder.name}.{part}") for part in ("partial", "old"))
     with FileLock(folder.with_name(f".{folder.name}.lock")):
-        check_free(folder, overwrite)  # again: another process may have been faster
-        shutil.rmtree(beside, ignore_errors=True)  # what a killed attempt left
-        beside.mkdir()
+        if old.exists() and not folder.exists():  # killed between two renames
+            old.rename(folder)
+        check_free(folder, settings)  # again: another process may have been faster
+        earlier = Earlier(folder, settings)
+        journal = Journal(partial, settings.front_end, jobs, settings.strict, settings.overwrite)
+        taken_over = len(journal.entries)
         try:
-            _fill(beside, utterances, front_end, corpus, workers)
-            if folder.exists():
-                folder.rename(old)
-            beside.rename(folder)
+            taken_over += _work_off(journal, jobs[taken_over:], settings, earlier)
         finally:
-            for rest in (beside, old):
-                shutil.rmtree(rest, ignore_errors=True)
-    return FeatureStore.open(folder)
+            journal.close()
+        _finish(partial, journal, jobs, settings.corpus)
+        _replace(folder, partial, old)
+    return FeatureStore.open(folder), taken_over
 
 
-def check_free(folder: Path, overwrite: bool) -> None:
+def check_free(folder: Path, settings: Settings) -> None:
     """`UserError` where `folder` holds something that must not be replaced."""
     if not folder.exists():
         return
-    if not folder.is_dir() or {path.name for path in folder.iterdir()} - FILES:
+    if not folder.is_dir() or {HALF_WRITTEN.sub(r"\1", path.name) for path in folder.iterdir()} - FILES:
         raise UserError(f"{folder} holds something other than features: choose another place for them")
-    if not overwrite and any(folder.iterdir()):
-        raise UserError(f"{folder} exists already: pass --overwrite to make it anew, or --out to keep both")
+    corpus = _corpus_of(folder)
+    if corpus not in (None, settings.corpus) and not settings.overwrite:
+        raise UserError(f"{folder} holds features of {corpus}: pass --overwrite to replace them, or --out to keep both")
 
 
-def _fill(partial: Path, utterances: Sequence[Utterance], front_end: FrontEnd, corpus: str, workers: int) -> None:
-    """Write the four files."""
-    rows, skipped = [], []
-    mfcc = MFCC(front_end)
-    with _growing_array(partial / "features.npy", (front_end.n_mfcc, front_end.frames)) as append:
-        sounds = _readable(utterances, front_end, workers, skipped)
-        while batch := list(islice(sounds, BATCH)):
-            clips = torch.from_numpy(np.stack([clip for _, clip in batch]))
-            with torch.inference_mode():
-                append(mfcc(clips).numpy())
-            rows += [row for row, _ in batch]
-    if not rows:
-        first = f"the first, {skipped[0][0]}: {skipped[0][1]}" if skipped else "there are none"
-        raise UserError(f"corpus {corpus!r}: none of its {len(utterances)} files is readable ({first})")
-    _write_csv(partial / "manifest.csv", COLUMNS, [astuple(row) for row in rows])
-    _write_csv(partial / "skipped.csv", ("file", "reason"), skipped)
-    classes = sorted({row.emotion for row in rows})
-    config = {"version": VERSION, "corpus": corpus, "classes": classes, "front_end": front_end.model_dump()}
-    write_json(partial / "config.json", config)
+def _corpus_of(folder: Path) -> str | None:
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["corpus"])
+    except (OSError, ValueError, LookupError, TypeError):  # nothing there, or nothing of use
+        return None
 
 
-def _readable(
-    utterances: Sequence[Utterance], front_end: FrontEnd, workers: int, skipped: list[tuple[str, str]]
-) -> Iterator[tuple[Row, np.ndarray]]:
-    """The manifest row and the clip of each readable utterance, in order; the others go to `skipped`."""
-    loads = _ahead(lambda utterance: load_audio(utterance.file, front_end), utterances, workers)
-    for utterance, load in zip(progress(utterances, "features", unit="file"), loads, strict=True):
+def _list_jobs(utterances: Sequence[Utterance], settings: Settings) -> list[Job]:
+    """Every file to read and every copy to make of it, by name: whatever the order on disk."""
+    names = Counter(utterance.utterance for utterance in utterances)
+    if twice := [name for name, count in names.items() if count > 1]:
+        corpus = settings.corpus
+        raise UserError(f"corpus {corpus!r} has {len(twice)} utterance names more than once, {twice[0]!r} for one")
+    ordered = sorted(utterances, key=lambda utterance: utterance.utterance)
+    return [Job(utterance, copy) for utterance in ordered for copy in dict.fromkeys(("", *settings.copies))]
+
+
+class Earlier:
+    """The store that is to be brought up to date: what came of a file that has not changed since."""
+
+    def __init__(self, folder: Path, settings: Settings):
+        self.rows: dict[tuple[str, str, str], list[int]] = {}
         try:
-            clip, seconds = load()
-        except UnreadableAudio as error:
-            skipped.append((str(utterance.file), error.reason))
-            continue
-        who = {name: getattr(utterance, name) for name in ("utterance", "speaker", "session", "emotion", "split")}
-        yield Row(file=str(utterance.file), duration=round(seconds, 3), **who), clip
+            self.store = FeatureStore.open(folder)
+        except UserError:  # none, or a damaged one
+            return
+        if self.store.front_end == settings.front_end and not settings.overwrite:
+            for number, row in enumerate(self.store.manifest):
+                self.rows.setdefault((row.utterance, row.file, row.copy, row.stamp), []).append(number)
+
+    def find(self, entry: Entry) -> tuple[Entry, np.ndarray] | None:
+        """The clips of a file, and what they gave."""
+        numbers = self.rows.get((entry.utterance, entry.file, entry.copy, entry.stamp))
+        if numbers is None:
+            return None
+        rows = [self.store.manifest[number] for number in numbers]
+        entry = replace(entry, duration=rows[0].duration, starts=tuple(row.start for row in rows))
+        return entry, self.store.features[numbers]
+
+
+def _work_off(journal: Journal, jobs: Sequence[Job], settings: Settings, earlier: Earlier) -> int:
+    """Do the jobs, in order; return how many were taken over from the earlier store."""
+    transform, taken_over, done = Transform(settings.front_end), 0, len(journal.entries)
+
+    def work(job: Job) -> tuple[Entry, np.ndarray | None, bool]:
+        entry = Entry.of(job)
+        if found := earlier.find(entry):
+            return *found, True
+        return *_compute(entry, job, settings.front_end, transform), False
+
+    bar = progress(jobs, "features", unit="file", initial=done, total=done + len(jobs))
+    with one_thread():
+        for job, result in zip(bar, _ahead(work, jobs, settings.workers), strict=True):
+            entry, features, found = result()
+            if settings.strict and entry.reason:
+                raise UserError(f"{job.utterance.file}: {entry.reason} (without --strict it is left out)")
+            journal.add(entry, features)
+            taken_over += found
+    return taken_over
+
+
+@torch.inference_mode()
+def _compute(entry: Entry, job: Job, front_end: FrontEnd, transform: Transform) -> tuple[Entry, np.ndarray | None]:
+    """Read a file and transform its clips, one at a time: what a clip gives must not depend on its company."""
+    try:
+        seconds, clips = load_clips(job.utterance.file, front_end, job.copy, entry.utterance)
+    except UnreadableAudio as error:
+        return replace(entry, reason=error.reason), None
+    features = [transform(torch.from_numpy(clip.sound)[None]).numpy() for clip in clips]
+    starts = tuple(round(clip.start, 3) for clip in clips)
+    return replace(entry, duration=round(seconds, 3), starts=starts), np.concatenate(features)
 
 
 def _ahead(work: Callable, items: Sequence, workers: int) -> Iterator[Callable]:
     """The results of `work` in order, as calls that return or raise; threads run a bounded way ahead."""
-    waiting, workers = deque(), max(1, workers)
-    with ThreadPoolExecutor(workers) as pool:  # soundfile and soxr work outside Python's lock
+    waiting = deque()
+    with ThreadPoolExecutor(workers) as pool:  # soundfile, soxr and torch work outside Python's lock
         for item in items:
             waiting.append(pool.submit(work, item).result)
-            if len(waiting) > BATCH + 2 * workers:
+            if len(waiting) > AHEAD * workers:
                 yield waiting.popleft()
         while waiting:
             yield waiting.popleft()
 
 
-@contextmanager
-def _growing_array(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[np.ndarray], None]]:
-    """Yield a function that appends rows of this shape to a float32 `.npy` whose length is not known beforehand."""
-    rows = 0
+def _finish(partial: Path, journal: Journal, jobs: Sequence[Job], corpus: str) -> None:
+    """Make a whole store of a journal whose jobs are all done."""
+    entries = journal.entries
+    rows = [row for entry, job in zip(entries, jobs, strict=True) for row in entry.rows(job.utterance)]
+    skipped = {entry.file: entry.reason for entry in entries if entry.reason}
+    if not rows:
+        shutil.rmtree(partial)
+        first = f"the first, {entries[0].file}: {entries[0].reason}" if entries else "there are none"
+        raise UserError(f"corpus {corpus!r}: none of its {len(skipped)} files is readable ({first})")
+    _write_csv(partial / "manifest.csv", COLUMNS, [astuple(row) for row in rows])
+    _write_csv(partial / "skipped.csv", ("file", "reason"), list(skipped.items()))
+    classes = sorted({row.emotion for row in rows})
+    front_end = journal.front_end.model_dump()
+    write_json(
+        partial / "config.json", {"version": VERSION, "corpus": corpus, "classes": classes, "front_end": front_end}
+    )
 
-    def append(block: np.ndarray) -> None:
-        nonlocal rows
-        file.write(np.ascontiguousarray(block, dtype="<f4").data)
-        rows += len(block)
 
-    def write_header() -> int:  # NumPy pads it so that the first axis can grow in place
-        file.seek(0)
-        header = {"descr": "<f4", "fortran_order": False, "shape": (rows, *shape)}
-        np.lib.format.write_array_header_1_0(file, header)
-        return file.tell()
-
-    with path.open("wb") as file:
-        start = write_header()
-        yield append
-        if write_header() != start:
-            raise RuntimeError("the .npy header has changed its length")
+def _replace(folder: Path, new: Path, old: Path) -> None:
+    """Put the new store in the place of the old one."""
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    for path in folder.iterdir():
+        if path.name in MAKING or HALF_WRITTEN.match(path.name):
+            path.unlink()
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence]) -> None:

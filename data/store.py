@@ -1,7 +1,7 @@
-"""The feature store: one memory-mapped array and its manifest in a folder, computed once for all folds.
+"""The feature store: one array and its manifest in a folder, computed once for all folds.
 
-`manifest.csv`  one row an utterance, in the order of the array
-`features.npy`  float32, (N utterances, F coefficients, T frames)
+`manifest.csv`  one row a clip, in the order of the array: as a rule one clip an utterance
+`features.npy`  float32, (N clips, F coefficients, T frames)
 `config.json`   the front-end, the corpus, the classes, the version of this layout
 `skipped.csv`   the files that gave no features, and why
 """
@@ -16,16 +16,17 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
+from data.arrays import RowReader
 from data.front_end import FrontEnd
 from utils import UserError
 
-VERSION = 1
+VERSION = 2
 CHUNK = 64  # rows of features held in float64 at a time
 
 
 @dataclass(frozen=True)
 class Row:
-    """One utterance of a manifest; the fields are the columns of `manifest.csv`."""
+    """One clip of a manifest; the fields are the columns of `manifest.csv`."""
 
     utterance: str
     file: str
@@ -34,6 +35,10 @@ class Row:
     emotion: str
     split: str
     duration: float  # seconds, of the whole file
+    text: str  # what was said, as far as the corpus tells
+    copy: str  # how a perturbed copy was made; empty for an original
+    start: float  # seconds, where in the recording the clip begins
+    stamp: str  # size and time of the file when it was read, by which a changed file is known
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
@@ -41,14 +46,14 @@ COLUMNS = tuple(field.name for field in fields(Row))
 
 @dataclass(frozen=True, eq=False)
 class FeatureStore:
-    """A store that has been opened. `features` stays on disk: rows are read as they are indexed."""
+    """A store that has been opened. The features stay on disk: rows are read as they are indexed."""
 
     folder: Path
     corpus: str
     front_end: FrontEnd
     classes: tuple[str, ...]  # sorted, of the whole manifest: a class that a split lacks shifts no id
     manifest: list[Row]
-    features: np.ndarray  # (N, F, T) float32
+    features: RowReader  # (N, F, T) float32
     skipped: list[tuple[str, str]]  # file, reason
 
     @classmethod
@@ -72,15 +77,17 @@ class FeatureStore:
         if config["version"] != VERSION:
             raise ValueError(f"config.json has version {config['version']}, this program reads {VERSION}")
         front_end = FrontEnd(**config["front_end"])
-        manifest = [Row(*row[:-1], duration=float(row[-1])) for row in _read_csv(folder / "manifest.csv", COLUMNS)]
+        manifest = [
+            Row(*names, float(duration), text, copy, float(start), stamp)
+            for *names, duration, text, copy, start, stamp in _read_csv(folder / "manifest.csv", COLUMNS)
+        ]
         skipped = [(file, reason) for file, reason in _read_csv(folder / "skipped.csv", ("file", "reason"))]
         classes = tuple(sorted({row.emotion for row in manifest}))
         if list(classes) != config["classes"]:
             raise ValueError("config.json and manifest.csv disagree about the classes")
-        features = np.lib.format.open_memmap(folder / "features.npy", mode="r")  # never unpickles
-        shape = len(manifest), front_end.n_mfcc, front_end.frames
-        if features.dtype != np.float32 or features.shape != shape:
-            raise ValueError(f"features.npy holds {features.dtype} {features.shape} where float32 {shape} is due")
+        features, shape = RowReader(folder / "features.npy"), (len(manifest), *front_end.shape)
+        if features.shape != shape:
+            raise ValueError(f"features.npy holds {features.shape} where {shape} is due")
         return cls(folder, config["corpus"], front_end, classes, manifest, features, skipped)
 
     @cached_property
@@ -108,7 +115,7 @@ def _read_csv(path: Path, columns: Sequence[str]) -> list[list[str]]:
     return rows
 
 
-def statistics(features: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def statistics(features: RowReader | np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation per coefficient over all frames of these rows, each (F,) float32.
 
     Summed in float64 and in chunks, so that memory stays small; the deviation is at least 1e-6. Order of `rows` is

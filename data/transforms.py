@@ -31,3 +31,13 @@ def spec_augment(x: Tensor, coefficients: int, frames: int) -> Tensor:
         if width:
             x = mask_along_axis_iid(x, width, 0.0, axis)
     return x
+
+
+def mixup(x: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Blend each input with another of its batch (Zhang et al. 2018): share * x + (1 - share) * x[partner].
+
+    Returns the blends, `partner` (N,), and `share`, one draw from Beta(alpha, alpha) for the batch.
+    """
+    share = torch.distributions.Beta(alpha, alpha).sample()
+    partner = torch.randperm(len(x), device=x.device)
+    return torch.lerp(x[partner], x, share.to(x.device, non_blocking=True)), partner, share

@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from losses import JointLoss, class_weights
+from losses import JointLoss, blend, class_weights
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=50))
@@ -68,3 +69,51 @@ def test_the_weights_move_with_the_loss_and_are_not_trained():
     loss = JointLoss(torch.tensor(WEIGHT), 0.4)
     assert list(loss.parameters()) == []
     assert loss.to(torch.float64).weight.dtype == torch.float64
+
+
+def test_without_class_weights_every_utterance_counts_the_same():
+    loss = JointLoss(None, aux_weight=0.4)
+    outputs = torch.tensor(LOGITS), torch.tensor(AUXILIARY)
+    expected = by_hand(LOGITS, Y, [1.0] * 3) + 0.4 * by_hand(AUXILIARY, Y, [1.0] * 3)
+    assert float(loss(outputs, torch.tensor(Y))) == pytest.approx(expected, rel=1e-5)
+    assert float(loss(outputs[0], torch.tensor(Y))) == pytest.approx(by_hand(LOGITS, Y, [1.0] * 3), rel=1e-5)
+    assert not loss.state_dict()
+
+
+@given(st.integers(2, 9), st.floats(0, 1), st.integers(0, 9999), st.booleans())
+def test_the_loss_of_a_blend_is_cross_entropy_with_soft_labels(n: int, share: float, seed: int, auxiliary: bool):
+    torch.manual_seed(seed)
+    logits, others, y = torch.randn(n, 4).double(), torch.randn(n, 4).double(), torch.randint(4, (n,))
+    partner = torch.randperm(n)
+    outputs = (logits, others) if auxiliary else logits
+    found = blend(JointLoss(None, 0.4), partner, torch.tensor(share, dtype=torch.float64))(outputs, y)
+
+    soft = share * np.eye(4)[y] + (1 - share) * np.eye(4)[y[partner]]  # (n, classes)
+
+    def soft_cross_entropy(values: torch.Tensor) -> float:
+        scores = np.exp(values.numpy())
+        return float(-(soft * np.log(scores / scores.sum(axis=1, keepdims=True))).sum(axis=1).mean())
+
+    expected = soft_cross_entropy(logits) + (0.4 * soft_cross_entropy(others) if auxiliary else 0.0)
+    assert float(found) == pytest.approx(expected, rel=1e-9)
+    if not auxiliary:
+        assert float(found) == pytest.approx(float(F.cross_entropy(logits, torch.from_numpy(soft))), rel=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_loss_of_a_blend_weighs_both_labels_by_their_class(share: float):
+    partner = torch.tensor([1, 2, 0])
+    blended = blend(JointLoss(torch.tensor(WEIGHT), 0.4), partner, torch.tensor(share))
+    found = blended(torch.tensor(LOGITS), torch.tensor(Y))
+    other = [Y[place] for place in partner.tolist()]
+    expected = share * by_hand(LOGITS, Y, WEIGHT) + (1 - share) * by_hand(LOGITS, other, WEIGHT)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_gradient_of_a_blend_reaches_the_logits():
+    logits = torch.tensor(LOGITS, requires_grad=True)
+    blend(JointLoss(None, 0.4), torch.tensor([1, 2, 0]), torch.tensor(0.3))(logits, torch.tensor(Y)).backward()
+    soft = 0.3 * np.eye(3)[Y] + 0.7 * np.eye(3)[[0, 1, 2]]
+    scores = np.exp(np.array(LOGITS))
+    expected = (scores / scores.sum(axis=1, keepdims=True) - soft) / 3
+    np.testing.assert_allclose(logits.grad.numpy(), expected, rtol=1e-4, atol=1e-6)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+import plots
 import visualize
 from config import VisualizeConfig
 from genotypes import BUILT_IN, CNN_OPS, RNN_OPS
@@ -116,7 +117,7 @@ def test_confusion(tmp_path, classes):
     counts = np.arange(len(classes) ** 2).reshape(len(classes), -1)
     counts[0] = 0  # a class that the test set lacks must not divide by zero
     with np.errstate(all="raise"):
-        visualize.draw_confusion(counts.tolist(), classes, tmp_path / "c.png", "50 $ and \\frac{")
+        plots.draw_confusion(counts.tolist(), classes, tmp_path / "c.png", "50 $ and \\frac{")
     assert_picture(tmp_path / "c.png")
     assert names(tmp_path) == ["c.png"]
 
@@ -124,7 +125,7 @@ def test_confusion(tmp_path, classes):
 @pytest.mark.parametrize("ops", [CNN_OPS, RNN_OPS, ("lstm_1", "none")])
 @pytest.mark.parametrize("nodes", [1, 4])
 def test_alphas(tmp_path, ops, nodes):
-    visualize.draw_alphas(softmaxed(ops, nodes), ops, tmp_path / "a.png", "alphas")
+    plots.draw_alphas(softmaxed(ops, nodes), ops, tmp_path / "a.png", "alphas")
     assert_picture(tmp_path / "a.png")
     assert names(tmp_path) == ["a.png"]
 
@@ -132,7 +133,7 @@ def test_alphas(tmp_path, ops, nodes):
 def test_many_alphas_and_broken_alphas_are_still_drawn(tmp_path):
     weights = softmaxed(RNN_OPS, nodes=8)
     weights[2][1, 3] = np.nan
-    visualize.draw_alphas(weights, RNN_OPS, tmp_path / "a.svg", "alphas")
+    plots.draw_alphas(weights, RNN_OPS, tmp_path / "a.svg", "alphas")
     ElementTree.parse(tmp_path / "a.svg")
 
 

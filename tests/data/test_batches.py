@@ -1,5 +1,10 @@
-"""Batches: a function of rows, seed and step; every row at most once an epoch; standardised as NumPy would."""
+"""Batches: a function of rows, seed and step; every row at most once an epoch, or every class as often as the others;
+standardised as NumPy would.
+"""
 
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data import batches
+from data.arrays import RowReader, RowWriter
 from data.batches import Features, TrainingBatches
 from data.front_end import FrontEnd
 from data.store import FeatureStore, Row, statistics
@@ -19,27 +26,45 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """A store of 53 utterances of noise, memory-mapped as a real one, whose classes are 0 1 2 0 1 2 ..."""
+    """A store of 53 utterances of noise, read from disk as a real one, whose classes are 0 1 2 0 1 2 ..."""
     folder: Path = tmp_path_factory.mktemp("store")
-    array = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float32, (N, F, T))
     rng = np.random.default_rng(0)
-    array[:] = rng.normal(rng.normal(0, 50, (1, F, 1)), rng.uniform(0.1, 9, (1, F, 1)), (N, F, T))
-    array.flush()
-    manifest = [Row(f"u{i:02d}", f"u{i:02d}.wav", f"S{i % 4}", "", "abc"[i % 3], "", 1.0) for i in range(N)]
+    writer = RowWriter(folder / "features.npy", (F, T))
+    writer.append(rng.normal(rng.normal(0, 50, (1, F, 1)), rng.uniform(0.1, 9, (1, F, 1)), (N, F, T)))
+    writer.close()
+    plain = {"session": "", "split": "", "duration": 1.0, "text": "", "copy": "", "start": 0.0, "stamp": ""}
+    manifest = [
+        Row(utterance=f"u{i:02d}", file=f"u{i:02d}.wav", speaker=f"S{i % 4}", emotion="abc"[i % 3], **plain)
+        for i in range(N)
+    ]
     front_end = FrontEnd(sample_rate=8000, n_fft=256, hop_length=128, n_mels=8, n_mfcc=F, duration=1, frames=T)
-    mapped = np.lib.format.open_memmap(folder / "features.npy", mode="r")
-    return FeatureStore(folder, "noise", front_end, ("a", "b", "c"), manifest, mapped, [])
+    reader = RowReader(folder / "features.npy")
+    return FeatureStore(folder, "noise", front_end, ("a", "b", "c"), manifest, reader, [])
 
 
-@pytest.fixture(scope="module")
-def features(store: FeatureStore) -> Features:
+def plain_features(store: FeatureStore) -> Features:
     """Not standardised, so that a row can be told from its values."""
     return Features(store, np.zeros(F, np.float32), np.ones(F, np.float32), CPU)
 
 
+@pytest.fixture(scope="module", params=["in memory", "on disk"])
+def features(store: FeatureStore, request) -> Features:
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "on disk":
+            patch.setitem(batches.RESIDENT_BYTES, "cpu", 0)
+        return plain_features(store)
+
+
+@pytest.fixture(scope="module")
+def from_disk(store: FeatureStore) -> Features:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(batches.RESIDENT_BYTES, "cpu", 0)
+        return plain_features(store)
+
+
 def rows_in(store: FeatureStore, x: torch.Tensor) -> list[int]:
     """Which utterances a batch holds."""
-    first = {float(store.features[i, 0, 0]): i for i in range(N)}
+    first = {float(store.features[i][0, 0]): i for i in range(N)}
     return [first[float(value)] for value in x[:, 0, 0, 0]]
 
 
@@ -81,10 +106,10 @@ def test_an_epoch_has_every_row_once_but_for_those_that_fill_no_batch(count: int
     rows = np.sort(np.random.default_rng(seed).permutation(N)[:count])
     if size > count:
         return
-    batches = TrainingBatches(Features(FAKE, np.zeros(F, np.float32), np.ones(F, np.float32), CPU), rows, size, seed)
-    assert len(batches) == count // size
-    seen = np.concatenate([batches.rows_of(epoch * len(batches) + i) for i in range(len(batches))])
-    assert len(seen) == len(set(seen)) == len(batches) * size
+    shuffled = TrainingBatches(Features(FAKE, np.zeros(F, np.float32), np.ones(F, np.float32), CPU), rows, size, seed)
+    assert len(shuffled) == count // size
+    seen = np.array(epoch_rows(shuffled, epoch))
+    assert len(seen) == len(set(seen)) == len(shuffled) * size
     assert set(seen) <= set(rows)
 
 
@@ -94,13 +119,14 @@ class FAKE:
     features, labels = np.zeros((N, F, T), np.float32), np.zeros(N, np.int64)
 
 
-def epoch_rows(batches: TrainingBatches, epoch: int) -> list[int]:
-    return [row for i in range(len(batches)) for row in batches.rows_of(epoch * len(batches) + i).tolist()]
+def epoch_rows(shuffled: TrainingBatches, epoch: int) -> list[int]:
+    steps = range(epoch * len(shuffled), (epoch + 1) * len(shuffled))
+    return [row for step in steps for row in shuffled.rows_of(step).tolist()]
 
 
 def test_epochs_differ_in_their_order_and_in_what_they_drop(features):
-    batches = TrainingBatches(features, np.arange(N), 10, seed=0)
-    epochs = [epoch_rows(batches, epoch) for epoch in range(6)]
+    shuffled = TrainingBatches(features, np.arange(N), 10, seed=0)
+    epochs = [epoch_rows(shuffled, epoch) for epoch in range(6)]
     dropped = {frozenset(range(N)) - set(rows) for rows in epochs}
     assert len({tuple(rows) for rows in epochs}) == 6
     assert len(dropped) == 6
@@ -126,8 +152,8 @@ def test_the_shares_of_the_processes_are_the_whole_batch(features, store, proces
     assert {len(share) for share in shares} == {len(whole)}
 
 
-def test_threads_give_the_same_and_read_ahead(features, monkeypatch):
-    read = []
+def test_threads_give_the_same_and_read_ahead(from_disk, monkeypatch):
+    read, features = [], from_disk
     monkeypatch.setattr(features, "read", lambda rows: read.append(tuple(rows)) or Features.read(features, rows))
     plain, threaded = (TrainingBatches(features, np.arange(N), 8, 2, workers) for workers in (0, 2))
     for step in range(15):
@@ -140,7 +166,7 @@ def test_threads_give_the_same_and_read_ahead(features, monkeypatch):
 def test_standardisation_is_numpys_on_the_training_rows(store):
     rows = np.arange(3, 40, 2)
     mean, std = statistics(store.features, rows)
-    train = np.asarray(store.features[rows], dtype=np.float64)
+    train = store.features[rows].astype(np.float64)
     np.testing.assert_allclose(mean, train.mean(axis=(0, 2)), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(std, train.std(axis=(0, 2)), rtol=1e-5)
     features = Features(store, mean, std, CPU)
@@ -157,19 +183,22 @@ def test_standardisation_is_numpys_on_the_training_rows(store):
 @pytest.mark.parametrize("size", [1, 4, 19, 100])
 def test_in_order_is_every_row_once_in_order(features, store, size: int):
     rows = np.array([9, 3, 50, *range(20, 36)])
-    batches = list(features.in_order(rows, size))
-    assert [len(y) for _, y in batches] == [min(size, len(rows) - start) for start in range(0, len(rows), size)]
-    assert [row for x, _ in batches for row in rows_in(store, x)] == rows.tolist()
-    np.testing.assert_array_equal(torch.cat([y for _, y in batches]), store.labels[rows])
+    parts = list(features.in_order(rows, size))
+    assert [len(y) for _, y in parts] == [min(size, len(rows) - start) for start in range(0, len(rows), size)]
+    assert [row for x, _ in parts for row in rows_in(store, x)] == rows.tolist()
+    np.testing.assert_array_equal(torch.cat([y for _, y in parts]), store.labels[rows])
 
 
 def test_a_batch_is_a_copy(features, store):
-    before = np.array(store.features)
+    before = store.features[:]
     x, y = features.fetch(np.array([0, 1]))
     x.zero_()
     y.fill_(9)
-    np.testing.assert_array_equal(store.features, before)
-    assert features.fetch(np.array([0, 1]))[1].tolist() == [0, 1]
+    again = features.fetch(np.array([0, 1]))
+    np.testing.assert_array_equal(again[0][:, 0], before[:2])
+    assert again[1].tolist() == [0, 1]
+    np.testing.assert_array_equal(store.features[:], before)
+    assert store.labels.tolist()[:2] == [0, 1]
 
 
 def test_a_batch_may_be_all_the_rows_and_no_larger(features):
@@ -192,3 +221,128 @@ def test_the_streams_of_all_seeds_are_different_shuffles(features) -> None:
         for stream in range(4)
     ]
     assert len(set(drawn)) == 16
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_kept_and_what_is_read_are_the_same_bits(store, monkeypatch, balanced: bool, workers: int):
+    statistic = statistics(store.features, np.arange(0, N, 2))
+    kept = Features(store, *statistic, CPU)
+    monkeypatch.setitem(batches.RESIDENT_BYTES, "cpu", store.features.nbytes - 1)
+    read = Features(store, *statistic, CPU)
+    assert (kept.resident is None, read.resident is None) == (False, True)
+    one, other = (TrainingBatches(f, np.arange(N), 8, 4, workers, balanced=balanced) for f in (kept, read))
+    assert all(equal(one[step], other[step]) for step in range(14))
+    pairs = zip(kept.in_order(np.arange(N), 10), read.in_order(np.arange(N), 10), strict=True)
+    assert all(equal(*pair) for pair in pairs)
+
+
+def test_features_are_kept_up_to_the_limit_and_only_up_to_it(store, monkeypatch):
+    for limit, kept in [(store.features.nbytes, True), (store.features.nbytes - 1, False)]:
+        monkeypatch.setitem(batches.RESIDENT_BYTES, "cpu", limit)
+        assert (plain_features(store).resident is not None) == kept
+        threads = TrainingBatches(plain_features(store), np.arange(N), 8, 0, workers=2).threads
+        assert (threads is None) == kept, "threads where there is nothing to read"
+
+
+READ_AN_EPOCH = """
+import resource, sys
+from pathlib import Path
+import numpy as np, torch
+from data.arrays import RowReader
+from data.batches import Features, TrainingBatches
+
+class Store:
+    features = RowReader(Path(sys.argv[1]))
+    labels = np.arange(len(features)) % 4
+
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+flat = np.zeros(128, np.float32), np.ones(128, np.float32)
+features = Features(Store, *flat, torch.device("cpu"))
+assert features.resident is None
+batches = TrainingBatches(features, np.arange(len(Store.features)), 32, 0, int(sys.argv[2]))
+for step in range(5): batches[step]
+before = peak()
+for step in range(5, len(batches)): batches[step]
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_of_a_large_store_takes_no_memory(tmp_path, workers: int):
+    rows = np.zeros((128, 128, 128), np.float32)  # 8 MB
+    writer = RowWriter(tmp_path / "features.npy", rows.shape[1:])
+    for _ in range(38):
+        writer.append(rows)
+    writer.close()
+    assert (tmp_path / "features.npy").stat().st_size > 300e6
+    line = [sys.executable, "-c", READ_AN_EPOCH, str(tmp_path / "features.npy"), str(workers)]
+    done = subprocess.run(line, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 50, "MB"
+
+
+def labelled(labels: np.ndarray) -> Features:
+    """Features of so many rows, of which only the labels count."""
+
+    class Labelled:
+        features = np.zeros((len(labels), 1, 1), np.float32)
+
+    Labelled.labels = labels
+    return Features(Labelled, np.zeros(1, np.float32), np.ones(1, np.float32), CPU)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=4, max_size=80), st.integers(0, 99), st.integers(0, 4))
+def test_a_balanced_epoch_has_each_class_and_each_row_of_a_class_as_often(labels: list[int], seed: int, epoch: int):
+    labels = np.array(labels)
+    rows = np.flatnonzero(np.arange(len(labels)) % 5 != 1)  # some are of another part
+    drawn = TrainingBatches(labelled(labels), rows, 2, seed, balanced=True)
+    assert len(drawn) == len(rows) // 2
+    whole = drawn.permutation(epoch)
+    assert set(whole) <= set(rows)
+    assert epoch_rows(drawn, epoch) == whole[: 2 * len(drawn)].tolist()
+    per_class = Counter(labels[whole].tolist())
+    assert set(per_class) == set(labels[rows])
+    assert max(per_class.values()) == min(per_class.values()) == -(-len(rows) // len(per_class))
+    for label in per_class:
+        per_row = [np.count_nonzero(whole == row) for row in rows[labels[rows] == label]]
+        assert max(per_row) - min(per_row) <= 1
+
+
+LOPSIDED = np.repeat([0, 1, 2], [70, 20, 10])
+
+
+def test_a_balanced_epoch_draws_other_rows_of_a_large_class_every_time():
+    drawn = TrainingBatches(labelled(LOPSIDED), np.arange(100), 10, seed=1, balanced=True)
+    epochs = [epoch_rows(drawn, epoch) for epoch in range(12)]
+    large = [frozenset(row for row in rows if LOPSIDED[row] == 0) for rows in epochs]
+    assert len(set(large)) == len(epochs)
+    assert frozenset.union(*large) == set(range(70)), "rows never heard"
+    for rows in epochs:
+        assert {row for row in rows if LOPSIDED[row] == 2} == set(range(90, 100))
+        assert len({row for row in rows if LOPSIDED[row] == 0}) == sum(LOPSIDED[row] == 0 for row in rows)
+
+
+def test_the_classes_of_a_balanced_epoch_are_mixed():
+    drawn = TrainingBatches(labelled(LOPSIDED), np.arange(100), 25, seed=1, balanced=True)
+    assert all(len(set(LOPSIDED[drawn.rows_of(step)])) == 3 for step in range(40))
+
+
+def test_balanced_batches_are_a_function_of_seed_stream_and_step_alone():
+    def batch(seed: int, stream: int, step: int) -> tuple[int, ...]:
+        fresh = TrainingBatches(labelled(LOPSIDED), np.arange(100), 10, seed, stream=stream, balanced=True)
+        return tuple(fresh.rows_of(step).tolist())
+
+    every = [(seed, stream, step) for seed in (0, 1) for stream in (0, 1) for step in (0, 7, 10, 31)]
+    found = [batch(*where) for where in every]
+    assert len(set(found)) == len(every)
+    assert [batch(*where) for where in every[::-1]] == found[::-1]
+
+
+def test_the_balanced_shares_of_the_processes_are_the_whole_batch():
+    whole, first, second = (
+        TrainingBatches(labelled(LOPSIDED), np.arange(100), 10, 3, share=share, balanced=True)
+        for share in ((0, 1), (0, 2), (1, 2))
+    )
+    for step in range(25):
+        assert sorted(whole.rows_of(step)) == sorted([*first.rows_of(step), *second.rows_of(step)])

@@ -59,7 +59,7 @@ def digest(root: Path) -> str:
 
 
 def test_the_manifest_lists_all_files(manifest, rows):
-    assert list(rows[0]) == ["file", "speaker", "emotion", "session"]
+    assert list(rows[0]) == ["file", "speaker", "emotion", "session", "text"]
     files = [row["file"] for row in rows]
     assert sorted(files) == sorted(p.relative_to(manifest.parent).as_posix() for p in manifest.parent.rglob("*.wav"))
     assert all(row["file"].split("/")[:2] == ["wav", row["speaker"]] for row in rows)

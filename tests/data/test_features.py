@@ -1,17 +1,24 @@
-"""The front-end: equal to librosa's, utterance by utterance, on sound with the traits of speech."""
+"""The front-end: equal to librosa's, clip by clip, on sound with the traits of speech; and what is read of a file."""
+
+import tracemalloc
+from contextlib import suppress
+from pathlib import Path
 
 import librosa
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 from pydantic import ValidationError
 
-from data.features import MFCC, UnreadableAudio, load_audio
+from data.features import Transform, UnreadableAudio, load_clips, one_thread, starts
 from data.front_end import FrontEnd
 
 DEFAULT = FrontEnd()
 TELEPHONE = FrontEnd(sample_rate=8000, n_fft=400, hop_length=160, n_mels=40, n_mfcc=13, duration=3, frames=50)
+PAPER = FrontEnd(features="stft", sample_rate=16000, n_fft=278, hop_length=229, n_mels=64, n_mfcc=64, frames=300)
+KINDS = ["mfcc", "logmel", "stft"]
 
 
 def voiced(seconds: float, rate: int, seed: int = 0) -> np.ndarray:
@@ -31,22 +38,33 @@ def voiced(seconds: float, rate: int, seed: int = 0) -> np.ndarray:
 
 def oracle(clip: np.ndarray, front_end: FrontEnd) -> np.ndarray:
     """librosa, with its defaults, and max-pooling spelt out: (F, T)."""
-    mfcc = librosa.feature.mfcc(
-        y=clip,
-        sr=front_end.sample_rate,
-        n_mfcc=front_end.n_mfcc,
-        n_fft=front_end.n_fft,
-        hop_length=front_end.hop_length,
-        n_mels=front_end.n_mels,
-    )
-    hops = mfcc.shape[1]
+    windows = {"y": clip, "n_fft": front_end.n_fft, "hop_length": front_end.hop_length}
+    bands = {**windows, "sr": front_end.sample_rate, "n_mels": front_end.n_mels}
+    if front_end.features == "mfcc":
+        found = librosa.feature.mfcc(n_mfcc=front_end.n_mfcc, **bands)
+    elif front_end.features == "logmel":
+        found = librosa.power_to_db(librosa.feature.melspectrogram(**bands))
+    else:
+        found = np.abs(librosa.stft(**windows))
+    hops = found.shape[1]
     edges = [(i * hops // front_end.frames, -(-(i + 1) * hops // front_end.frames)) for i in range(front_end.frames)]
-    return np.stack([mfcc[:, start:stop].max(axis=1) for start, stop in edges], axis=1)
+    return np.stack([found[:, start:stop].max(axis=1) for start, stop in edges], axis=1)
 
 
 def transform(clips: list[np.ndarray], front_end: FrontEnd) -> np.ndarray:
     with torch.inference_mode():
-        return MFCC(front_end)(torch.from_numpy(np.stack(clips))).numpy()
+        return Transform(front_end)(torch.from_numpy(np.stack(clips))).numpy()
+
+
+def having(front_end: FrontEnd, **settings: object) -> FrontEnd:
+    return FrontEnd(**{**front_end.model_dump(), **settings})
+
+
+def load_one(path: Path, front_end: FrontEnd) -> tuple[np.ndarray, float]:
+    """The sound of a file that gives one clip from its start, and the seconds of the whole."""
+    seconds, clips = load_clips(path, front_end)
+    assert [clip.start for clip in clips] == [0.0]
+    return clips[0].sound, seconds
 
 
 def padded(sound: np.ndarray, front_end: FrontEnd) -> np.ndarray:
@@ -58,11 +76,16 @@ def assert_close(got: np.ndarray, want: np.ndarray) -> None:
     assert np.abs(got - want).max() < 1e-3 * np.abs(want).max()
 
 
-@pytest.mark.parametrize("front_end", [DEFAULT, TELEPHONE, DEFAULT.model_copy(update={"frames": 100})])
+@pytest.mark.parametrize("front_end", [DEFAULT, TELEPHONE, PAPER, having(DEFAULT, frames=100)])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seconds", [0.3, 2.7, 8.0])
-def test_mfcc_equals_librosa(front_end: FrontEnd, seconds: float) -> None:
+def test_features_equal_librosas(front_end: FrontEnd, kind: str, seconds: float) -> None:
+    front_end = having(front_end, features=kind)
     clip = padded(voiced(seconds, front_end.sample_rate, seed=int(10 * seconds)), front_end)
-    assert_close(transform([clip], front_end)[0], oracle(clip, front_end))
+    found = transform([clip], front_end)[0]
+    assert found.dtype == np.float32
+    assert found.shape == front_end.shape
+    assert_close(found, oracle(clip, front_end))
 
 
 def test_the_default_pools_each_four_windows() -> None:
@@ -72,13 +95,32 @@ def test_the_default_pools_each_four_windows() -> None:
     assert_close(transform([clip], DEFAULT)[0], mfcc.reshape(128, 128, 4).max(axis=2))
 
 
-def test_an_utterance_does_not_depend_on_its_batch() -> None:
+def test_the_papers_picture_has_140_coefficients() -> None:
+    assert PAPER.shape == (140, 300)
+    assert having(PAPER, features="logmel").shape == (64, 300)
+    assert DEFAULT.shape == (128, 128)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_clip_does_not_depend_on_its_batch(kind: str) -> None:
+    front_end = having(DEFAULT, features=kind)
     loud = padded(voiced(6, DEFAULT.sample_rate, seed=1), DEFAULT)
     quiet = 1e-4 * padded(voiced(2, DEFAULT.sample_rate, seed=2), DEFAULT)  # under the loud one's 80 dB
-    together = transform([loud, quiet, loud[::-1].copy()], DEFAULT)
+    together = transform([loud, quiet, loud[::-1].copy()], front_end)
     for clip, got in zip([loud, quiet], together, strict=False):
-        np.testing.assert_allclose(got, transform([clip], DEFAULT)[0], rtol=0, atol=1e-4)
-        assert_close(got, oracle(clip, DEFAULT))
+        alone = transform([clip], front_end)[0]
+        np.testing.assert_array_equal(alone, transform([clip], front_end)[0])
+        np.testing.assert_allclose(got, alone, rtol=0, atol=1e-4)
+        assert_close(got, oracle(clip, front_end))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_features_of_a_file_are_librosas_of_that_file(tmp_path, kind: str) -> None:
+    soundfile.write(tmp_path / "a.flac", np.stack([voiced(2, 22050, seed) for seed in (3, 4)], axis=1), 22050)
+    front_end = having(TELEPHONE, features=kind)
+    want, _ = librosa.load(tmp_path / "a.flac", sr=8000, res_type="soxr_hq")
+    found = transform([load_one(tmp_path / "a.flac", front_end)[0]], front_end)[0]
+    assert_close(found, oracle(padded(want, front_end), front_end))
 
 
 @pytest.mark.parametrize("seconds", [0.5, 3.0, 11.0])
@@ -95,7 +137,7 @@ def test_an_utterance_does_not_depend_on_its_batch() -> None:
 def test_files_read_as_by_librosa(tmp_path, name: str, rate: int, channels: int, subtype: str, seconds: float) -> None:
     sound = np.stack([voiced(seconds, rate, seed) for seed in range(channels)], axis=1)
     soundfile.write(tmp_path / name, sound, rate, subtype=subtype)
-    clip, duration = load_audio(tmp_path / name, DEFAULT)
+    clip, duration = load_one(tmp_path / name, DEFAULT)
     want, _ = librosa.load(tmp_path / name, sr=32750, mono=True, duration=8.0, res_type="soxr_hq")
     assert clip.shape == (DEFAULT.samples,)
     assert clip.dtype == np.float32
@@ -110,9 +152,198 @@ def test_no_more_is_read_than_needed(tmp_path, monkeypatch) -> None:
     asked = []
     read = soundfile.SoundFile.read
     monkeypatch.setattr(soundfile.SoundFile, "read", lambda self, n, **kw: asked.append(n) or read(self, n, **kw))
-    _, duration = load_audio(tmp_path / "long.wav", TELEPHONE)
+    _, duration = load_one(tmp_path / "long.wav", TELEPHONE)
     assert asked == [3 * 8000]
     assert duration == 20
+
+
+def write_noise(path: Path, samples: int, rate: int, channels: int = 1) -> np.ndarray:
+    """A file of loud noise; returns what soundfile reads in it, as one channel."""
+    soundfile.write(path, np.random.default_rng(samples).uniform(-0.9, 0.9, (samples, channels)), rate)
+    return soundfile.read(path, dtype="float32", always_2d=True)[0].mean(axis=1)
+
+
+def at_8000(sound: np.ndarray, rate: float) -> np.ndarray:
+    """Three seconds, as soxr resamples them."""
+    return padded(soxr.resample(sound, rate, 8000, quality="HQ") if rate != 8000 else sound, TELEPHONE)
+
+
+@pytest.mark.parametrize("long", ["first", "center", "chunks"])
+@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (11025, 2), (44100, 3), (7919, 1)])
+@pytest.mark.parametrize("seconds", [0.01, 2.2, 3.0, 3.001, 6.0, 10.3])
+def test_clips_are_the_windows_that_soundfile_and_soxr_give(
+    tmp_path, long: str, rate: int, channels: int, seconds: float
+) -> None:
+    whole = write_noise(tmp_path / "a.wav", round(seconds * rate), rate, channels)
+    duration, clips = load_clips(tmp_path / "a.wav", having(TELEPHONE, long=long))
+    assert duration == len(whole) / rate
+    firsts = [round(clip.start * rate) for clip in clips]
+    for clip, first in zip(clips, firsts, strict=True):
+        assert clip.sound.dtype == np.float32
+        np.testing.assert_allclose(clip.sound, at_8000(whole[first : first + 3 * rate], rate), rtol=0, atol=1e-6)
+    spare = len(whole) - 3 * rate
+    if long == "first" or spare <= 0:
+        assert firsts == [0]
+    elif long == "center":
+        assert len(firsts) == 1
+        assert firsts[0] == pytest.approx(spare / 2, abs=1)
+    else:
+        assert (firsts[0], firsts[-1]) == (0, spare)
+        assert len(firsts) == -(-len(whole) // (3 * rate)), "as few as cover it"
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 100, 333])
+def test_chunks_cover_every_sample_evenly(length: int) -> None:
+    for samples in [*range(1, 50), 100, 101, 199, 200, 201, 998, 999, 1000]:
+        firsts = list(starts(samples, length, "chunks"))
+        heard = {place for first in firsts for place in range(first, first + length)}
+        assert heard >= set(range(samples))
+        if samples >= length:
+            assert max(heard) == samples - 1
+            steps = np.diff(firsts)
+            assert len(firsts) == 1 or 0 < steps.min() <= steps.max() <= min(steps.min() + 1, length)
+
+
+def test_silent_chunks_are_left_out(tmp_path) -> None:
+    whole = np.concatenate([voiced(3, 8000), np.zeros(24000), voiced(3, 8000, seed=1)])
+    soundfile.write(tmp_path / "a.wav", whole, 8000, subtype="FLOAT")
+    seconds, clips = load_clips(tmp_path / "a.wav", having(TELEPHONE, long="chunks"))
+    assert (seconds, [clip.start for clip in clips]) == (9.0, [0.0, 6.0])
+    np.testing.assert_array_equal(clips[1].sound, whole[48000:].astype(np.float32))
+    soundfile.write(tmp_path / "b.wav", np.zeros(80000), 8000)
+    for long in ("first", "center", "chunks"):
+        with pytest.raises(UnreadableAudio, match=r"no sound in 3 s$"):
+            load_clips(tmp_path / "b.wav", having(TELEPHONE, long=long))
+
+
+def test_one_bad_chunk_spoils_a_file(tmp_path) -> None:
+    sound = voiced(9, 8000)
+    sound[-100] = np.nan
+    soundfile.write(tmp_path / "a.wav", sound, 8000, subtype="FLOAT")
+    assert len(load_clips(tmp_path / "a.wav", TELEPHONE)[1]) == 1
+    with pytest.raises(UnreadableAudio, match="not finite"):
+        load_clips(tmp_path / "a.wav", having(TELEPHONE, long="chunks"))
+
+
+@pytest.mark.parametrize(("ending", "subtype"), [("wav", "GSM610"), ("au", "G721_32"), ("wav", "NMS_ADPCM_16")])
+def test_formats_that_only_read_forward_give_their_start(tmp_path, ending: str, subtype: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    soundfile.write(path, voiced(5, 8000), 8000, subtype=subtype)
+    with soundfile.SoundFile(path) as file:
+        assert not file.seekable()
+        np.testing.assert_array_equal(load_one(path, TELEPHONE)[0], file.read(24000, dtype="float32"))
+    with pytest.raises(UnreadableAudio, match=r"not readable as audio .*[Ss]eek"):
+        load_clips(path, having(TELEPHONE, long="chunks"))
+
+
+def lie(path: Path, samples: int) -> None:
+    """Five seconds of noise, in whose header other numbers stand."""
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.9, 0.9, 40000), 8000)
+    content = bytearray(path.read_bytes())
+    if path.suffix == ".flac":  # 36 bits of the stream's first block
+        field = slice(18, 26)
+        bits = int.from_bytes(content[field], "big") >> 36 << 36 | samples
+        content[field] = bits.to_bytes(8, "big")
+    elif path.suffix == ".wav":
+        place = content.index(b"data") + 4
+        content[place : place + 4] = (2 * samples).to_bytes(4, "little")
+    else:
+        content[8:12] = (2 * samples).to_bytes(4, "big")
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("long", ["first", "center", "chunks"])
+@pytest.mark.parametrize(
+    ("name", "samples"),
+    [("a.wav", 2**31 - 1), ("a.wav", 2**30), ("a.au", 2**30 - 1), ("a.flac", 2**36 - 1), ("a.flac", 50_000)],
+)
+def test_a_header_that_promises_too_much_costs_neither_time_nor_memory(tmp_path, name, samples, long) -> None:
+    lie(tmp_path / name, samples)
+    tracemalloc.start()
+    try:
+        _, clips = load_clips(tmp_path / name, having(TELEPHONE, long=long))
+    except UnreadableAudio:
+        clips = []
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2e6
+    assert clips or name != "a.wav"
+    for clip in clips:
+        assert 0 < np.abs(clip.sound).max() < 1
+
+
+def test_a_header_that_leaves_the_length_open_is_told(tmp_path) -> None:
+    lie(tmp_path / "streamed.flac", 0)
+    with pytest.raises(UnreadableAudio, match="does not tell the length"):
+        load_clips(tmp_path / "streamed.flac", TELEPHONE)
+
+
+@pytest.mark.parametrize("long", ["first", "center", "chunks"])
+def test_a_rate_of_less_than_a_sample_a_clip_is_read_all_the_same(tmp_path, long: str) -> None:
+    soundfile.write(tmp_path / "a.wav", np.array([0.1, 0.2, 0.3]), 1)
+    quick = having(TELEPHONE, duration=0.4, frames=20, long=long)
+    seconds, clips = load_clips(tmp_path / "a.wav", quick)
+    assert seconds == 3
+    assert len(clips) == (3 if long == "chunks" else 1)
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1, 2.0])
+@pytest.mark.parametrize("long", ["first", "chunks"])
+def test_a_copy_of_another_speed_is_read_at_a_scaled_rate(tmp_path, factor: float, long: str) -> None:
+    whole = write_noise(tmp_path / "a.wav", 80000, 16000)
+    seconds, clips = load_clips(tmp_path / "a.wav", having(TELEPHONE, long=long), f"speed:{factor}", "a")
+    assert seconds == 5, "of the file, whatever the copy"
+    length = round(3 * 16000 * factor)
+    assert len(clips) == (1 if long == "first" else -(-80000 // length))
+    for clip in clips:
+        first = round(clip.start * 16000)
+        want = at_8000(whole[first : first + length], 16000 * factor)
+        np.testing.assert_allclose(clip.sound, want, rtol=0, atol=1e-6)
+    if long == "chunks":
+        assert clips[-1].start == pytest.approx(max(0, 5 - 3 * factor)), "in the recording's own time"
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.9, 1.25])
+def test_a_tone_rises_and_shortens_with_the_speed(tmp_path, factor: float) -> None:
+    soundfile.write(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * 500 * np.arange(16000) / 16000), 16000)
+    sound = load_clips(tmp_path / "a.wav", TELEPHONE, f"speed:{factor}")[1][0].sound
+    assert np.flatnonzero(sound)[-1] + 1 == pytest.approx(8000 / factor, abs=2)
+    peak = np.abs(np.fft.rfft(sound * np.hanning(len(sound)))).argmax() / 3  # Hz: the clip lasts three seconds
+    assert peak == pytest.approx(500 * factor, abs=1)
+
+
+def test_the_noise_of_a_copy_is_added_before_the_clip_is_filled_up(tmp_path) -> None:
+    whole = write_noise(tmp_path / "a.wav", 16000, 8000)
+    sound = load_clips(tmp_path / "a.wav", TELEPHONE, "noise:10", "a")[1][0].sound
+    assert not sound[16000:].any()
+    added = sound[:16000] - whole
+    assert 10 * np.log10(np.mean(whole**2) / np.mean(added**2)) == pytest.approx(10, abs=0.3)
+
+
+def test_the_noise_belongs_to_the_utterance_and_the_place(tmp_path) -> None:
+    tone = np.tile(np.sin(2 * np.pi * np.arange(8) / 8), 9000)
+    soundfile.write(tmp_path / "a.wav", 0.5 * tone, 8000, subtype="FLOAT")
+
+    def sounds(name: str, copy: str = "noise:10") -> list[np.ndarray]:
+        clips = load_clips(tmp_path / "a.wav", having(TELEPHONE, long="chunks"), copy, name)[1]
+        return [clip.sound for clip in clips]
+
+    first, second, _ = sounds("a")
+    assert np.abs(first - second).max() > 0.1, "the same noise in two clips"
+    assert np.abs(first - sounds("b")[0]).max() > 0.1, "the same noise in two utterances"
+    np.testing.assert_array_equal(sounds("a"), sounds("a"))
+    np.testing.assert_array_equal(sounds("a", ""), sounds("b", ""))
+
+
+def test_one_thread_lasts_as_long_as_asked() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    with suppress(ZeroDivisionError), one_thread():
+        inside = torch.get_num_threads()
+        raise ZeroDivisionError
+    after = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert (inside, after) == (1, 2)
 
 
 def nothing(path) -> None:
@@ -145,15 +376,16 @@ def sound_of(samples: list[float]):
 def test_unreadable_audio_says_which_file_and_why(tmp_path, make, name: str, reason: str) -> None:
     make(tmp_path / name)
     with pytest.raises(UnreadableAudio, match=reason) as caught:
-        load_audio(tmp_path / name, DEFAULT)
+        load_clips(tmp_path / name, DEFAULT)
     assert str(caught.value).startswith(f"{tmp_path / name}: ")
 
 
 def test_sound_after_the_clip_does_not_count(tmp_path) -> None:
     sound_of([0.0] * 16000 * 4 + [0.5] * 16000)(tmp_path / "late.wav")
-    with pytest.raises(UnreadableAudio, match="no sound in the first 3 s"):
-        load_audio(tmp_path / "late.wav", TELEPHONE)
-    assert load_audio(tmp_path / "late.wav", DEFAULT)[0].any()
+    with pytest.raises(UnreadableAudio, match="no sound in 3 s"):
+        load_clips(tmp_path / "late.wav", TELEPHONE)
+    assert load_one(tmp_path / "late.wav", DEFAULT)[0].any()
+    assert [clip.start for clip in load_clips(tmp_path / "late.wav", having(TELEPHONE, long="chunks"))[1]] == [2.0]
 
 
 @pytest.mark.parametrize(
@@ -166,6 +398,8 @@ def test_sound_after_the_clip_does_not_count(tmp_path) -> None:
         ({"sample_rate": 0}, ["greater than 0"]),
         ({"duration": float("nan")}, ["less than"]),
         ({"n_mel": 128}, ["Extra"]),
+        ({"features": "MFCC"}, ["'mfcc'", "'logmel'", "'stft'"]),
+        ({"long": "last"}, ["'first'", "'center'", "'chunks'"]),
     ],
 )
 def test_settings_that_do_not_fit_together(settings: dict, fields: list[str]) -> None:

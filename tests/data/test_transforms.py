@@ -1,4 +1,4 @@
-"""Cutout and SpecAugment: what they blank, where, and that nothing else is touched."""
+"""Cutout and SpecAugment: what they blank, where, and that nothing else is touched; mixup: what it blends."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.transforms import cutout, spec_augment
+from data.transforms import cutout, mixup, spec_augment
 
 
 @settings(max_examples=100, deadline=None)
@@ -109,3 +109,38 @@ def test_spec_augment_reaches_every_line_but_the_last_and_treats_utterances_apar
 def test_spec_augment_of_no_width_is_the_identity():
     x = torch.rand(3, 1, 4, 5)
     assert spec_augment(x, 0, 0) is x
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 9), st.sampled_from([1e-3, 0.2, 1.0, 50.0]), st.integers(0, 10_000))
+def test_mixup_blends_each_input_with_a_partner_by_one_share(n: int, alpha: float, seed: int):
+    torch.manual_seed(seed)
+    x = torch.randn(n, 1, 3, 4)
+    before = x.clone()
+    blends, partner, share = mixup(x, alpha)
+    assert sorted(partner.tolist()) == list(range(n)), "no permutation"
+    assert share.shape == ()
+    assert 0 <= float(share) <= 1
+    expected = float(share) * before.double() + (1 - float(share)) * before.double()[partner.tolist()]
+    torch.testing.assert_close(blends, expected.float(), rtol=1e-6, atol=1e-6)
+    assert torch.equal(x, before), "the input is another's"
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
+def test_the_share_of_mixup_has_the_moments_of_its_beta(alpha: float):
+    torch.manual_seed(0)
+    shares = np.array([float(mixup(torch.zeros(2, 1, 1, 1), alpha)[2]) for _ in range(4000)])
+    assert shares.mean() == pytest.approx(0.5, abs=0.03)
+    assert shares.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.08)
+
+
+def test_mixup_is_the_same_for_the_same_seed_and_another_in_the_next_step():
+    x, drawn = torch.randn(40, 1, 2, 2), []
+    for _ in range(2):
+        torch.manual_seed(7)
+        drawn.append([mixup(x, 0.2) for _ in range(2)])
+    for first, again in zip(*drawn, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    (_, partner, share), (_, next_partner, next_share) = drawn[0]
+    assert not torch.equal(partner, next_partner)
+    assert share != next_share
