@@ -23,6 +23,7 @@ def run_command(main: Callable[[], None]) -> None:
     """Run a command's `main`. `UserError`: one line on stderr, exit code 2. A signal: exit code 128 + its number."""
     try:
         main()
+        sys.stdout.flush()
     except Interrupted as interrupted:
         sys.exit(128 + interrupted.args[0])
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data.corpora.utterance import IMPROVISED
 from data.folds import Fold, Labelled, first_rows, is_known, natural
 from utils import UserError
 
@@ -86,7 +87,7 @@ def verify(rows: Sequence[Labelled], fold: Fold, allowed: Collection[str], where
 def _scripted(rows: Sequence[Labelled], part: np.ndarray) -> list[Labelled]:
     """The utterances of a part that have a script text; a scenario, whose words are the speaker's own, is none."""
     utterances = (rows[row] for row in first_rows(rows, part).values())
-    return [each for each in utterances if each.text and not each.text.startswith("improvised ")]
+    return [each for each in utterances if each.text and not each.text.startswith(IMPROVISED)]
 
 
 def _guess(known: Sequence[Labelled], tested: Sequence[Labelled]) -> tuple[float, float]:

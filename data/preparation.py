@@ -198,4 +198,6 @@ def _replace(folder: Path, new: Path, old: Path) -> None:
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+        for row in [columns, *rows]:  # a lone \r is not quoted unless all is
+            quoting = csv.QUOTE_ALL if any("\r" in str(value) for value in row) else csv.QUOTE_MINIMAL
+            csv.writer(file, lineterminator="\n", quoting=quoting).writerow(row)

@@ -126,7 +126,7 @@ def test_a_hostile_file_is_a_value_error(tmp_path: Path, content: bytes) -> None
     (tmp_path / "x.npy").write_bytes(header("(40, 3, 5)"))
     assert RowReader(tmp_path / "x.npy").shape == (40, 3, 5)
     (tmp_path / "x.npy").write_bytes(content)
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r".npy|magic"):
         RowReader(tmp_path / "x.npy")
 
 

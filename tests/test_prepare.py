@@ -1,0 +1,109 @@
+"""prepare.py as a user runs it: a real process, its output, its exit code, and what is left when it is killed."""
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import environment, execute, line, succeed
+from PIL import Image
+
+SMALL = ("--sample_rate", 8000, "--n_fft", 256, "--hop_length", 128, "--n_mels", 16, "--n_mfcc", 8, "--duration", 0.5)
+SMALL += ("--frames", 8)
+STORE = {"manifest.csv", "features.npy", "config.json", "skipped.csv"}
+EMOTIONS = ("angry", "happy", "neutral", "sad")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """Four speakers, two a session, four emotions, six takes; what is said in telling.csv tells the emotion."""
+    folder, rng = tmp_path_factory.mktemp("corpus"), np.random.default_rng(0)
+    fair, telling = (["file,speaker,emotion,session,text"] for _ in range(2))
+    for number in range(96):
+        speaker, emotion = number % 4, EMOTIONS[number // 4 % 4]
+        soundfile.write(folder / f"{number:02d}.wav", rng.normal(0, 0.1, 4000), 8000)
+        values = f"{number:02d}.wav,S{speaker},{emotion},{speaker // 2}"
+        fair.append(f"{values},take {number // 16}")
+        telling.append(f"{values},I am {emotion}")
+    (folder / "telling.csv").write_text("\n".join(telling))
+    (folder / "fair.csv").write_text("\n".join([*fair, "lost.wav,S0,sad,0,"]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stores(corpus: Path) -> str:
+    """What prepare.py prints of fair.csv; features/telling is made as well."""
+    succeed("prepare", "--root", "telling.csv", *SMALL, cwd=corpus)
+    done = execute("prepare", "--root", "fair.csv", *SMALL, "--perturb", "pitch:1", cwd=corpus)
+    assert (done.returncode, done.stderr) == (0, ""), "no bar where nobody watches"
+    return done.stdout
+
+
+def test_it_tells_what_is_in_the_store(stores: str) -> None:
+    assert stores.startswith("manifest: 96 utterances (192 clips) of 4 speakers, 0.01 hours in ")
+    for words in ("1 files skipped (see skipped.csv)", "test speakers"):
+        assert words in stores
+    assert stores.rstrip().endswith("next     python search.py --dataset fair --fold 1")
+
+
+def test_the_picture_is_a_picture(corpus: Path, stores: str) -> None:
+    with Image.open(corpus / "features" / "fair" / "balance.png") as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        assert min(picture.size) > 300
+
+
+CHECKS = {
+    "a session": ("fair", [], "error: fold 1: session 0 is in training and test"),
+    "a session allowed": ("fair", ["sessions"], ""),
+    "a text that tells the emotion": ("telling", ["sessions"], "error: fold 1: 4 texts are in training and test"),
+    "such a text allowed": ("telling", ["sessions", "texts"], ""),
+}
+
+
+@pytest.mark.parametrize("case", CHECKS)
+def test_a_check_fails_where_a_fold_leaks_what_is_not_allowed(corpus: Path, stores: str, case: str) -> None:
+    name, allowed, error = CHECKS[case]
+    allow = ["--allow_leak", *allowed] if allowed else []
+    done = execute("prepare", "--root", f"{name}.csv", "--check", "--folds_by", "speaker", *allow, cwd=corpus)
+    assert done.returncode == (2 if error else 0)
+    assert done.stderr.startswith(error)
+    assert done.stderr.count("\n") == bool(error)
+    assert ("no leak in 4 folds by speaker" in done.stdout) == (not error)
+
+
+def test_a_check_of_a_clean_store_makes_nothing(corpus: Path, stores: str) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (corpus / "features").rglob("*")}
+    assert "no leak in 2 folds by session" in succeed(
+        "prepare", "--root", "fair.csv", "--check", "--folds_by", "session", cwd=corpus
+    )
+    assert {path: path.stat().st_mtime_ns for path in (corpus / "features").rglob("*")} == before
+
+
+def test_output_cut_short_is_no_traceback(corpus: Path, stores: str) -> None:
+    words = [*line("prepare", "--root", "fair.csv", "--check", "--folds_by", "session")]
+    piped = ["bash", "-c", '"$@" | head -1', "bash", *words]
+    done = subprocess.run(piped, cwd=corpus, env=environment(), capture_output=True, text=True, check=True)
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
+
+
+def test_killed_again_and_again_it_makes_the_same_store(corpus: Path, stores: str) -> None:
+    arguments = ("prepare", "--root", "fair.csv", *SMALL, "--perturb", "pitch:1", "--workers", 1, "--out", "killed/x")
+    journal = corpus / "killed" / ".x.partial" / "journal.jsonl"
+    done, moments = 0, random.Random(0)
+    for _ in range(3):
+        process = subprocess.Popen(line(*arguments), cwd=corpus, env=environment(), stdout=subprocess.DEVNULL)
+        due = done + moments.randint(5, 40)
+        while process.poll() is None and (not journal.exists() or journal.read_text().count("\n") < due):
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it was through before it could be killed"
+        assert journal.read_text().count("\n") >= done
+        done = journal.read_text().count("\n")
+    assert f"up to date   {done} files" in succeed(*arguments, cwd=corpus)
+    for name in STORE:
+        assert (corpus / "killed" / "x" / name).read_bytes() == (corpus / "features" / "fair" / name).read_bytes()
