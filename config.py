@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -13,16 +14,18 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
+from data.copies import Perturbation
 from data.front_end import FrontEnd
-from data.perturb import Perturbation
 from data.protocols import PATTERN as SCHEME
 from flags import Flags
 from genotypes import CNN_OPS, RNN_OPS, RNN_SCOPES
 
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
+RunName = Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$", max_length=200)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -92,7 +95,7 @@ class PrepareConfig(FrontEnd, FoldFlags):
 class RunFlags(FoldFlags):
     """What a search and an augment run have in common."""
 
-    name: Name = "demo"
+    name: RunName = "demo"
     """The run's name: it lives in runs/NAME."""
     dataset: Name = "demo"
     """The feature store features/DATASET; demo is made on first use."""
@@ -222,6 +225,56 @@ class AugmentConfig(RunFlags):
     """Probability of dropping an op's output, reached by a linear ramp over the epochs."""
 
 
+class CrossvalConfig(FoldFlags):
+    """Compare methods over folds and seeds. What search and augment are told stands in --config, in their sections."""
+
+    name: Name = "crossval"
+    """The study's name: it lives in runs/NAME."""
+    dataset: Name = "demo"
+    """The feature store features/DATASET; demo is made on first use."""
+    folds: tuple[Annotated[str, Field(pattern=r"^(all|[1-9]\d{0,3})$")], ...] = ("all",)
+    """The folds to hold out, each in its turn: all, or their numbers."""
+    seeds: tuple[NonNegativeInt, ...] = (1, 2, 3)
+    """The seeds, each of which makes a trial of every method on every fold."""
+    methods: tuple[Literal["darts", "random", "cnn", "rnn", "lstm", "cnn_lstm", "cnn_lstm_att"], ...] = (
+        "darts",
+        "random",
+        "cnn_lstm_att",
+    )
+    """What to compare: searched cells, cells drawn at random, and networks designed by people."""
+    cpus_per_trial: PositiveFloat = 1.0
+    """Cores a trial takes; it runs so many threads."""
+    gpus_per_trial: NonNegativeFloat = 0.0
+    """GPUs a trial takes, or the share of one that it takes: 0.25 puts four trials on each."""
+    ray_address: str | None = None
+    """A Ray cluster to join, HOST:PORT or auto; default: this machine alone."""
+    retries: NonNegativeInt = 3
+    """How often a trial whose process dies is begun again, from its last checkpoint."""
+    resume: bool = False
+    """Run the trials that are missing (or all, where there are none)."""
+    overwrite: bool = False
+    """Delete the study that is there and start anew."""
+
+    @field_validator("folds", "seeds", "methods")
+    @classmethod
+    def _once_each(cls, values: tuple) -> tuple:
+        if len(set(values)) < len(values) or not values or ("all" in values and len(values) > 1):
+            raise ValueError("give some, and each once")
+        return values
+
+
+def holds_model(word: Any) -> bool:
+    """Whether a word names a run, or a model file."""
+    if not isinstance(word, str | Path):
+        return False
+    path = Path(word)
+    return (
+        path.suffix == ".safetensors"
+        or any(path.glob("augment/model.safetensors"))
+        or any(path.glob("model.safetensors"))
+    )
+
+
 class VisualizeConfig(Flags):
     """Draw every cell of a genotype."""
 
@@ -235,14 +288,30 @@ class PredictConfig(Flags):
     """Tell the emotion of recordings."""
 
     files: Annotated[tuple[Path, ...], Field(min_length=1, json_schema_extra={"positional": True})]
-    """Audio in any format libsndfile reads, any rate, any number of channels."""
-    model: Path
-    """The run that holds the model: runs/NAME, or its augment folder."""
+    """Recordings, folders of them, patterns, or a CSV with a column `file`; any format libsndfile reads, any rate."""
+    model: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """The run that holds the model, runs/NAME or its augment folder; of several runs, the mean probabilities."""
+    windows: bool = False
+    """Hear all of a long recording, and print each window with its times."""
     batch_size: PositiveInt = 32
-    """Recordings at a time."""
+    """Windows at a time."""
     gpus: Annotated[str, Field(pattern=r"^(auto|none|\d+)$")] = "auto"
     """A GPU by index, none, or auto: one where there is one."""
     json_: Annotated[bool, Field(alias="json")] = False
     """Print JSON instead of a table."""
     csv: bool = False
     """Print CSV instead of a table."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recordings_after_models(cls, values: Any) -> Any:
+        """`--model RUN [RUN ...] FILE ...`: the words after the runs are recordings."""
+        words = values.get("model") if isinstance(values, dict) else None
+        if isinstance(words, str | Path):
+            words = [words]
+        files = values.get("files", ()) if isinstance(values, dict) else None
+        if not isinstance(words, list | tuple) or not isinstance(files, list | tuple):
+            return values
+        models = [*words[:1], *takewhile(holds_model, words[1:])]
+        files = [*words[len(models) :], *files]
+        return {**values, "model": models, **({"files": files} if files else {})}

@@ -7,13 +7,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from config import PrepareConfig, RunFlags
+from config import RunFlags
 from data.batches import Features, TrainingBatches
 from data.folds import Fold, choose_fold, make_folds
 from data.leaks import Leaks, verify
 from data.store import FeatureStore, statistics
 from devices import make_fabric
-from flags import from_file
 from losses import class_weights
 from stores import open_dataset
 
@@ -56,7 +55,7 @@ def begin(config: RunFlags) -> Experiment:
     fabric.launch()
     torch.manual_seed(config.seed)
     with fabric.rank_zero_first():
-        store = open_dataset(config.dataset, from_file(PrepareConfig, "prepare", config.config, corpus="demo"))
+        store = open_dataset(config.dataset, config.config)
     fold = choose_fold(make_folds(store.manifest, config.folds_by, config.unknown_speakers), config.fold)
     leaks = verify(store.manifest, fold, config.allow_leak, f"fold {config.fold}")
     return Experiment(config, fabric, store, fold, leaks)

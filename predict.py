@@ -1,88 +1,109 @@
 """Predict: tell the emotion of recordings with the model of a run.
 
-python predict.py --model runs/NAME FILE ...
+python predict.py --model runs/NAME FILE_OR_FOLDER ...
 """
 
 import csv
+import glob
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-from pydantic import ValidationError
-from torch import nn
+import soundfile
 
 from config import PredictConfig
-from data.features import Transform, load_clips
-from data.front_end import FrontEnd
+from data.corpora.manifest import files_of
 from devices import make_fabric
 from flags import parse
-from models.saved import SavedModel
-from training import pooled
+from predictor import Answer, load_run
 from utils import UserError, progress, run_command
 
-
-def run(config: PredictConfig) -> list[dict]:
-    """Predict every file and print the result. `UserError`, and no result, where one of the files cannot be read."""
-    model = SavedModel.load(find_model(config.model))
-    device = make_fabric(config.gpus).device
-    probabilities = np.concatenate(list(predict(model, config.files, config.batch_size, device)))
-    results = [describe(file, p, model.classes) for file, p in zip(config.files, probabilities, strict=True)]
-    show(results, model.classes, config)
-    return results
+SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga", ".opus"} - {".raw"}
+"""What counts as audio in a folder."""
 
 
-def find_model(path: Path) -> Path:
-    """The model file of a run folder, of its augment folder, or the file itself."""
-    inside = [path / "augment" / "model.safetensors", path / "model.safetensors"]
-    return next((file for file in inside if file.exists()), path if path.suffix else inside[0])
+def run(config: PredictConfig) -> list[Answer]:
+    """Predict every recording and print the results; those that cannot be read are listed with the reason."""
+    files = list(found(config.files))
+    model = load_run(*config.model, device=make_fabric(config.gpus).device, windows=config.windows)
+    answers = list(progress(model.predict(files, config.batch_size), "predict", total=len(files), unit="file"))
+    show(answers, model.classes, config)
+    for answer in answers:
+        if answer.error:
+            print(f"unreadable  {answer.file}: {answer.error}", file=sys.stderr)
+    return answers
 
 
-@torch.inference_mode()
-def predict(model: SavedModel, files: Sequence[Path], batch_size: int, device: torch.device) -> Iterator[np.ndarray]:
-    """Class probabilities (N, classes) of the files, batch by batch, by the front-end the model was trained with."""
-    front_end = front_end_of(model)
-    network = nn.Sequential(Transform(front_end), model.standardised).to(device).eval()
-    for start in progress(range(0, len(files), batch_size), "predict"):
-        clips = [load_clips(file, front_end)[1] for file in files[start : start + batch_size]]
-        sounds = torch.from_numpy(np.stack([clip.sound for each in clips for clip in each]))
-        logits = torch.cat([network(part.to(device)) for part in sounds.split(batch_size)])
-        yield pooled(logits, [len(each) for each in clips]).exp().cpu().numpy()
+def found(words: Iterable[Path]) -> Iterator[Path]:
+    """The recordings that words name: files, all audio below folders, patterns, and the `file` column of a CSV."""
+    for word in words:
+        if word.is_dir():
+            inside = sorted(p for p in word.rglob("[!.]*") if p.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise UserError(f"no audio below the folder {word}")
+            yield from inside
+        elif word.suffix.lower() == ".csv" and word.is_file():
+            yield from files_of(word)
+        elif not word.exists() and (matches := sorted(glob.glob(str(word), recursive=True))):
+            yield from map(Path, matches)
+        else:
+            yield word
 
 
-def front_end_of(model: SavedModel) -> FrontEnd:
-    """The front-end the model was trained with; `UserError` where what the file says of it makes no sense."""
-    try:
-        front_end = FrontEnd(**model.front_end)
-    except (ValidationError, TypeError) as error:
-        raise UserError(f"the model's front-end is damaged: {str(error)[:200]}") from None
-    if front_end.coefficients != len(model.mean):
-        raise UserError(f"the model takes {len(model.mean)} coefficients, its front-end gives {front_end.coefficients}")
-    return front_end
-
-
-def describe(file: Path, p: np.ndarray, classes: Sequence[str]) -> dict:
-    """One prediction, as the JSON has it."""
-    by_class = dict(zip(classes, p.tolist(), strict=True))
-    return {"file": str(file), "emotion": classes[p.argmax()], "probabilities": by_class}
-
-
-def show(results: Sequence[dict], classes: Sequence[str], config: PredictConfig) -> None:
+def show(answers: Sequence[Answer], classes: Sequence[str], config: PredictConfig) -> None:
     """Print JSON, CSV, or a table."""
     if config.json_:
-        print(json.dumps(results, indent=2, ensure_ascii=False))
-    elif config.csv:
+        print(json.dumps([as_json(answer, config.windows) for answer in answers], indent=2, ensure_ascii=False))
+        return
+    rows = [row for answer in answers if not answer.error for row in rows_of(answer, config.windows)]
+    header = ["file", *(("start", "end") if config.windows else ()), "emotion", *classes]
+    if config.csv:
         lines = csv.writer(sys.stdout, lineterminator="\n")
-        lines.writerow(["file", "emotion", *classes])
-        lines.writerows([r["file"], r["emotion"], *(f"{p:.6f}" for p in r["probabilities"].values())] for r in results)
+        lines.writerows([header, *([*row[:-1], *(f"{p:.6f}" for p in row[-1])] for row in rows)])
     else:
-        width = max(len(r["file"]) for r in results)
-        print(f"{'file':{width}}  {'emotion':10}", *(f"{name:>8}" for name in classes))
-        for r in results:
-            print(f"{r['file']:{width}}  {r['emotion']:10}", *(f"{p:8.1%}" for p in r["probabilities"].values()))
+        cells = [header, *([*row[:-1], *(f"{p:.1%}" for p in row[-1])] for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        for line in cells:
+            words, shares = line[: -len(classes)], line[-len(classes) :]
+            left = [f"{word:{width}}" for word, width in zip(words, widths, strict=False)]
+            right = [f"{share:>{max(width, 6)}}" for share, width in zip(shares, widths[len(words) :], strict=True)]
+            print("  ".join([*left, *right]))
+
+
+def rows_of(answer: Answer, windows: bool) -> Iterator[tuple]:
+    """What the table and the CSV say of a recording, the probabilities last: one row, or one for each window."""
+    if not windows:
+        yield str(answer.file), answer.emotion, answer.probabilities
+        return
+    for window in answer.windows:
+        emotion = answer.classes[int(window.probabilities.argmax())]
+        yield str(answer.file), f"{window.start:.2f}", f"{window.end:.2f}", emotion, window.probabilities
+
+
+def as_json(answer: Answer, windows: bool) -> dict[str, Any]:
+    """What the JSON says of a recording."""
+    if answer.error:
+        return {"file": str(answer.file), "error": answer.error}
+    result = {"file": str(answer.file), "emotion": answer.emotion, "probabilities": answer.by_class}
+    if windows:
+        result["windows"] = [
+            {
+                "start": round(w.start, 3),
+                "end": round(w.end, 3),
+                "probabilities": dict(zip(answer.classes, map(float, w.probabilities), strict=True)),
+            }
+            for w in answer.windows
+        ]
+    return result
+
+
+def main() -> None:
+    """Exit with 1 where a recording could not be read."""
+    if any(answer.error for answer in run(parse(PredictConfig, "predict"))):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    run_command(lambda: run(parse(PredictConfig, "predict")))
+    run_command(main)

@@ -9,6 +9,7 @@ from data.emotions import ALL, FOUR, pick_emotions
 from data.front_end import FrontEnd
 from data.preparation import Settings, prepare
 from data.store import FeatureStore
+from flags import from_file
 from utils import UserError
 
 FEATURES = Path("features")
@@ -53,8 +54,9 @@ def prepare_dataset(config: PrepareConfig, listed: list[Utterance]) -> tuple[Fea
     return prepare(pick_emotions(listed, picks), settings, folder_of(config))
 
 
-def open_dataset(name: str, demo: PrepareConfig) -> FeatureStore:
-    """The store features/NAME; the demo corpus is made, and prepared as `demo` says, on first use."""
+def open_dataset(name: str, settings: Path | None) -> FeatureStore:
+    """The store features/NAME. The demo corpus is made on first use, prepared as the configuration file says."""
     if name == "demo" and not (FEATURES / name).exists():
-        return prepare_dataset(demo, list_corpus(demo))[0]
+        config = from_file(PrepareConfig, "prepare", settings, corpus="demo")
+        return prepare_dataset(config, list_corpus(config))[0]
     return FeatureStore.open(FEATURES / name)

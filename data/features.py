@@ -17,8 +17,9 @@ import torchaudio.transforms as T
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool1d
 
+from data.copies import speed_of
 from data.front_end import FrontEnd
-from data.perturb import perturb, speed_of
+from data.perturb import perturb
 from utils import UserError
 
 LOUDEST = 1e9  # above any sensible sample, far below where the power spectrum leaves float32
@@ -39,9 +40,11 @@ class UnreadableAudio(UserError):
 
 @dataclass(frozen=True)
 class Clip:
-    """Sound of one length, and where in its recording it starts."""
+    """Sound of one length, and where in its recording it is."""
 
     start: float  # seconds
+    end: float  # seconds, of what is not padding
+    recording: float  # seconds, of all of it
     sound: np.ndarray  # (samples,) float32
 
 
@@ -96,14 +99,20 @@ TRANSFORMS: dict[str, Callable[[FrontEnd], nn.Module]] = {"mfcc": mfcc, "logmel"
 
 
 def load_clips(path: Path, front_end: FrontEnd, copy: str = "", name: str = "") -> tuple[float, list[Clip]]:
+    """The seconds that a whole file lasts, and all clips of `read_clips`."""
+    clips = list(read_clips(path, front_end, copy, name))
+    return clips[0].recording, clips
+
+
+def read_clips(path: Path, front_end: FrontEnd, copy: str = "", name: str = "") -> Iterator[Clip]:
     """Read what the front-end keeps of a file, as one channel at its rate, padded with zeros.
 
-    Returns the seconds that the whole file lasts, and the clips: one, or for `long` = chunks as many as cover the file,
-    but for silent ones. Any format, rate and channel count of libsndfile; of the few formats that are read forward
-    alone, a file's start. `copy` is a perturbation, `name` that of the utterance, which seeds its noise.
+    One clip, or for `long` = chunks as many as cover the file, but for silent ones. Any format, rate and channel count
+    of libsndfile; of the few formats that are read forward alone, a file's start. `copy` is a perturbation, `name` that
+    of the utterance, which seeds its noise.
     Raises `UnreadableAudio` for a file that is missing, not audio, empty, silent, or whose samples are no numbers.
     """
-    path, clips, silence = Path(path), [], 0.0
+    path, silence, heard = Path(path), 0.0, False
     with _opened(path) as file:
         seconds, rate = file.frames / file.samplerate, file.samplerate * speed_of(copy)
         length = max(1, round(front_end.duration * rate))
@@ -116,11 +125,12 @@ def load_clips(path: Path, front_end: FrontEnd, copy: str = "", name: str = "") 
             if _is_silent(sound, path):
                 silence = max(silence, len(sound) / rate)
                 continue
+            heard, end = True, start + len(sound)
             sound = perturb(sound, file.samplerate, copy, f"{name} {start}")
-            clips.append(Clip(start / file.samplerate, _fitted(sound, rate, front_end)))
-    if not clips:
+            fitted = _fitted(sound, rate, front_end)
+            yield Clip(start / file.samplerate, end / file.samplerate, seconds, fitted)
+    if not heard:
         raise UnreadableAudio(path, f"no sound in {silence:.3g} s" if silence else "empty (no samples)")
-    return seconds, clips
 
 
 def starts(samples: int, length: int, long: str) -> Iterator[int]:

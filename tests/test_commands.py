@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data.folds import make_folds
-from data.store import FeatureStore
+from data.store import COLUMNS, FeatureStore
 from genotypes import Genotype
 from visualize import TITLES
 
@@ -38,7 +38,7 @@ def test_prepare_writes_the_store_of_the_contract(workspace: Path):
     folder = workspace / "features" / "demo"
     with (folder / "manifest.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["utterance", "file", "speaker", "session", "emotion", "split", "duration"]
+    assert list(rows[0]) == list(COLUMNS)
     assert np.load(folder / "features.npy", mmap_mode="r").shape == (len(rows), 16, 24)
     assert len(rows) == 768
 

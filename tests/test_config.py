@@ -232,7 +232,7 @@ def test_cnn_ops_say_all_or_a_list():
         ("--gpus -1", "--gpus -1: "),
         ("--folds_by group0", "--folds_by group0: "),
         ("--name ../escape", "--name ../escape: "),
-        ("--name a/b", "--name a/b: "),
+        ("--name a//b", "--name a//b: "),
         ("--name ..", "--name ..: "),
         ("--dataset /etc", "--dataset /etc: "),
         ("--resume --overwrite", "choose one"),
@@ -368,7 +368,17 @@ def test_any_line_gives_a_config_or_a_user_error(words: list[str]):
 def test_predict_takes_files_wherever_they_stand(words: str):
     config = parse(PredictConfig, "predict", words.split())
     assert config.files == (Path("a.wav"), Path("b.wav"))
-    assert (config.model, config.json_, config.csv) == (Path("m"), True, False)
+    assert (config.model, config.json_, config.csv) == ((Path("m"),), True, False)
+
+
+def test_the_words_after_the_runs_are_recordings(tmp_path: Path):
+    for run in ("one", "two/augment"):
+        (tmp_path / run).mkdir(parents=True)
+        (tmp_path / run / "model.safetensors").touch()
+    words = ["--model", str(tmp_path / "one"), str(tmp_path / "two"), "m.safetensors", "a.wav", str(tmp_path)]
+    config = parse(PredictConfig, "predict", words)
+    assert config.model == (tmp_path / "one", tmp_path / "two", Path("m.safetensors"))
+    assert config.files == (Path("a.wav"), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def place(workspace: Path) -> Path:
     (workspace / "empty.wav").write_bytes(b"")
     soundfile.write(workspace / "silent.wav", [0.0] * 8000, 8000)
     (workspace / "no_column.csv").write_text("file,emotion\na.wav,sad\n")
+    (workspace / "no_audio.csv").write_text("path\na.wav\n")
     (workspace / "no_file.csv").write_text("file,speaker,emotion\na.wav,S1,sad\n")
     (workspace / "typo.yaml").write_text("search: {epoch: 3}\n")
     return workspace
@@ -87,14 +88,17 @@ WRONG = [
     ("augment", "--config tiny.yaml --name there", "runs/there/augment holds a run"),
     ("augment", TINY + "--genotype cnn_lstm --batch_size 1000", "--batch_size 1000 is more than the 432"),
     ("augment", "--config tiny.yaml --name there --overwrite --batch_size 1000", "--batch_size 1000 is more"),
-    ("predict", "--model runs/there nowhere.wav", "nowhere.wav: no such file"),
-    ("predict", "--model runs/there empty.wav", "empty.wav: not readable as audio"),
-    ("predict", "--model runs/there text.wav", "text.wav: not readable as audio"),
-    ("predict", "--model runs/there silent.wav", "silent.wav: no sound"),
     ("predict", "--model runs/there", "FILES is missing"),
+    ("predict", "--model runs/there features", "no audio below the folder features"),
+    ("predict", "--model runs/there no_audio.csv", "no_audio.csv, line 1: column 'file' is missing"),
     ("predict", "--model runs/nowhere text.wav", "no model at runs/nowhere/augment/model.safetensors"),
     ("predict", "--model runs/there/augment/metrics.json text.wav", "is not a model of this program"),
-    ("prepare", "--corpus demo", "exists already: pass --overwrite"),
+    ("prepare", "--root corpora/demo/manifest.csv --out features/demo", "holds features of demo: pass --overwrite"),
+    ("prepare", "--corpus demo --out corpora", "holds something other than features"),
+    ("prepare", "--corpus demo --perturb echo:3", "'echo:3' is no perturbation"),
+    ("prepare", "--corpus demo --out features/nowhere --check", "no features at features/nowhere"),
+    ("search", TINY + "--folds_by official", "has no split"),
+    ("search", TINY + "--folds_by speaker", "session 1 is in training and test"),
     ("prepare", "--corpus iemocap7 --root .", "unknown corpus 'iemocap7'"),
     ("prepare", "--corpus emodb --root . --label intended", "emodb takes no --label; msp_improv does"),
     ("prepare", "--corpus emodb --root corpora", "has a name like"),

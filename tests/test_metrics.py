@@ -126,7 +126,7 @@ def test_speakers_that_differ_widen_the_interval(sample):
 
 def test_predictions_read_back_as_they_were_written(tmp_path: Path):
     names = ["a,b", 'say "so"', "ünïcode", "two words"]
-    manifest = [Row(name, f"{name}.wav", "S1, the first", "1", "sad", "", 1.0) for name in names]
+    manifest = [Row(name, f"{name}.wav", "S1, the first", "1", "sad", "", 1.0, "", "", 0.0, "") for name in names]
     probabilities = np.random.default_rng(0).dirichlet(np.ones(3), size=4)
     write_predictions(tmp_path / "predictions.csv", manifest, CLASSES, probabilities)
     with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
@@ -139,7 +139,7 @@ def test_predictions_read_back_as_they_were_written(tmp_path: Path):
 
 
 def test_predictions_for_another_number_of_rows_are_refused(tmp_path: Path):
-    manifest = [Row("u", "u.wav", "S1", "", "sad", "", 1.0)]
+    manifest = [Row("u", "u.wav", "S1", "", "sad", "", 1.0, "", "", 0.0, "")]
     with pytest.raises(ValueError, match="zip"):
         write_predictions(tmp_path / "predictions.csv", manifest, CLASSES, np.ones((2, 3)) / 3)
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -17,14 +16,7 @@ from tensorboard.summary.writer import event_file_writer
 from torch import nn
 
 from config import SearchConfig
-from data.features import Transform
-from data.front_end import FrontEnd
 from devices import local_gradient
-from genotypes import Genotype
-from models.augment_network import AugmentNetwork
-from models.joint_network import Size
-from models.saved import SavedModel
-from predict import predict
 from runs import RunFolder
 from training import Interruption, cross_entropy, fit, logits_of, pooled, weight_step
 from utils import Interrupted, UserError
@@ -306,49 +298,3 @@ def test_pooling_is_the_mean_of_the_probabilities(clips: list[int], scale: float
 def test_pooling_one_clip_each_changes_no_bit():
     logits = 20 * torch.randn(50, 4)
     assert torch.equal(pooled(logits, [1] * 50), logits.log_softmax(dim=1))
-
-
-SMALL = FrontEnd(sample_rate=8000, n_fft=256, hop_length=80, n_mels=8, n_mfcc=8, duration=0.5, frames=9, long="chunks")
-
-
-def small_model() -> SavedModel:
-    """A network whose running statistics and standardisation are those of no fresh one."""
-    genotype = Genotype(
-        normal=[[["sep_conv_3x3", 0], ["skip_connect", 1]]],
-        normal_concat=[2],
-        reduce=[[["max_pool_3x3", 0], ["skip_connect", 1]]],
-        reduce_concat=[2],
-        rnn=[[["lstm_1", 0], ["rnn_att_1", 1]]],
-        rnn_concat=[2],
-    )
-    torch.manual_seed(0)
-    size = Size(layers=2, init_channels=2, rnn_layers=1, rnn_channels=4)
-    network = AugmentNetwork(genotype, size, 3)
-    network(torch.randn(6, 1, *SMALL.shape) + 1)
-    with torch.no_grad():
-        network.classifier.weight.mul_(100)  # windows that are heard alike would prove nothing
-    mean, std = (np.linspace(*ends, 8, dtype=np.float32) for ends in ((-300, 5), (2, 20)))
-    return SavedModel(network.eval(), size, mean, std, ("angry", "happy", "sad"), SMALL.model_dump())
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_a_recording_is_predicted_by_the_mean_over_its_windows(here: Path, batch_size: int):
-    """Three recordings of one, three and two windows; the windows cut here, the probabilities averaged here."""
-    model, rng = small_model(), np.random.default_rng(0)
-    files, expected = [], []
-    for number, samples in enumerate([3000, 10_000, 8000]):
-        files.append(here / f"{number}.wav")
-        drift = np.linspace(0.01, 0.5, samples)  # so that the windows are told apart
-        soundfile.write(files[-1], drift * rng.standard_normal(samples).clip(-1.9, 1.9), 8000, subtype="FLOAT")
-        sound = np.pad(soundfile.read(files[-1], dtype="float32")[0], (0, max(0, 4000 - samples)))
-        firsts = {3000: [0], 10_000: [0, 3000, 6000], 8000: [0, 4000]}[samples]
-        windows = torch.from_numpy(np.stack([sound[first : first + 4000] for first in firsts]))
-        with torch.no_grad():
-            features = Transform(SMALL)(windows)
-            x = (features - torch.from_numpy(model.mean)[:, None]) / torch.from_numpy(model.std)[:, None]
-            each = model.network(x[:, None]).softmax(dim=1).numpy()
-        assert len(each) == 1 or np.ptp(each, axis=0).max() > 0.02
-        expected.append(each.mean(axis=0))
-    found = np.concatenate(list(predict(model, files, batch_size, CPU)))
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)

@@ -5,7 +5,7 @@ The text is anything that names the words spoken, or `improvised` and the scenar
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
 from data.corpora.utterance import Utterance
@@ -32,7 +32,12 @@ def read(root: Path) -> list[Utterance]:
     return utterances
 
 
-def _lines(root: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def files_of(path: Path) -> list[Path]:
+    """The files of a CSV with a column `file`, whatever its other columns. Raises `UserError` as `read` does."""
+    return [path.parent / values["file"] for _, values in _lines(path, required=("file",))]
+
+
+def _lines(root: Path, required: Sequence[str] = REQUIRED) -> Iterator[tuple[int, dict[str, str]]]:
     """The number and the checked values of each line below the header."""
     if not root.is_file():
         raise UserError(f"no manifest at {root}: --root must be a CSV file with the columns {','.join(REQUIRED)}")
@@ -40,21 +45,21 @@ def _lines(root: Path) -> Iterator[tuple[int, dict[str, str]]]:
         with root.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             columns = [column.strip() for column in reader.fieldnames or []]
-            for column in REQUIRED:
+            for column in required:
                 if column not in columns:
                     raise UserError(f"{root}, line 1: column {column!r} is missing, found: {','.join(columns)}")
             reader.fieldnames = columns
             for row in reader:
-                yield reader.line_num, _checked(row, f"{root}, line {reader.line_num}")
+                yield reader.line_num, _checked(row, required, f"{root}, line {reader.line_num}")
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{root} is not a CSV file in UTF-8: {error}") from None
 
 
-def _checked(row: dict, where: str) -> dict[str, str]:
+def _checked(row: dict, required: Sequence[str], where: str) -> dict[str, str]:
     if None in row:
         raise UserError(f"{where}: more values than columns; a value that holds a comma must be quoted")
     values = {column: (row.get(column) or "").strip() for column in (*REQUIRED, *OPTIONAL)}
-    for column in REQUIRED:
+    for column in required:
         if not values[column]:
             raise UserError(f"{where}: {column} is empty")
     return values

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from data.perturb import Perturbation, parse, perturb, shift_pitch, speed_of
+from data.copies import Perturbation, parse, speed_of
+from data.perturb import perturb, shift_pitch
 
 RATE = 16000
 ROOT = Path(__file__).parents[2]
