@@ -1,6 +1,8 @@
-"""Augment: retrain the network of a genotype from scratch and test it once on speakers it has never heard.
+"""Augment: train the network of a genotype from scratch and test it once on speakers it has never heard.
 
 python augment.py --name NAME --dataset DATASET --fold K     ->  runs/NAME/augment/metrics.json, model.safetensors
+
+--model cnn_lstm_att, for example, trains a network designed by hand in its place, and nothing else changes.
 """
 
 from typing import Any
@@ -20,7 +22,9 @@ from flags import parse
 from genotypes import Genotype, resolve
 from losses import JointLoss, blend
 from metrics import report, scores, table, write_predictions
-from models.augment_network import AugmentNetwork
+from models.architecture import Architecture, Designed, Searched
+from models.augment_network import drop_paths_of
+from models.baselines import Shape
 from models.joint_network import Size
 from models.saved import SavedModel
 from runs import RUNS, RunFolder, log
@@ -48,11 +52,17 @@ def introduce(folder: RunFolder, augment: "Augment") -> None:
     log.info("data      %d rows to train, %d to pick the epoch, %d to test", *sizes)
     for line in augment.experiment.leaks.lines():
         log.info("shared    %s", line)
-    log.info("network   %.3f M weights on %s\n", augment.weight_count / 1e6, augment.features.device)
+    what = augment.config.model, augment.weight_count / 1e6, augment.features.device
+    log.info("network   %s, %.3f M weights on %s\n", *what)
 
 
-def find_genotype(config: AugmentConfig) -> Genotype:
-    """The genotype of the flag, or of the search of the same name; `UserError` where it does not fit --rnn_layers."""
+def find_genotype(config: AugmentConfig) -> Genotype | None:
+    """The genotype of the flag, or of the search of the same name; None for a network that is designed by hand.
+
+    `UserError` where there is none, or one that does not fit --rnn_layers.
+    """
+    if config.model != "searched":
+        return None
     found = RUNS / config.name / "search" / "genotype.json"
     if config.genotype is None and not found.exists():
         raise UserError(f"--genotype is missing, and there is no {found}: run search.py --name {config.name} first")
@@ -62,20 +72,27 @@ def find_genotype(config: AugmentConfig) -> Genotype:
     return genotype
 
 
-class Augment:
-    """The training of a derived network, and the choice of its epoch."""
+def choose(config: AugmentConfig, genotype: Genotype | None, shape: Shape) -> Architecture:
+    """What the flags ask to train, for inputs of a shape (F, T)."""
+    if genotype is None:
+        return Designed(config.model, shape)
+    size = Size(config.layers, config.init_channels, config.rnn_layers, config.rnn_channels)
+    return Searched(genotype, size, config.dropout, auxiliary=config.aux_weight > 0)
 
-    def __init__(self, config: AugmentConfig, experiment: Experiment, genotype: Genotype):
+
+class Augment:
+    """The training of a network, and the choice of its epoch."""
+
+    def __init__(self, config: AugmentConfig, experiment: Experiment, genotype: Genotype | None):
         self.config, self.experiment, self.store = config, experiment, experiment.store
         self.train_rows, self.picking_rows = experiment.fold.parts(config.protocol)
         self.features, self.statistics = experiment.features(self.train_rows)
         self.batches = experiment.batches(self.features, self.train_rows)
         self.steps = len(self.batches)
 
-        self.size = Size(config.layers, config.init_channels, config.rnn_layers, config.rnn_channels)
-        classes, auxiliary = len(self.store.classes), config.aux_weight > 0
-        network = AugmentNetwork(genotype, self.size, classes, config.dropout, auxiliary)
-        self.network = network.to(experiment.device)
+        self.architecture = choose(config, genotype, self.store.front_end.shape)
+        self.network = network = self.architecture.build(len(self.store.classes)).to(experiment.device)
+        self.drop_paths = drop_paths_of(network)
         self.weight_count = sum(p.numel() for name, p in network.named_parameters() if ".auxiliary." not in name)
         self.optimizer = torch.optim.SGD(
             network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
@@ -93,7 +110,8 @@ class Augment:
 
     def step(self, i: int) -> Metrics:
         """One step of the weights on a training batch."""
-        self.network.set_drop_path(self.config.drop_path_prob * (i // self.steps) / self.config.epochs)
+        for drop_path in self.drop_paths:
+            drop_path.probability = self.config.drop_path_prob * (i // self.steps) / self.config.epochs
         x, y = self.batches[i]
         x = cutout(spec_augment(x, self.config.freq_mask, self.config.time_mask), self.config.cutout_length)
         criterion = self.criterion
@@ -145,7 +163,7 @@ class Best:
 
 def test(folder: RunFolder, augment: Augment) -> dict[str, Any]:
     """Test the best epoch's network on the test speakers, and write everything that came out."""
-    config, store = augment.config, augment.store
+    config, store, genotype = augment.config, augment.store, augment.architecture.genotype
     augment.best.restore()
     rows, heard = augment.hear(augment.experiment.fold.test)
     probabilities, speakers = heard.exp().numpy(), [store.speakers[row] for row in rows]
@@ -161,16 +179,15 @@ def test(folder: RunFolder, augment: Augment) -> dict[str, Any]:
         "test_speakers": sorted(set(speakers)),
         "allow_leak": list(config.allow_leak),
         "leaks": augment.experiment.leaks.to_json(),
-        "genotype": augment.network.genotype.to_json(),
+        "model": config.model,
+        "genotype": genotype and genotype.to_json(),
     }
     if folder.writes:
-        model = SavedModel(
-            augment.network, augment.size, *augment.statistics, store.classes, store.front_end.model_dump()
-        )
-        model.save(folder.path / "model.safetensors")
+        parts = augment.network, augment.architecture, *augment.statistics
+        SavedModel(*parts, store.classes, store.front_end.model_dump()).save(folder.path / "model.safetensors")
         manifest = [store.manifest[row] for row in rows]
         write_predictions(folder.path / "predictions.csv", manifest, store.classes, probabilities)
-        draw(folder, augment.network.genotype, metrics)
+        draw(folder, genotype, metrics)
         write_json(folder.path / "metrics.json", metrics)
     log.info("\n%s\n", table(metrics))
     log.info("metrics   %s\npictures  %s", folder.path / "metrics.json", folder.plots)
@@ -178,10 +195,11 @@ def test(folder: RunFolder, augment: Augment) -> dict[str, Any]:
     return metrics
 
 
-def draw(folder: RunFolder, genotype: Genotype, metrics: dict[str, Any]) -> None:
-    """Draw the cells and the confusion matrix, and show the test in TensorBoard."""
+def draw(folder: RunFolder, genotype: Genotype | None, metrics: dict[str, Any]) -> None:
+    """Draw the cells, where there are some, and the confusion matrix, and show the test in TensorBoard."""
     picture, title = folder.plots / "confusion.png", f"UA {metrics['ua']:.1%}, WA {metrics['wa']:.1%}"
-    visualize.draw_genotype(genotype, folder.plots)
+    if genotype:
+        visualize.draw_genotype(genotype, folder.plots)
     plots.draw_confusion(metrics["confusion"], metrics["classes"], picture, title)
     folder.show("test/confusion", picture, metrics["best_epoch"])
     folder.add_scalars({f"test/{name}": metrics[name] for name in ("ua", "wa", "macro_f1")}, metrics["best_epoch"])

@@ -187,8 +187,11 @@ class SearchConfig(RunFlags):
 
 
 class AugmentConfig(RunFlags):
-    """Retrain the derived network and test it once on unseen speakers."""
+    """Train the derived network, or one designed by hand, and test it once on unseen speakers."""
 
+    model: Literal["searched", "cnn", "rnn", "lstm", "cnn_lstm", "cnn_lstm_att"] = "searched"
+    """What is trained: the network of a genotype, or for comparison one designed by hand, which takes no --layers,
+    --init_channels, --rnn_layers, --rnn_channels, --dropout, --aux_weight and --drop_path_prob."""
     genotype: str | None = None
     """A genotype: a file, a string, or a built-in name; default: that of runs/NAME/search."""
     protocol: Literal["held_out", "paper"] = "held_out"
@@ -223,6 +226,12 @@ class AugmentConfig(RunFlags):
     """SpecAugment: blank a random stretch of fewer than so many frames of each training input; 0: none."""
     drop_path_prob: Fraction = 0.2
     """Probability of dropping an op's output, reached by a linear ramp over the epochs."""
+
+    @model_validator(mode="after")
+    def _genotype_of_a_search(self) -> Self:
+        if self.genotype is not None and self.model != "searched":
+            raise ValueError(f"--genotype is for --model searched; {self.model} is designed by hand and takes none")
+        return self
 
 
 class CrossvalConfig(FoldFlags):

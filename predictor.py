@@ -133,4 +133,6 @@ def front_end_of(model: SavedModel) -> FrontEnd:
         raise UserError(f"the model's front-end is damaged: {str(error)[:200]}") from None
     if front_end.coefficients != len(model.mean):
         raise UserError(f"the model takes {len(model.mean)} coefficients, its front-end gives {front_end.coefficients}")
+    if model.architecture.shape not in (None, front_end.shape):
+        raise UserError(f"the model takes inputs of {model.architecture.shape}, its front-end gives {front_end.shape}")
     return front_end

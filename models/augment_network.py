@@ -47,7 +47,6 @@ class AugmentNetwork(nn.Module):
         super().__init__()
         self.genotype = genotype
         self.network = JointNetwork(size, classes, self._derived_cell, dropout, auxiliary)
-        self.drop_paths = [module for module in self.modules() if isinstance(module, DropPath)]
 
     def _derived_cell(self, kind: str, inputs: tuple[int, int], channels: int, reduction_prev: bool) -> Cell:
         world = WORLDS[kind]
@@ -58,7 +57,7 @@ class AugmentNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         return self.network(x)
 
-    def set_drop_path(self, probability: float) -> None:
-        """The probability with which each op but the identity is dropped."""
-        for drop_path in self.drop_paths:
-            drop_path.probability = probability
+
+def drop_paths_of(network: nn.Module) -> list[DropPath]:
+    """The drop paths in a network; one designed by hand has none."""
+    return [module for module in network.modules() if isinstance(module, DropPath)]

@@ -76,11 +76,20 @@ class Recurrent(nn.Module):
         return self.rnn(x)[0]
 
 
+def attended(h: Tensor, key: nn.Module, score: nn.Module) -> Tensor:
+    """The steps weighed by additive attention: (N, T, C) -> (N, C).
+
+    With U the `key` and v the `score`: e_t = v . tanh(U h_t), a = softmax_t(e), sum_t a_t h_t
+    (Bahdanau et al., ICLR 2015, eq. 6).
+    """
+    attention = score(torch.tanh(key(h))).softmax(dim=1)  # (N, T, 1)
+    return (attention * h).sum(dim=1)
+
+
 class RecurrentAttention(nn.Module):
     """A bidirectional k-layer LSTM or RNN, then additive attention over time: (N, T, C) -> (N, T, C).
 
-    With h_t the recurrent output: e_t = v . tanh(U h_t), a = softmax_t(e), context = sum_t a_t h_t; the context joins
-    every step and both are projected back to the width. The scores are those of Bahdanau et al. (ICLR 2015), eq. 6.
+    What attention makes of the recurrent outputs, the context, joins every step; both are projected back to the width.
     """
 
     def __init__(self, kind: type[nn.RNNBase], layers: int, channels: int):
@@ -92,8 +101,7 @@ class RecurrentAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.rnn(x)[0]  # (N, T, 2C)
-        attention = self.score(torch.tanh(self.key(h))).softmax(dim=1)  # (N, T, 1)
-        context = (attention * h).sum(dim=1, keepdim=True)  # (N, 1, 2C)
+        context = attended(h, self.key, self.score).unsqueeze(1)  # (N, 1, 2C)
         return self.project(torch.cat([h, context.expand_as(h)], dim=2))
 
 

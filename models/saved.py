@@ -1,23 +1,24 @@
 """A trained model as one file: weights, standardisation, and all that is needed to rebuild the network around them.
 
-`model.safetensors` holds the tensors; its header, as JSON, the genotype, the size, the classes and the front-end.
+`model.safetensors` holds the tensors; its header, as JSON, the architecture, the classes and the front-end.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from genotypes import Genotype
-from models.augment_network import AugmentNetwork
+from models.architecture import Architecture, Designed, Searched
+from models.baselines import BASELINES
 from models.joint_network import Size
 from utils import UserError, whole_file
 
@@ -34,27 +35,51 @@ def distinct(names: list[str]) -> list[str]:
 
 
 Count = Annotated[int, Field(ge=0, le=2**31)]
+Length = Annotated[int, Field(ge=1, le=2**31)]
 Class = Annotated[str, Field(min_length=1)]
 
 
 class Header(BaseModel):
-    """What the file's header must be."""
+    """What the file's header must be, whatever the architecture."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     version: Literal[1]
-    genotype: dict[str, Any]
-    size: dict[str, Count]
     classes: Annotated[list[Class], Field(min_length=1), AfterValidator(distinct)]
     front_end: dict[str, Any]
 
 
+class SearchedHeader(Header):
+    """The header of a derived network."""
+
+    genotype: dict[str, Any]
+    size: dict[str, Count]
+
+    @property
+    def architecture(self) -> Searched:
+        return Searched(Genotype.from_json(self.genotype), Size(**self.size))
+
+
+class DesignedHeader(Header):
+    """The header of a baseline."""
+
+    baseline: Literal[*BASELINES]
+    shape: tuple[Length, Length]
+
+    @property
+    def architecture(self) -> Designed:
+        return Designed(self.baseline, self.shape)
+
+
+HEADER = TypeAdapter(SearchedHeader | DesignedHeader)
+
+
 @dataclass(frozen=True)
 class SavedModel:
-    """A derived network, the statistics of its inputs (F,), its classes, and the front-end's settings."""
+    """A network, what it was built from, the statistics of its inputs (F,), its classes, the front-end's settings."""
 
-    network: AugmentNetwork
-    size: Size
+    network: nn.Module
+    architecture: Architecture
     mean: np.ndarray
     std: np.ndarray
     classes: tuple[str, ...]
@@ -66,8 +91,7 @@ class SavedModel:
         tensors |= {"mean": torch.from_numpy(self.mean), "std": torch.from_numpy(self.std)}
         header = {
             "version": VERSION,
-            "genotype": self.network.genotype.to_json(),
-            "size": asdict(self.size),
+            **self.architecture.to_json(),
             "classes": list(self.classes),
             "front_end": dict(self.front_end),
         }
@@ -89,16 +113,18 @@ class SavedModel:
 
     @classmethod
     def _rebuild(cls, text: str, tensors: dict[str, Tensor]) -> "SavedModel":
-        header, mean, std = Header.model_validate_json(text), tensors.pop("mean"), tensors.pop("std")
-        size, classes, genotype = Size(**header.size), tuple(header.classes), Genotype.from_json(header.genotype)
+        header, mean, std = HEADER.validate_json(text), tensors.pop("mean"), tensors.pop("std")
+        architecture, classes = header.architecture, tuple(header.classes)
         if mean.dim() != 1 or mean.shape != std.shape or not len(mean):
             raise ValueError(f"mean and std have the shapes {tuple(mean.shape)} and {tuple(std.shape)}")
-        if size.layers + size.rnn_layers > len(tensors):
-            raise ValueError(f"{len(tensors)} tensors are too few for {size}")
+        if architecture.shape and architecture.shape[0] != len(mean):
+            raise ValueError(f"{len(mean)} coefficients are standardised, but the network takes {architecture.shape}")
+        if architecture.cells > len(tensors):
+            raise ValueError(f"{len(tensors)} tensors are too few for {architecture.cells} cells")
         with torch.device("meta"):  # no memory is taken before the file is seen to hold just these tensors
-            network = AugmentNetwork(genotype, size, len(classes))
+            network = architecture.build(len(classes))
         network.load_state_dict(tensors, assign=True)
-        return cls(network.eval(), size, mean.numpy(), std.numpy(), classes, header.front_end)
+        return cls(network.eval(), architecture, mean.numpy(), std.numpy(), classes, header.front_end)
 
     @property
     def standardised(self) -> nn.Module:

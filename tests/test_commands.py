@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from data.folds import make_folds
 from data.store import COLUMNS, FeatureStore
 from genotypes import Genotype
+from models.baselines import BASELINES
 from visualize import TITLES
 
 CLASSES = ["angry", "happy", "neutral", "sad"]
@@ -128,8 +129,26 @@ def test_a_network_without_seqnn_takes_a_pt_darts_genotype_and_the_papers_protoc
     flags = ("--config", "tiny.yaml", "--name", "cnn", "--rnn_layers", 0, "--genotype", "darts_v2", "--epochs", 1)
     succeed("augment", *flags, "--protocol", "paper", cwd=workspace)
     metrics = json.loads((workspace / "runs" / "cnn" / "augment" / "metrics.json").read_text())
-    assert metrics["protocol"] == "paper"
+    assert (metrics["protocol"], metrics["model"]) == ("paper", "searched")
     assert metrics["genotype"]["rnn"] == []
+
+
+@pytest.mark.parametrize("model", BASELINES)
+def test_a_baseline_takes_the_same_path(workspace: Path, model: str):
+    flags = ("--config", "tiny.yaml", "--name", f"by-hand-{model}", "--fold", 2, "--epochs", 1)
+    said = succeed("augment", *flags, "--model", model, cwd=workspace)
+    assert f"network   {model}, " in said
+    folder = workspace / "runs" / f"by-hand-{model}" / "augment"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (metrics["model"], metrics["genotype"], metrics["n"]) == (model, None, 192)
+    network = BASELINES[model](4, (16, 24))
+    assert metrics["params"] == sum(p.numel() for p in network.parameters())
+    assert [path.name for path in (folder / "plots").iterdir()] == ["confusion.png"]
+    with (folder / "predictions.csv").open() as file:
+        row = next(csv.DictReader(file))
+    wav = f"corpora/demo/{row['utterance']}.wav"
+    said = json.loads(succeed("predict", wav, "--model", folder.parent, "--json", cwd=workspace))
+    assert said[0]["probabilities"] == pytest.approx({name: float(row[name]) for name in CLASSES}, abs=1e-4)
 
 
 def test_classes_may_be_picked_and_renamed_all_the_way(workspace: Path):

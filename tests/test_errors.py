@@ -37,9 +37,10 @@ FOREIGN = {
 
 @pytest.fixture(scope="module")
 def place(workspace: Path) -> Path:
-    """The workspace with a finished run in it, and files that are wrong in every way."""
+    """The workspace with finished runs in it, and files that are wrong in every way."""
     for command in ("search", "augment"):
         succeed(command, "--config", "tiny.yaml", "--name", "there", "--epochs", 1, cwd=workspace)
+    succeed("augment", "--config", "tiny.yaml", "--name", "by-hand", "--model", "cnn", "--epochs", 1, cwd=workspace)
     (workspace / "foreign.json").write_text(json.dumps(FOREIGN))
     (workspace / "text.wav").write_text("not a sound")
     (workspace / "empty.wav").write_bytes(b"")
@@ -51,14 +52,14 @@ def place(workspace: Path) -> Path:
     return workspace
 
 
-def damaged(place: Path, front_end: dict[str, object], name: str) -> Path:
-    """The model of the finished run, with something else said of its front-end."""
-    with safe_open(place / "runs" / "there" / "augment" / "model.safetensors", "pt") as file:
+def damaged(run: Path, front_end: dict[str, object], out: Path) -> Path:
+    """The model of a finished run, with something else said of its front-end."""
+    with safe_open(run / "augment" / "model.safetensors", "pt") as file:
         header = json.loads(file.metadata()["emodarts"])
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     header["front_end"] |= front_end
-    save_file(tensors, place / name, {"emodarts": json.dumps(header)})
-    return place / name
+    save_file(tensors, out, {"emodarts": json.dumps(header)})
+    return out
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -85,6 +86,8 @@ WRONG = [
     ("augment", TINY + "--genotype foreign.json", "unknown op 'conv_7x1_1x7'"),
     ("augment", TINY + "--genotype darts_v2", "--genotype has no rnn part"),
     ("augment", TINY + "--genotype nowhere.json", "'nowhere.json' is not known"),
+    ("augment", TINY + "--model gru", "--model gru: Input should be 'searched', 'cnn'"),
+    ("augment", TINY + "--model lstm --genotype darts_v2", "--genotype is for --model searched; lstm is designed by"),
     ("augment", "--config tiny.yaml --name there", "runs/there/augment holds a run"),
     ("augment", TINY + "--genotype cnn_lstm --batch_size 1000", "--batch_size 1000 is more than the 432"),
     ("augment", "--config tiny.yaml --name there --overwrite --batch_size 1000", "--batch_size 1000 is more"),
@@ -133,8 +136,14 @@ def test_wrong_input_is_told_in_one_line_and_touches_nothing(
     [({"sample_rate": 0}, "front-end is damaged"), ({"more": 1}, "front-end is damaged"), ({"n_mfcc": 9}, "gives 9")],
 )
 def test_a_model_with_another_front_end_is_refused(place: Path, front_end: dict[str, object], message: str):
-    model = damaged(place, front_end, f"{message.replace(' ', '_')}.safetensors")
+    model = damaged(place / "runs" / "there", front_end, place / f"{message.replace(' ', '_')}.safetensors")
     with pytest.raises(UserError, match=message):
+        predict.run(PredictConfig(files=[place / "corpora/demo/wav/F01/F01-sad-01.wav"], model=model, gpus="none"))
+
+
+def test_a_baseline_for_inputs_of_another_length_is_refused(place: Path):
+    model = damaged(place / "runs" / "by-hand", {"frames": 12}, place / "length.safetensors")
+    with pytest.raises(UserError, match=r"takes inputs of \(16, 24\), its front-end gives \(16, 12\)"):
         predict.run(PredictConfig(files=[place / "corpora/demo/wav/F01/F01-sad-01.wav"], model=model, gpus="none"))
 
 

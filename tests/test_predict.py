@@ -16,6 +16,7 @@ from config import PredictConfig
 from data.features import Transform
 from data.front_end import FrontEnd
 from genotypes import Genotype
+from models.architecture import Searched
 from models.augment_network import AugmentNetwork
 from models.joint_network import Size
 from models.saved import SavedModel
@@ -47,7 +48,7 @@ def small_model(seed: int = 0, **front_end: object) -> SavedModel:
         network.network.head.weight.mul_(100)  # windows that are heard alike would prove nothing
     mean, std = (np.linspace(*ends, 8, dtype=np.float32) for ends in ((-300, 5), (2, 20)))
     settings = FRONT_END.model_copy(update=front_end).model_dump()
-    return SavedModel(network.eval(), size, mean, std, CLASSES, settings)
+    return SavedModel(network.eval(), Searched(genotype, size), mean, std, CLASSES, settings)
 
 
 def write_wav(path: Path, samples: int, seed: int = 0) -> Path:

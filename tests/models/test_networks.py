@@ -10,7 +10,7 @@ from oracle import PlainNetwork, relative_error
 from torch import nn
 
 from genotypes import BUILT_IN, CNN_OPS, RNN_OPS, Genotype
-from models.augment_network import AugmentNetwork, DerivedNode, DropPath
+from models.augment_network import AugmentNetwork, DerivedNode, DropPath, drop_paths_of
 from models.cells import WORLDS
 from models.joint_network import JointNetwork, Size, as_sequence
 from models.search_network import SearchNetwork, SearchSpace
@@ -43,6 +43,11 @@ def derived(size=None, genotype=None, classes=4, dropout=0.0, auxiliary=False, s
     torch.manual_seed(seed)
     genotype = genotype or genotype_of(("sep_conv_3x3", "skip_connect", "max_pool_3x3", "dil_conv_5x5"), ("lstm_1",))
     return AugmentNetwork(genotype, size or Size(3, 4, 2, 8), classes, dropout, auxiliary)
+
+
+def set_drop_path(network, probability):
+    for drop_path in drop_paths_of(network):
+        drop_path.probability = probability
 
 
 def settled(network, height, width):
@@ -289,7 +294,7 @@ def cells(draw, ops):
 def test_any_genotype_builds_and_runs(normal, reduce, rnn, layers, rnn_layers, auxiliary):
     genotype = Genotype(*normal, *reduce, *rnn)
     network = derived(Size(layers, 2, rnn_layers, 3), genotype, classes=3, dropout=0.1, auxiliary=auxiliary)
-    network.set_drop_path(0.2)
+    set_drop_path(network, 0.2)
     x = torch.randn(2, 1, 9, 11)
     outputs = network.train()(x)
     outputs = outputs if auxiliary else (outputs,)
@@ -384,7 +389,7 @@ def test_drop_path_is_the_identity_at_zero_and_in_evaluation():
 def test_drop_path_of_a_network_acts_in_training_only():
     network, x = settled(derived(), 13, 29), torch.randn(8, 1, 13, 29)
     quiet = network(x)
-    network.set_drop_path(0.5)
+    set_drop_path(network, 0.5)
     assert {m.probability for m in network.modules() if isinstance(m, DropPath)} == {0.5}
     assert torch.equal(network(x), quiet)
     network.train()
@@ -392,7 +397,7 @@ def test_drop_path_of_a_network_acts_in_training_only():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
     assert not torch.allclose(network(x), quiet, atol=1e-3)
-    network.set_drop_path(0.0)
+    set_drop_path(network, 0.0)
     assert torch.equal(network(x), quiet)
 
 
@@ -412,7 +417,7 @@ def test_drop_path_spares_skip_connect_and_nothing_else(kind, op):
 
 def test_two_networks_do_not_share_their_drop_path():
     first, second = derived(), derived()
-    first.set_drop_path(0.4)
+    set_drop_path(first, 0.4)
     assert {m.probability for m in second.modules() if isinstance(m, DropPath)} == {0.0}
 
 

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-import models.saved
+import models.architecture
 from genotypes import Genotype
-from models.augment_network import AugmentNetwork
+from models.architecture import Designed, Searched
+from models.augment_network import AugmentNetwork, drop_paths_of
+from models.baselines import BASELINES
 from models.joint_network import Size
 from models.saved import SavedModel
 from utils import UserError
@@ -37,12 +39,13 @@ GENOTYPE = Genotype(
 def model() -> SavedModel:
     """A network with an auxiliary head whose weights and running statistics are those of no fresh one."""
     torch.manual_seed(0)
-    network = AugmentNetwork(GENOTYPE, SIZE, len(CLASSES), dropout=0.5, auxiliary=True)
-    network.set_drop_path(0.5)
+    network = Searched(GENOTYPE, SIZE, dropout=0.5, auxiliary=True).build(len(CLASSES))
+    for drop_path in drop_paths_of(network):
+        drop_path.probability = 0.5
     network(torch.randn(6, 1, F, T) + 1)
     rng = np.random.default_rng(0)
     mean, std = rng.normal(size=F).astype(np.float32), rng.uniform(0.5, 2, F).astype(np.float32)
-    return SavedModel(network.eval(), SIZE, mean, std, CLASSES, FRONT_END)
+    return SavedModel(network.eval(), Searched(GENOTYPE, SIZE), mean, std, CLASSES, FRONT_END)
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +57,7 @@ def file(model: SavedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def header(file: Path) -> dict:
-    with safe_open(file, "pt") as opened:
-        return json.loads(opened.metadata()["emodarts"])
+    return header_of(file)
 
 
 def write(path: Path, file: Path, header: object, change: dict | None = None) -> Path:
@@ -79,9 +81,41 @@ def test_a_loaded_model_is_the_saved_one(model: SavedModel, file: Path):
         assert torch.equal(loaded.network(x), model.network(x))
     assert not any(module.training for module in loaded.network.modules())
     assert loaded.network.genotype == GENOTYPE
-    assert (loaded.size, loaded.classes, loaded.front_end) == (SIZE, CLASSES, FRONT_END)
+    assert (loaded.architecture, loaded.classes, loaded.front_end) == (Searched(GENOTYPE, SIZE), CLASSES, FRONT_END)
     np.testing.assert_array_equal(loaded.mean, model.mean)
     np.testing.assert_array_equal(loaded.std, model.std)
+
+
+@pytest.fixture(scope="module")
+def designed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a baseline whose weights depend on F and on T."""
+    return save_designed("cnn", tmp_path_factory.mktemp("designed") / "model.safetensors")
+
+
+def save_designed(name: str, path: Path) -> Path:
+    torch.manual_seed(0)
+    architecture = Designed(name, (F, T))
+    parts = architecture.build(len(CLASSES)), architecture, np.zeros(F, np.float32), np.ones(F, np.float32)
+    SavedModel(*parts, CLASSES, FRONT_END).save(path)
+    return path
+
+
+def header_of(file: Path) -> dict:
+    with safe_open(file, "pt") as opened:
+        return json.loads(opened.metadata()["emodarts"])
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_loaded_baseline_is_the_saved_one(tmp_path: Path, name: str):
+    loaded = SavedModel.load(save_designed(name, tmp_path / "model.safetensors"))
+    torch.manual_seed(0)
+    network, x = BASELINES[name](len(CLASSES), (F, T)).eval(), torch.randn(5, F, T)
+    with torch.no_grad():
+        assert torch.equal(loaded.standardised(x), network(x[:, None]))
+    assert not any(module.training for module in loaded.network.modules())
+    assert loaded.architecture == Designed(name, (F, T))
+    assert {"baseline": name, "shape": [F, T]}.items() <= header_of(tmp_path / "model.safetensors").items()
+    assert "genotype" not in header_of(tmp_path / "model.safetensors")
 
 
 def test_saving_again_gives_the_same_bytes_and_leaves_nothing_beside(file: Path, tmp_path: Path):
@@ -193,19 +227,56 @@ def test_a_header_that_is_no_object_is_refused(file: Path, tmp_path: Path, text:
     refused(write(tmp_path / "model.safetensors", file, text))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"baseline": "gru"},
+        {"baseline": "lstm"},
+        {"baseline": None},
+        {"baseline": ["cnn"]},
+        {"baseline": "searched"},
+        {"shape": None},
+        {"shape": [F]},
+        {"shape": [F, T, 1]},
+        {"shape": [F + 1, T]},
+        {"shape": [F, 2 * T]},
+        {"shape": [F, -T]},
+        {"shape": [F, 0]},
+        {"shape": [F, float(T)]},
+        {"shape": [F, str(T)]},
+        {"shape": [F, 2**31]},
+        {"shape": [2**31, 2**31]},
+        {"shape": [F, 2**70]},
+        {"size": asdict(SIZE)},
+        {"genotype": GENOTYPE.to_json(), "size": asdict(SIZE)},
+        {"more": 1},
+    ],
+    ids=lambda change: json.dumps(change)[:50],
+)
+def test_a_header_that_does_not_fit_a_baseline_is_refused(designed: Path, tmp_path: Path, change: dict):
+    """Nothing of the size that it claims is built on the way."""
+    refused(write(tmp_path / "model.safetensors", designed, {**header_of(designed), **change}))
+
+
+@pytest.mark.parametrize("part", ["baseline", "shape", "classes", "front_end", "version"])
+def test_a_baselines_header_that_lacks_a_part_is_refused(designed: Path, tmp_path: Path, part: str):
+    left = {name: value for name, value in header_of(designed).items() if name != part}
+    refused(write(tmp_path / "model.safetensors", designed, left))
+
+
 @pytest.mark.parametrize("field", ["layers", "rnn_layers", "init_channels", "rnn_channels", "stem_multiplier"])
 def test_a_size_that_would_fill_the_memory_is_refused_before_anything_is_built(
     file: Path, header: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
 ):
     """A file of some kilobytes must not make the program build 10^9 cells, or weights of 10^9 channels."""
 
-    def build(genotype: Genotype, size: Size, classes: int) -> AugmentNetwork:
+    def build(genotype: Genotype, size: Size, classes: int, *more: object) -> AugmentNetwork:
         depth, width = max(size.layers, size.rnn_layers), max(size.init_channels, size.rnn_channels)
         if depth > 10**6 or (max(width, size.stem_multiplier) > 10**6 and torch.get_default_device().type != "meta"):
             raise AssertionError(f"began to build {size}")
-        return AugmentNetwork(genotype, size, classes)
+        return AugmentNetwork(genotype, size, classes, *more)
 
-    monkeypatch.setattr(models.saved, "AugmentNetwork", build)
+    monkeypatch.setattr(models.architecture, "AugmentNetwork", build)
     size = {**header["size"], field: 10**9}
     refused(write(tmp_path / "model.safetensors", file, {**header, "size": size}))
 
@@ -253,9 +324,12 @@ def exchanged(value: object, path: tuple, new: object) -> object:
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
+@pytest.mark.parametrize("kind", ["file", "designed"])
 def test_any_change_of_the_header_gives_a_model_that_works_or_a_user_error(
-    file: Path, header: dict, tmp_path: Path, data: st.DataObject
+    request: pytest.FixtureRequest, kind: str, tmp_path: Path, data: st.DataObject
 ):
+    file = request.getfixturevalue(kind)
+    header = header_of(file)
     place, new = data.draw(st.sampled_from(places(header))), data.draw(VALUES)
     path = write(tmp_path / "model.safetensors", file, exchanged(header, place, new))
     try:
