@@ -10,17 +10,23 @@ from architect import Architect, Batch, Criterion, Unrolled
 from config import SearchConfig
 from devices import Gradient, local_gradient
 from models.joint_network import Size
-from models.search_network import SearchNetwork, SearchSpace
+from models.search_network import SearchNetwork
+from search_space import SearchSpace
 from training import Metrics, weight_step
 
 ALPHA_BETAS = (0.5, 0.999)
 
 
+def space_of(config: SearchConfig) -> SearchSpace:
+    """The search space of the flags; no node of a SeqNN cell where there are no such cells."""
+    rnn_nodes = config.rnn_nodes if config.rnn_layers else 0
+    return SearchSpace(config.cnn_nodes, rnn_nodes, config.cnn_ops, config.rnn_ops)
+
+
 def make_supernet(config: SearchConfig, classes: int) -> SearchNetwork:
     """The supernet of the flags."""
-    space = SearchSpace(config.cnn_nodes, config.rnn_nodes, config.cnn_ops, config.rnn_ops)
     size = Size(config.layers, config.init_channels, config.rnn_layers, config.rnn_channels)
-    return SearchNetwork(space, size, classes, config.dropout)
+    return SearchNetwork(space_of(config), size, classes, config.dropout)
 
 
 class Bilevel:

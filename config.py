@@ -158,6 +158,8 @@ def ops_of(known: tuple[str, ...], scopes: Mapping[str, tuple[str, ...]]) -> Any
 class SearchConfig(RunFlags):
     """Search the cells of a joint CNN + LSTM/RNN network."""
 
+    strategy: Literal["darts", "random"] = "darts"
+    """darts: by gradient descent on the alphas; random: the seed draws from the same space, and nothing is trained."""
     cnn_nodes: PositiveInt = 4
     """Nodes of a CNN cell."""
     rnn_nodes: PositiveInt = 4

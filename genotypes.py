@@ -63,6 +63,12 @@ class Genotype:
             object.__setattr__(self, cell, nodes)
             object.__setattr__(self, f"{cell}_concat", concat)
 
+    @classmethod
+    def of_nodes(cls, normal: Sequence[Node], reduce: Sequence[Node], rnn: Sequence[Node] = ()) -> Self:
+        """The genotype whose cells put out all their nodes, as those of a search do."""
+        cells = {"normal": normal, "reduce": reduce, "rnn": rnn}
+        return cls(**cells, **{f"{cell}_concat": range(2, len(nodes) + 2) for cell, nodes in cells.items()})
+
     def __str__(self) -> str:
         """The form that emoDARTS logs: `Genotype(normal=[[(op, state), ...], ...], normal_concat=range(2, 6), ...)`."""
         parts = []

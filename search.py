@@ -1,8 +1,11 @@
 """Search: train a supernet of mixed CNN and LSTM/RNN operations, and derive the genotype of the best cells.
 
 python search.py --name NAME --dataset DATASET --fold K     ->  runs/NAME/search/genotype.json
+
+--strategy random draws the genotype instead, for comparison.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -11,7 +14,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import plots
 import visualize
-from bilevel import Bilevel, make_supernet
+from bilevel import Bilevel, make_supernet, space_of
 from config import SearchConfig
 from data.folds import halves
 from devices import mean_gradient
@@ -29,29 +32,18 @@ def run(config: SearchConfig) -> Genotype:
     """Search on the training speakers of a fold; its validation and test speakers are not touched."""
     experiment = begin(config)
     folder = RunFolder("search", config, experiment.fabric.is_global_zero)
-    search = Search(config, experiment, folder)
+    search = STRATEGIES[config.strategy](config, experiment, folder)
     with folder:
         experiment.fabric.barrier()  # no process looks for a checkpoint before the first has taken the folder
-        introduce(folder, search)
-        fit(folder, search, experiment.device)
-        return finish(folder, search.network.genotype(), config)
-
-
-def introduce(folder: RunFolder, search: "Search") -> None:
-    """Say what is searched, on what, and where."""
-    weights, sizes = search.network.weights().values(), (len(search.weight_rows), len(search.alpha_rows))
-    log.info("search    %s", folder.path)
-    log.info("data      %d rows train the weights, %d the alphas", *sizes)
-    for line in search.leaks.lines():
-        log.info("shared    %s", line)
-    log.info("supernet  %.3f M weights on %s\n", sum(w.numel() for w in weights) / 1e6, search.features.device)
+        log.info("search    %s", folder.path)
+        return finish(folder, search.find(), config)
 
 
 class Search:
     """The supernet, and the halves of the training rows from which its weights and its alphas learn."""
 
     def __init__(self, config: SearchConfig, experiment: Experiment, folder: RunFolder):
-        self.config, self.folder, self.store, self.leaks = config, folder, experiment.store, experiment.leaks
+        self.config, self.folder, self.experiment, self.store = config, folder, experiment, experiment.store
         rows = experiment.fold.train
         self.weight_rows, self.alpha_rows = halves(self.store.manifest, rows, config.train_portion, config.seed)
         self.features, _ = experiment.features(rows)
@@ -70,6 +62,20 @@ class Search:
             "alpha_optimizer": self.bilevel.alpha_optimizer,
             "scheduler": self.scheduler,
         }
+
+    def find(self) -> Genotype:
+        """The strongest cells after the last epoch."""
+        self.introduce()
+        fit(self.folder, self, self.experiment.device)
+        return self.network.genotype()
+
+    def introduce(self) -> None:
+        """Say what is searched, on what, and where."""
+        log.info("data      %d rows train the weights, %d the alphas", len(self.weight_rows), len(self.alpha_rows))
+        for line in self.experiment.leaks.lines():
+            log.info("shared    %s", line)
+        weights = sum(w.numel() for w in self.network.weights().values())
+        log.info("supernet  %.3f M weights on %s\n", weights / 1e6, self.features.device)
 
     def step(self, i: int) -> Metrics:
         """A step of the alphas on a batch of their half, and one of the weights on theirs."""
@@ -91,6 +97,25 @@ class Search:
         if self.folder.writes:
             draw_architecture(self.folder, self.network, epoch)
         return record
+
+
+class RandomSearch:
+    """The yardstick of a search: a genotype drawn from its space, without training (Li and Talwalkar, UAI 2019)."""
+
+    def __init__(self, config: SearchConfig, experiment: Experiment, folder: RunFolder):
+        self.config, self.folder = config, folder
+
+    def find(self) -> Genotype:
+        """The genotype of the seed, drawn into plots/."""
+        space = space_of(self.config)
+        log.info("space     about 10^%.1f genotypes, all equally likely", math.log10(space.genotypes))
+        genotype = space.draw(self.config.seed)
+        if self.folder.writes:
+            visualize.draw_genotype(genotype, self.folder.plots)
+        return genotype
+
+
+STRATEGIES = {"darts": Search, "random": RandomSearch}
 
 
 @torch.no_grad()

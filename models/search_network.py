@@ -1,7 +1,6 @@
 """The supernet: a joint network whose every edge is relaxed, and the alphas that weigh its ops."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,22 +9,9 @@ from genotypes import Genotype, discretise
 from models.cells import WORLDS, Cell
 from models.joint_network import JointNetwork, Size
 from models.mixed_ops import MixedNode
+from search_space import SearchSpace
 
 ALPHA_SCALE = 1e-3  # the standard deviation of the alphas at the start, as in DARTS
-
-
-@dataclass(frozen=True)
-class SearchSpace:
-    """The nodes of a cell and the candidate ops of each world (`none` last where it is one of them)."""
-
-    cnn_nodes: int
-    rnn_nodes: int
-    cnn_ops: tuple[str, ...]
-    rnn_ops: tuple[str, ...]
-
-    def of(self, kind: str) -> tuple[int, tuple[str, ...]]:
-        """(nodes, ops) of a kind of cell: "normal", "reduce" or "rnn"."""
-        return (self.rnn_nodes, self.rnn_ops) if kind == "rnn" else (self.cnn_nodes, self.cnn_ops)
 
 
 class SearchNetwork(nn.Module):
@@ -68,9 +54,7 @@ class SearchNetwork(nn.Module):
     @torch.no_grad()
     def genotype(self) -> Genotype:
         """The strongest discrete cells of the present alphas."""
-        parts = {kind: self._discretised(kind, nodes) for kind, nodes in self.softmaxed().items()}
-        concats = {f"{kind}_concat": tuple(range(2, len(nodes) + 2)) for kind, nodes in parts.items()}
-        return Genotype(**{"rnn": (), "rnn_concat": (), **parts, **concats})
+        return Genotype.of_nodes(**{kind: self._discretised(kind, nodes) for kind, nodes in self.softmaxed().items()})
 
     def _discretised(self, kind: str, weights: Sequence[Tensor]) -> tuple:
         return discretise([w.cpu().numpy() for w in weights], self.space.of(kind)[1])

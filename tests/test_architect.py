@@ -13,7 +13,8 @@ import architect
 from architect import Architect, Unrolled
 from devices import local_gradient
 from models.joint_network import Size
-from models.search_network import SearchNetwork, SearchSpace
+from models.search_network import SearchNetwork
+from search_space import SearchSpace
 
 CNN_OPS = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "none")
 RNN_OPS = ("lstm_1", "rnn_1", "lstm_att_1", "skip_connect", "none")

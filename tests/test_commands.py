@@ -133,6 +133,36 @@ def test_a_network_without_seqnn_takes_a_pt_darts_genotype_and_the_papers_protoc
     assert metrics["genotype"]["rnn"] == []
 
 
+def test_a_random_search_leaves_what_a_search_leaves_and_trains_nothing(run: Path, workspace: Path):
+    flags = ("--config", "tiny.yaml", "--fold", 2, "--strategy", "random", "--cnn_nodes", 3)
+    found = {}
+    for name, seed in (("chance", 5), ("chance-again", 5), ("other-chance", 6)):
+        said = succeed("search", *flags, "--name", name, "--seed", seed, cwd=workspace)
+        assert "space     about 10^8.8 genotypes" in said  # (3^6 x 1 x 3 x 6)^2 x 2^2
+        found[name] = (workspace / "runs" / name / "search" / "genotype.json").read_bytes()
+    assert found["chance"] == found["chance-again"] != found["other-chance"]
+    left = {path.name for path in (workspace / "runs" / "chance" / "search").iterdir()}
+    assert left == {"config.json", "genotype.json", "plots", "search.log"}
+    assert {f"{kind}.png" for kind in TITLES} == {
+        path.name for path in (workspace / "runs/chance/search/plots").iterdir()
+    }
+    assert left < {path.name for path in (run / "search").iterdir()}
+    genotype = Genotype.load(workspace / "runs" / "chance" / "search" / "genotype.json")
+    assert (len(genotype.normal), len(genotype.reduce), len(genotype.rnn)) == (3, 3, 1)
+    ops = {op for node in genotype.normal + genotype.reduce for op, _ in node}
+    assert ops <= {"max_pool_3x3", "skip_connect", "sep_conv_3x3"}
+    succeed("augment", "--config", "tiny.yaml", "--name", "chance", "--fold", 2, "--epochs", 1, cwd=workspace)
+    metrics = json.loads((workspace / "runs" / "chance" / "augment" / "metrics.json").read_text())
+    assert Genotype.from_json(metrics["genotype"]) == genotype
+
+
+def test_a_random_search_without_seqnn_draws_none(workspace: Path):
+    flags = ("--config", "tiny.yaml", "--name", "chance-cnn", "--strategy", "random", "--rnn_layers", 0)
+    succeed("search", *flags, cwd=workspace)
+    succeed("search", *flags, "--resume", cwd=workspace)
+    assert Genotype.load(workspace / "runs" / "chance-cnn" / "search" / "genotype.json").rnn == ()
+
+
 @pytest.mark.parametrize("model", BASELINES)
 def test_a_baseline_takes_the_same_path(workspace: Path, model: str):
     flags = ("--config", "tiny.yaml", "--name", f"by-hand-{model}", "--fold", 2, "--epochs", 1)

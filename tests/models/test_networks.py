@@ -13,7 +13,8 @@ from genotypes import BUILT_IN, CNN_OPS, RNN_OPS, Genotype
 from models.augment_network import AugmentNetwork, DerivedNode, DropPath, drop_paths_of
 from models.cells import WORLDS
 from models.joint_network import JointNetwork, Size, as_sequence
-from models.search_network import SearchNetwork, SearchSpace
+from models.search_network import SearchNetwork
+from search_space import SearchSpace
 
 SEQUENCE_OPS = ("lstm_1", "rnn_2", "lstm_att_1", "rnn_att_1", "skip_connect", "none")
 SMALL_CNN = ("max_pool_3x3", "sep_conv_3x3", "skip_connect", "none")
