@@ -23,6 +23,7 @@ from data.front_end import FrontEnd
 from data.protocols import PATTERN as SCHEME
 from flags import Flags
 from genotypes import CNN_OPS, RNN_OPS, RNN_SCOPES
+from models.baselines import BASELINES
 
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
 RunName = Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$", max_length=200)]
@@ -191,8 +192,8 @@ class SearchConfig(RunFlags):
 class AugmentConfig(RunFlags):
     """Train the derived network, or one designed by hand, and test it once on unseen speakers."""
 
-    model: Literal["searched", "cnn", "rnn", "lstm", "cnn_lstm", "cnn_lstm_att"] = "searched"
-    """What is trained: the network of a genotype, or for comparison one designed by hand, which takes no --layers,
+    model: Literal["searched", *BASELINES] = "searched"
+    """What is trained: the network of a genotype, or for comparison one designed by hand, which has no use for --layers,
     --init_channels, --rnn_layers, --rnn_channels, --dropout, --aux_weight and --drop_path_prob."""
     genotype: str | None = None
     """A genotype: a file, a string, or a built-in name; default: that of runs/NAME/search."""
