@@ -16,31 +16,40 @@ from torch import Tensor, nn
 MakeOp = Callable[[int, int, bool], nn.Module]
 
 
-def pool(kind: str, channels: int, stride: int, affine: bool) -> nn.Module:
+class Pool(nn.Module):
     """3 x 3 pooling, then BatchNorm, so that pools and convolutions compete at one scale."""
-    pooling = {
-        "max": nn.MaxPool2d(3, stride, padding=1),
-        "avg": nn.AvgPool2d(3, stride, padding=1, count_include_pad=False),
-    }[kind]
-    return nn.Sequential(pooling, nn.BatchNorm2d(channels, affine=affine))
+
+    def __init__(self, kind: str, channels: int, stride: int, affine: bool):
+        super().__init__()
+        self.pooling = {
+            "max": nn.MaxPool2d(3, stride, padding=1),
+            "avg": nn.AvgPool2d(3, stride, padding=1, count_include_pad=False),
+        }[kind]
+        self.norm = nn.BatchNorm2d(channels, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.pooling(x))
 
 
-def dilated_conv(kernel: int, dilation: int, channels: int, stride: int, affine: bool) -> nn.Module:
+class ConvUnit(nn.Module):
     """ReLU, depthwise convolution, pointwise convolution, BatchNorm."""
-    padding = dilation * (kernel - 1) // 2
-    return nn.Sequential(
-        nn.ReLU(),
-        nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False),
-        nn.Conv2d(channels, channels, 1, bias=False),
-        nn.BatchNorm2d(channels, affine=affine),
-    )
+
+    def __init__(self, kernel: int, dilation: int, channels: int, stride: int, affine: bool):
+        super().__init__()
+        padding = dilation * (kernel - 1) // 2
+        self.depthwise = nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False)
+        self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.pointwise(self.depthwise(F.relu(x))))
 
 
 def separable_conv(kernel: int, channels: int, stride: int, affine: bool) -> nn.Module:
     """Two undilated depthwise-separable convolutions; the first one carries the stride."""
     return nn.Sequential(
-        dilated_conv(kernel, 1, channels, stride, affine),
-        dilated_conv(kernel, 1, channels, 1, affine),
+        ConvUnit(kernel, 1, channels, stride, affine),
+        ConvUnit(kernel, 1, channels, 1, affine),
     )
 
 
@@ -116,13 +125,13 @@ def skip_sequence(channels: int, stride: int, affine: bool) -> nn.Module:
 
 
 MAP_OPS: Mapping[str, MakeOp] = {
-    "max_pool_3x3": partial(pool, "max"),
-    "avg_pool_3x3": partial(pool, "avg"),
+    "max_pool_3x3": partial(Pool, "max"),
+    "avg_pool_3x3": partial(Pool, "avg"),
     "skip_connect": skip_maps,
     "sep_conv_3x3": partial(separable_conv, 3),
     "sep_conv_5x5": partial(separable_conv, 5),
-    "dil_conv_3x3": partial(dilated_conv, 3, 2),
-    "dil_conv_5x5": partial(dilated_conv, 5, 2),
+    "dil_conv_3x3": partial(ConvUnit, 3, 2),
+    "dil_conv_5x5": partial(ConvUnit, 5, 2),
 }
 
 SEQUENCE_OPS: Mapping[str, MakeOp] = {

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from genotypes import Genotype, discretise
 from models.cells import WORLDS, Cell
 from models.joint_network import JointNetwork, Size
+from models.mixed_maps import MixedMaps, RelaxedMapsCell
 from models.mixed_ops import MixedNode
 from search_space import SearchSpace
 
@@ -30,11 +31,12 @@ class SearchNetwork(nn.Module):
 
     def _relaxed_cell(self, kind: str, inputs: tuple[int, int], channels: int, reduction_prev: bool) -> Cell:
         world, (count, ops) = WORLDS[kind], self.space.of(kind)
+        make_cell, make_node = (Cell, MixedNode) if kind == "rnn" else (RelaxedMapsCell, MixedMaps)
         nodes = [
-            MixedNode(world, ops, channels, [2 if kind == "reduce" and source < 2 else 1 for source in range(node + 2)])
+            make_node(world, ops, channels, [2 if kind == "reduce" and source < 2 else 1 for source in range(node + 2)])
             for node in range(count)
         ]
-        return Cell(world, nodes, range(2, count + 2), inputs, channels, reduction_prev, affine=False)
+        return make_cell(world, nodes, range(2, count + 2), inputs, channels, reduction_prev, affine=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x, self.softmaxed())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torch.nn.functional as F
+from oracle import compute_plainly
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -94,6 +95,12 @@ def exact(p: Problem, masks: Masks | None = None) -> tuple[list[Tensor], list[Te
 
     `masks`: those noted in an Architect's call; its first pass was of L_train at w, its second of L_val.
     """
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        compute_plainly(monkeypatch)
+        return exact_plainly(p, masks)
+
+
+def exact_plainly(p: Problem, masks: Masks | None) -> tuple[list[Tensor], list[Tensor]]:
     network, w = p.network, p.network.weights()
     alphas = network.architecture_parameters()
     train_masks, val_masks = masks.passes[:2] if masks else (None, None)
@@ -136,6 +143,7 @@ def short(monkeypatch):
 @pytest.fixture
 def smooth(monkeypatch):
     """No kinks at all: softplus for every ReLU, and no maximum. The error is that of the difference alone."""
+    compute_plainly(monkeypatch)
     monkeypatch.setattr(F, "relu", lambda x, inplace=False: F.softplus(x))
     return CNN_OPS[1:]
 

@@ -9,25 +9,28 @@ from oracle import PlainCell, relative_error
 from genotypes import CNN_OPS, RNN_OPS
 from models.augment_network import DerivedNode
 from models.cells import CNN, SEQ, WORLDS, Cell, ProjectSequence, project_maps
+from models.mixed_maps import MixedMaps, RelaxedMapsCell
 from models.mixed_ops import MixedNode
 from models.ops import FactorizedReduce
 
 INPUTS, CHANNELS = (5, 6), 4
+N = 4
 SEQUENCE_SCOPE = ("lstm_2", "rnn_1", "lstm_att_1", "rnn_att_2", "skip_connect", "none")
 
 
 def relaxed_cell(kind, nodes, ops, reduction_prev):
     strides = [[2 if kind == "reduce" and source < 2 else 1 for source in range(i + 2)] for i in range(nodes)]
-    parts = [MixedNode(WORLDS[kind], ops, CHANNELS, row) for row in strides]
-    return Cell(WORLDS[kind], parts, range(2, nodes + 2), INPUTS, CHANNELS, reduction_prev, affine=False).double()
+    make_cell, make_node = (Cell, MixedNode) if kind == "rnn" else (RelaxedMapsCell, MixedMaps)
+    parts = [make_node(WORLDS[kind], ops, CHANNELS, row) for row in strides]
+    return make_cell(WORLDS[kind], parts, range(2, nodes + 2), INPUTS, CHANNELS, reduction_prev, affine=False).double()
 
 
 def inputs_of(kind, reduction_prev, height=7, width=9):
     """The two inputs of a cell: where a reduction came before, the older one has twice the resolution."""
     sizes = [(height, width), (math.ceil(height / 2), math.ceil(width / 2)) if reduction_prev else (height, width)]
     if kind == "rnn":
-        return [torch.randn(3, t, c, dtype=torch.float64) for (_, t), c in zip(sizes, INPUTS, strict=True)]
-    return [torch.randn(3, c, f, t, dtype=torch.float64) for (f, t), c in zip(sizes, INPUTS, strict=True)]
+        return [torch.randn(N, t, c, dtype=torch.float64) for (_, t), c in zip(sizes, INPUTS, strict=True)]
+    return [torch.randn(N, c, f, t, dtype=torch.float64) for (f, t), c in zip(sizes, INPUTS, strict=True)]
 
 
 def random_alphas(nodes, ops):
@@ -79,9 +82,9 @@ def test_cell_after_a_reduction_aligns_any_resolution(kind, size):
     out = cell(*inputs_of(kind, True, *size), [torch.rand(i + 2, 2, dtype=torch.float64) for i in range(2)])
     f, t = (math.ceil(n / 2) for n in size)  # that of the newer input
     expected = {
-        "normal": (3, 2 * CHANNELS, f, t),
-        "reduce": (3, 2 * CHANNELS, math.ceil(f / 2), math.ceil(t / 2)),
-        "rnn": (3, t, 2 * CHANNELS),
+        "normal": (N, 2 * CHANNELS, f, t),
+        "reduce": (N, 2 * CHANNELS, math.ceil(f / 2), math.ceil(t / 2)),
+        "rnn": (N, t, 2 * CHANNELS),
     }[kind]
     assert out.shape == expected
     assert cell.out_channels == 2 * CHANNELS
@@ -106,7 +109,8 @@ def test_concat_chooses_the_states_of_the_output(kind):
 
 def test_both_worlds_are_the_same_class_with_other_tables():
     normal, rnn = relaxed_cell("normal", 1, ("skip_connect",), False), relaxed_cell("rnn", 1, ("skip_connect",), False)
-    assert type(normal) is type(rnn) is Cell
+    assert isinstance(normal, Cell)
+    assert isinstance(rnn, Cell)
     assert WORLDS == {"normal": CNN, "reduce": CNN, "rnn": SEQ}
 
 

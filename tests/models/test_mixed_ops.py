@@ -3,10 +3,13 @@
 import pytest
 import torch
 
+import models.fused as fused_module
 from genotypes import CNN_OPS, RNN_OPS
 from models.cells import CNN, SEQ
+from models.folded import fold, unfold
+from models.mixed_maps import MixedMaps, Source
 from models.mixed_ops import MixedNode, MixedOp
-from models.ops import MAP_OPS, SEQUENCE_OPS
+from models.ops import MAP_OPS, SEQUENCE_OPS, Pool
 
 WORLDS = {"maps": (CNN, CNN_OPS, (3, 4, 7, 6)), "sequences": (SEQ, RNN_OPS, (3, 6, 4))}
 """World, ops, and the shape of an input of 4 channels."""
@@ -92,3 +95,68 @@ def test_node_refuses_weights_of_another_number_of_edges():
     node, states = MixedNode(SEQ, ("rnn_1", "none"), 4, [1, 1]), [torch.randn(2, 5, 4)] * 2
     with pytest.raises(ValueError, match="zip"):
         node(states, torch.rand(3, 2))
+
+
+# The fused node of the CNN against the plain one
+
+
+def both_nodes(ops, strides, channels):
+    """The fused node and the plain one, with the same weights."""
+    torch.manual_seed(0)
+    fused, plain = (kind(CNN, ops, channels, strides).double() for kind in (MixedMaps, MixedNode))
+    for name, value in fused.state_dict().items():
+        if name.endswith(("running_mean", "running_var")):  # evaluation must not see the values of the start
+            value.uniform_(0.5, 1.5)
+    share_pool_statistics(fused)
+    plain.load_state_dict(fused.state_dict())
+    return fused, plain
+
+
+def share_pool_statistics(node):
+    """As after any training: the pools out of one state have seen the same batches."""
+    first = {}
+    for module in node.modules():
+        if isinstance(module, Pool):
+            shared = first.setdefault(type(module.pooling), module)
+            module.load_state_dict(shared.state_dict())
+
+
+def run(node, states, weights, g, sources):
+    """(output, gradients of the states, of the ops' weights and of all parameters, running statistics) of a node."""
+    leaves = [x.clone().requires_grad_() for x in states], weights.clone().requires_grad_()
+    m = 16 // states[0].shape[1] if sources else 1
+    made = [Source(fold(x, m), x.shape[1]) for x in leaves[0]] if sources else leaves[0]
+    out = node(made, leaves[1])
+    out = unfold(out, states[0].shape[1]) if sources else out
+    gradients = torch.autograd.grad(out, [*leaves[0], leaves[1], *node.parameters()], g, materialize_grads=True)
+    return [out, *gradients, *node.buffers()]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("channels", [8, 16])
+@pytest.mark.parametrize("size", [(6, 8), (7, 9), (8, 5), (2, 1)])
+@pytest.mark.parametrize("ops", [*CNN_OPS[:-1], CNN_OPS], ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_fused_node_equals_the_plain_one(ops, stride, size, channels, training):
+    """Output, gradients of states, weights and alphas, statistics; folded (8 channels) or not; any size of map."""
+    ops = (ops, "none") if isinstance(ops, str) else ops
+    fused, plain = (node.train(training) for node in both_nodes(ops, [stride], channels))
+    states = [torch.randn(4, channels, *size, dtype=torch.float64)]
+    weights = torch.rand(1, len(ops), dtype=torch.float64)
+    g = torch.randn_like(plain(states, weights))
+    plain.load_state_dict(fused.state_dict())
+    found, truth = run(fused, states, weights, g, sources=True), run(plain, states, weights, g, sources=False)
+    for a, b in zip(found, truth, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+
+
+def test_fused_node_asks_for_no_gradient_that_nobody_wants(monkeypatch):
+    """With frozen weights and states, a gradient of the alphas needs neither convolutions nor their gradients."""
+    node, _ = both_nodes(CNN_OPS, [1, 1], 16)
+    node.requires_grad_(False)
+    weights = torch.rand(2, len(CNN_OPS), dtype=torch.float64, requires_grad=True)
+    out = node([Source(torch.randn(2, 16, 6, 8, dtype=torch.float64), 16) for _ in range(2)], weights)
+    monkeypatch.setattr(fused_module, "weight_gradient", None)
+    monkeypatch.setattr(fused_module, "input_gradient", None)
+    out.sum().backward()
+    assert weights.grad[:, :-1].any(dim=1).all()

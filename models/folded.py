@@ -1,0 +1,59 @@
+"""Few channels, many images: pairs of utterances as one image of twice the channels.
+
+Vectors of the processor hold 16 numbers. With 8 channels, convolutions on a CPU run several times slower than with 16;
+so a cell of few channels lays `fold` utterances side by side along the channels, and repeats its kernels for each.
+Whatever works channel by channel (pools, ReLU, depthwise convolutions, sums) never knows; a pointwise convolution
+becomes block-diagonal, and the mean over a channel is the mean over its copies.
+
+Shapes: N utterances, C channels, m = `fold`; maps (N, C, F, T), folded (N/m, mC, F, T), in channels_last memory format.
+"""
+
+import torch
+from torch import Tensor
+
+ENOUGH = 16  # channels
+
+
+def fold_of(utterances: int, channels: int) -> int:
+    """How many utterances to fold: just enough for 16 channels, if they divide the batch."""
+    return next((m for m in (1, 2, 4, 8) if channels * m >= ENOUGH and utterances % m == 0), 1)
+
+
+def fold(x: Tensor, m: int) -> Tensor:
+    """(N, C, F, T) -> (N/m, mC, F, T)."""
+    n, c, f, t = x.shape
+    x = x.contiguous(memory_format=torch.channels_last)
+    grouped = x.permute(0, 2, 3, 1).reshape(n // m, m, f, t, c).permute(0, 2, 3, 1, 4)
+    return grouped.reshape(n // m, f, t, m * c).permute(0, 3, 1, 2)
+
+
+def unfold(x: Tensor, channels: int) -> Tensor:
+    """(N/m, mC, F, T) -> (N, C, F, T)."""
+    n, mc, f, t = x.shape
+    grouped = x.permute(0, 2, 3, 1).reshape(n, f, t, mc // channels, channels).permute(0, 3, 1, 2, 4)
+    return grouped.reshape(-1, f, t, channels).permute(0, 3, 1, 2)
+
+
+def repeated(weight: Tensor, m: int) -> Tensor:
+    """Depthwise kernels (C, 1, k, k) for folded maps: (mC, 1, k, k)."""
+    return weight.repeat(m, 1, 1, 1) if m > 1 else weight
+
+
+def block_diagonal(weight: Tensor, m: int) -> Tensor:
+    """A pointwise kernel (C, C', 1, 1) for folded maps: (mC, mC', 1, 1)."""
+    return torch.block_diag(*[weight[:, :, 0, 0]] * m)[:, :, None, None] if m > 1 else weight
+
+
+def block_gradient(g: Tensor, m: int) -> Tensor:
+    """The gradient by the one kernel (C, C') from that by the block-diagonal (mC, mC')."""
+    return g.unflatten(1, (m, -1)).unflatten(0, (m, -1)).diagonal(dim1=0, dim2=2).sum(dim=2) if m > 1 else g
+
+
+def mean(x: Tensor, m: int) -> Tensor:
+    """The mean of each channel of folded maps over all utterances, (mC,): m copies of (C,)."""
+    return over_copies(x.mean(dim=(0, 2, 3)), m)
+
+
+def over_copies(statistic: Tensor, m: int) -> Tensor:
+    """The mean of a statistic (mC,) over the copies of each channel, (mC,)."""
+    return statistic.unflatten(0, (m, -1)).mean(dim=0).repeat(m) if m > 1 else statistic
