@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.cells import Cell
+from models.recompute import recomputed
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,18 @@ class JointNetwork(nn.Module):
     """CNN cells feeding SeqNN cells feeding a classifier; `make_cell` says what the cells are made of.
 
     `dropout` acts after each cell. With `auxiliary`, training mode returns (logits, auxiliary logits).
+    With `recompute`, only the inputs of cells are stored for backward.
     """
 
-    def __init__(self, size: Size, classes: int, make_cell: MakeCell, dropout: float = 0.0, auxiliary: bool = False):
+    def __init__(
+        self,
+        size: Size,
+        classes: int,
+        make_cell: MakeCell,
+        dropout: float = 0.0,
+        auxiliary: bool = False,
+        recompute: bool = False,
+    ):
         super().__init__()
         channels = size.init_channels
         c0 = c1 = size.stem_multiplier * channels
@@ -63,6 +73,7 @@ class JointNetwork(nn.Module):
             reduction_prev = False
             c0, c1 = c1, cell.out_channels
         self.dropout = nn.Dropout(dropout)
+        self.recompute = recompute
         self.head = nn.Linear(c1, classes)
 
     def forward(
@@ -73,14 +84,17 @@ class JointNetwork(nn.Module):
         s0 = s1 = self.stem(x).contiguous(memory_format=torch.channels_last)  # (N, C, F, T); the faster layout
         auxiliary_logits = None
         for i, (kind, cell) in enumerate(zip(self.kinds, self.cnn_cells, strict=True)):
-            s0, s1 = s1, self.dropout(cell(s0, s1, weights.get(kind)))
+            s0, s1 = s1, self.dropout(self._run(cell, s0, s1, weights.get(kind)))
             if i == self.auxiliary_at and self.training:
                 auxiliary_logits = self.auxiliary(s1)
         s0, s1 = as_sequence(s0), as_sequence(s1)
         for cell in self.rnn_cells:
-            s0, s1 = s1, self.dropout(cell(s0, s1, weights.get("rnn")))
+            s0, s1 = s1, self.dropout(self._run(cell, s0, s1, weights.get("rnn")))
         logits = self.head(s1.mean(dim=1))
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
+
+    def _run(self, cell: Cell, s0: Tensor, s1: Tensor, weights: Sequence[Tensor] | None) -> Tensor:
+        return recomputed(cell, s0, s1, weights) if self.recompute else cell(s0, s1, weights)
 
 
 def as_sequence(maps: Tensor) -> Tensor:

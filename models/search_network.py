@@ -16,12 +16,15 @@ ALPHA_SCALE = 1e-3  # the standard deviation of the alphas at the start, as in D
 
 
 class SearchNetwork(nn.Module):
-    """(N, 1, F, T) -> logits (N, classes), relaxed over `space`. Cells of one kind share their alphas."""
+    """(N, 1, F, T) -> logits (N, classes), relaxed over `space`. Cells of one kind share their alphas.
 
-    def __init__(self, space: SearchSpace, size: Size, classes: int, dropout: float = 0.0):
+    With `recompute`, backward computes each cell again rather than store what is inside it.
+    """
+
+    def __init__(self, space: SearchSpace, size: Size, classes: int, dropout: float = 0.0, recompute: bool = False):
         super().__init__()
         self.space = space
-        self.network = JointNetwork(size, classes, self._relaxed_cell, dropout)
+        self.network = JointNetwork(size, classes, self._relaxed_cell, dropout, recompute=recompute)
         kinds = ["normal", "reduce"] + ["rnn"] * (size.rnn_layers > 0)
         self.alphas = nn.ModuleDict({kind: self._initial_alphas(kind) for kind in kinds})
 

@@ -152,10 +152,12 @@ def test_head_is_linear_in_the_mean_over_time_of_the_last_cell():
 # The supernet
 
 
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize(("layers", "rnn_layers"), [(1, 1), (2, 0), (3, 2), (5, 1)])
-def test_supernet_equals_the_plain_one(layers, rnn_layers):
-    """In float64 and training mode: logits, and the gradients of every weight and alpha."""
+def test_supernet_equals_the_plain_one(layers, rnn_layers, recompute):
+    """In float64 and training mode: logits, the gradients of every weight and alpha, and running statistics."""
     network = supernet(Size(layers, 2, rnn_layers, 4), 2, 2, CNN_OPS, SEQUENCE_OPS).double().train()
+    network.network.recompute = recompute
     for alpha in network.architecture_parameters():
         nn.init.normal_(alpha)
     plain = PlainNetwork(network, layers, 2, rnn_layers, 4)
@@ -172,6 +174,10 @@ def test_supernet_equals_the_plain_one(layers, rnn_layers):
         else:
             assert relative_error(p.grad, wanted) < 1e-9, name
     assert not true
+    statistics = dict(plain.named_buffers())
+    assert statistics
+    for name, buffer in network.named_buffers():
+        torch.testing.assert_close(buffer, statistics[name.removeprefix("network.")], rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("with_none", [True, False])
