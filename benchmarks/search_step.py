@@ -1,6 +1,7 @@
 """Seconds and peak memory of one search step, by part: CNN cells, SeqNN cells, optimisers, first and second order.
 
 python benchmarks/search_step.py --batch_size 16 --rounds 3          the paper's space; any search flag changes it
+python benchmarks/search_step.py --batch_size 8 --plain              also the cells that run one op at a time
 
 Every measurement runs in a process of its own, so that its peak is its own; rounds go through all parts in turn, and
 medians are printed. On the CPU the peak is the resident set above the idle process's, on CUDA what torch allocated.
@@ -25,7 +26,10 @@ from bilevel import Bilevel, make_supernet
 from config import SearchConfig
 from devices import local_gradient, make_fabric
 from flags import parse
+from models.cells import Cell
 from models.joint_network import as_sequence
+from models.mixed_maps import MixedMaps, RelaxedMapsCell
+from models.mixed_ops import MixedNode
 
 MEGABYTE = 2**20
 CLASSES, COEFFICIENTS, FRAMES = 4, 128, 128
@@ -95,8 +99,10 @@ def batch(config: SearchConfig, device: torch.device) -> tuple[torch.Tensor, tor
     return x, torch.randint(CLASSES, (config.batch_size,), device=device)
 
 
-def measure(part: str, config: SearchConfig, warmup: int, repeats: int) -> tuple[float, float]:
+def measure(part: str, config: SearchConfig, warmup: int, repeats: int, plain: bool) -> tuple[float, float]:
     """(median seconds, peak MB) of one part, in this process, after `warmup` runs."""
+    if plain:
+        RelaxedMapsCell.forward, MixedMaps.forward = Cell.forward, MixedNode.forward
     device = make_fabric(config.gpus).device
     make, changes = PARTS[part]
     torch.manual_seed(config.seed)
@@ -133,22 +139,26 @@ def main() -> None:
     own.add_argument("--rounds", type=int, default=3, help="rounds through all parts (3)")
     own.add_argument("--warmup", type=int, default=1, help="runs not counted before each measurement (1)")
     own.add_argument("--repeats", type=int, default=1, help="runs counted in each measurement (1)")
+    own.add_argument("--plain", action="store_true", help="measure the cells that run one op at a time as well")
     own.add_argument("--parts", default="", help="measure only the parts whose name holds this")
     options, rest = own.parse_known_args()
     config = parse(SearchConfig, "search", rest)
-    results: dict[str, list[tuple[float, float]]] = {part: [] for part in PARTS if options.parts in part}
+    parts = [part for part in PARTS if options.parts in part]
+    kinds = (True, False) if options.plain else (False,)
+    results: dict[tuple[str, bool], list[tuple[float, float]]] = {(part, kind): [] for part in parts for kind in kinds}
     context = multiprocessing.get_context("spawn")
     for _ in range(options.rounds):
-        for part, found in results.items():
+        for (part, plain), found in results.items():
             with context.Pool(1) as pool:
-                found.append(pool.apply(measure, (part, config, options.warmup, options.repeats)))
+                found.append(pool.apply(measure, (part, config, options.warmup, options.repeats, plain)))
     print(machine(config))
     print(f"batch {config.batch_size}, {COEFFICIENTS} x {FRAMES} inputs, {options.rounds} rounds\n")
-    print(f"{'part':34}{'seconds':>10}{'min':>9}{'max':>9}{'peak MB':>10}")
-    for part, found in results.items():
+    print(f"{'part':42}{'seconds':>10}{'min':>9}{'max':>9}{'peak MB':>10}")
+    for (part, plain), found in results.items():
         times, peaks = zip(*found, strict=True)
+        name = f"{part}, plain" if plain else part
         print(
-            f"{part:34}{statistics.median(times):10.3f}{min(times):9.3f}{max(times):9.3f}{statistics.median(peaks):10.0f}"
+            f"{name:42}{statistics.median(times):10.3f}{min(times):9.3f}{max(times):9.3f}{statistics.median(peaks):10.0f}"
         )
 
 

@@ -1,13 +1,13 @@
-"""The convolutions and the weighted sum of a relaxed CNN node, as two functions with gradients of their own.
+"""The convolutions and the weighted sum of a relaxed CNN edge, as two functions with gradients of their own.
 
-A node is x_j = sum_k w_k BN(y_k) over the ops of all its edges; w are softmaxed alphas, y_k the maps before their
-BatchNorm (without affine). What is done otherwise than it is written, with equal results:
+An edge is o(x) = sum_k w_k BN(y_k) over its ops; w are its softmaxed alphas, y_k the maps before their BatchNorm
+(without affine). What is done otherwise than it is written, with equal results:
 
 - A map is centred as it is made: the mean of W z is W times the mean of z, so the pointwise convolution subtracts it as
   a bias, and BatchNorm is left with a scale, r = 1 / sqrt(mean(y^2) + eps).
 - Inside an op, relu(r y) = r relu(y): the scale goes into the next depthwise kernel.
-- In the node, w r scales the map on its way into the sum. Its normalised form is never stored.
-- Backward through BatchNorm is r (g - mean(g) - r^2 y mean(g y)); with g the node's gradient, the last mean also gives
+- In the sum, w r scales the map on its way into the sum. Its normalised form is never stored.
+- Backward through BatchNorm is r (g - mean(g) - r^2 y mean(g y)); with g the sum's gradient, the last mean also gives
   d/dw_k = sum over channels of r sum(g y_k).
 - What is cheap is not stored but computed again: a depthwise convolution's output, a ReLU's.
 
@@ -150,7 +150,7 @@ def rows(x: Tensor) -> Tensor:
 
 
 class WeightedSum(torch.autograd.Function):
-    """sum_k w_k r_k y_k: a node from its maps, each with its weight, and the scale of its BatchNorm if one is due."""
+    """sum_k w_k r_k y_k: an edge from its maps, each with its weight, and the scale of its BatchNorm if one is due."""
 
     @staticmethod
     def forward(ctx, weights: Tensor, scales: Sequence[Tensor | None], normed: bool, m: int, *maps: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ Shapes: E edges, K ops; maps (N/m, mC, F, T) in channels_last memory format, fol
 """
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, reduce
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from models.cells import Cell
 from models.depthwise import CHANNELS_LAST
 from models.folded import block_diagonal, fold, fold_of, unfold
 from models.fused import Convolutions, ConvOp, WeightedSum, centred, convolved
-from models.mixed_ops import MixedNode
+from models.mixed_ops import MixedNode, MixedOp
 from models.ops import ConvUnit, FactorizedReduce, Pool
 
 Term = tuple[Tensor, Tensor | None]
@@ -80,14 +80,17 @@ def both_kernels(op: FactorizedReduce, m: int) -> Tensor:
 
 
 class MixedMaps(MixedNode):
-    """The node of eq. 1 for feature maps: x_j = sum over edges (i, j) and ops o of softmax(alpha)_o o(x_i)."""
+    """The node of eq. 1 for feature maps: x_j = sum over edges (i, j) of sum_o softmax(alpha)_o o(x_i)."""
 
     def forward(self, states: Sequence[Source], weights: Tensor) -> Tensor:
         """`weights` (E, K): the softmaxed alphas of this node's edges."""
-        terms = [source.term(op) for edge, source in zip(self.edges, states, strict=True) for op in edge.ops]
-        maps, scales = zip(*terms, strict=True)
-        computed = weights[:, : len(maps) // len(self.edges)].flatten()  # all but those of `none`
-        return WeightedSum.apply(computed, scales, self.training, states[0].m, *maps)
+        edges = (self._edge(edge, x, w) for edge, x, w in zip(self.edges, states, weights, strict=True))
+        return reduce(torch.add, edges)
+
+    def _edge(self, edge: MixedOp, source: Source, weights: Tensor) -> Tensor:
+        maps, scales = zip(*(source.term(op) for op in edge.ops), strict=True)
+        computed = weights[: len(maps)]  # all but that of `none`
+        return WeightedSum.apply(computed, scales, self.training, source.m, *maps)
 
 
 class RelaxedMapsCell(Cell):
