@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.scan import recur
+
 MakeOp = Callable[[int, int, bool], nn.Module]
 
 
@@ -82,7 +84,7 @@ class Recurrent(nn.Module):
         self.rnn = kind(channels, channels, layers, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.rnn(x)[0]
+        return recur(self.rnn, x)
 
 
 def attended(h: Tensor, key: nn.Module, score: nn.Module) -> Tensor:
@@ -109,7 +111,7 @@ class RecurrentAttention(nn.Module):
         self.project = nn.Linear(4 * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.rnn(x)[0]  # (N, T, 2C)
+        h = recur(self.rnn, x)  # (N, T, 2C)
         context = attended(h, self.key, self.score).unsqueeze(1)  # (N, 1, 2C)
         return self.project(torch.cat([h, context.expand_as(h)], dim=2))
 
