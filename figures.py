@@ -14,7 +14,10 @@ from trials import METHODS
 
 RULE = "#e2e8f0"
 PAGE = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)"}  # what the page replaces
-AXES = {"train/loss": "training loss", "valid/ua": "UA on the validation speakers"}
+AXES = {
+    "augment": {"train/loss": "training loss", "valid/ua": "UA on the utterances that pick the epoch"},
+    "search": {"train/loss": "training loss", "valid/ua": "UA on the half that the alphas learn from"},
+}
 
 
 def colour(method: str) -> str:
@@ -44,7 +47,7 @@ def draw_scores(
     return svg(figure)
 
 
-def draw_curve(curves: Mapping[str, Any], key: str) -> str | None:
+def draw_curve(curves: Mapping[str, Any], key: str, title: str) -> str | None:
     """A number over the epochs: each method's mean, and the range of its trials. None where no history has it."""
     figure, axes = _canvas(5.2, 3.1)
     drawn = False
@@ -52,9 +55,9 @@ def draw_curve(curves: Mapping[str, Any], key: str) -> str | None:
         mean, low, high = (np.array(found[key][part], dtype=np.float64) for part in ("mean", "low", "high"))
         epochs = np.arange(1, len(mean) + 1)
         drawn = drawn or bool(np.isfinite(mean).any())
-        axes.fill_between(epochs, low, high, color=colour(method), alpha=0.14, linewidth=0)
+        axes.fill_between(epochs, low, high, color=colour(method), alpha=0.1, linewidth=0)
         axes.plot(epochs, mean, color=colour(method), linewidth=1.8, marker="o" if len(mean) == 1 else None)
-    axes.set_title(AXES[key], loc="left", color=INK, fontsize=11)
+    axes.set_title(title, loc="left", color=INK, fontsize=11)
     axes.set_xlabel("epoch", color=MUTED, fontsize=9)
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.xaxis.get_major_locator().set_params(integer=True)

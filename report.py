@@ -73,7 +73,7 @@ def page(results: Mapping[str, Any]) -> str:
         cells=list(drawn_cells(results)),
         titles=TITLES,
         state=state,
-        curves={stage: drawn_curves(found) for stage, found in results["curves"].items()},
+        curves={stage: drawn_curves(stage, found) for stage, found in results["curves"].items()},
         settings={stage: tables.settings(results, stage) for stage in results["settings"]},
     )
 
@@ -84,9 +84,10 @@ def scores(results: Mapping[str, Any]) -> str:
     return figures.draw_scores(results["methods"], results["trials"], names, 1 / len(results["classes"]))
 
 
-def drawn_curves(curves: Mapping[str, Any]) -> list[Markup]:
+def drawn_curves(stage: str, curves: Mapping[str, Any]) -> list[Markup]:
     """The learning curves of a stage, those that its histories have."""
-    return [Markup(picture) for key in figures.AXES if (picture := figures.draw_curve(curves, key))]
+    drawn = [figures.draw_curve(curves, key, title) for key, title in figures.AXES[stage].items()]
+    return [Markup(picture) for picture in drawn if picture]
 
 
 def confusions(results: Mapping[str, Any]) -> Iterable[tuple[str, list[tuple[str, list[tuple[int, float]]]]]]:

@@ -15,15 +15,16 @@ COSTS = {  # title, unit, digits
 NOTHING, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 TESTS = (
     "Scores over trials are means ± standard deviations over folds and seeds. Pooled scores count every utterance once"
-    " per seed, over all folds, and are averaged over the seeds; a seed with which a method has not finished every fold"
-    " is left out of them.",
-    "Intervals (95 %) come from a bootstrap that draws speakers with replacement: 2,000 draws, expanded percentiles; for"
-    " a difference, the same draws for both methods. In simulations they hold the truth 95 times in a hundred from eight"
-    " speakers on, 93 times with six, 88 with four. They tell what other speakers would change; what another training"
-    " would change is in the standard deviations.",
+    " per seed, over all folds, and are averaged over the seeds; a seed with which a method has not finished every"
+    " fold is left out of them.",
+    "Intervals (95 %) come from a bootstrap that draws speakers with replacement: 2,000 draws, expanded percentiles;"
+    " for a difference, the same draws for both methods. In simulations they hold the truth 95 times in a hundred from"
+    " eight speakers on, 93 times with six, 88 with four. They tell what other speakers would change; what another"
+    " training would change is in the standard deviations.",
     "p-values come from a paired permutation test of the difference in UA, two-sided: the two methods' predictions are"
     " swapped speaker by speaker, all seeds at once. Up to 16 speakers every swap is counted; beyond, 10,000 are drawn,"
-    " and the data as they are count as one more. Holm's correction covers all comparisons of the table; the intervals are not corrected.",
+    " and the data as they are count as one more. Holm's correction covers all comparisons of the table; the intervals"
+    " are not corrected.",
     "The best of the human-designed networks is picked by its UA on this same test. That favours it: the lead of a"
     " searched network over it is, if anything, understated, and its own lead over the other designs overstated.",
 )
@@ -105,12 +106,12 @@ def comparison(found: dict[str, Any]) -> str:
 def limits(results: dict[str, Any]) -> list[str]:
     """What the reader must know before believing any of it."""
     said, count = [], len(results["comparisons"])
-    if count:
-        least = results["comparisons"][0]["smallest_p"]
-        corrected = min(1.0, least * count)
-        text = f"With {results['speakers']} speakers the smallest p-value that is possible is {least:.2g}"
-        text += f", {corrected:.2g} after the correction for {count} comparisons" if count > 1 else ""
-        said = [text + (": no difference can be significant here." if corrected > SIGNIFICANT else ".")]
+    single = max([found["smallest_p"] for found in results["comparisons"]], default=0)
+    least = min(1.0, count * single)
+    if least > 0.001:
+        text = f"With {results['speakers']} speakers the smallest p-value that is possible is {p_value(single)}"
+        text += f", {p_value(least)} after the correction for {count} comparisons" if count > 1 else ""
+        said = [text + (": no difference can be significant here." if least > SIGNIFICANT else ".")]
     if "paper" in results["protocol"]:
         said.append(
             "The epoch was picked on the test fold (protocol paper): the scores are better than on new speakers."
