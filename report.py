@@ -113,8 +113,10 @@ def drawn_cells(
 
 def drawn_cell(nodes: Sequence[Any], concat: Sequence[int]) -> Markup | None:
     """A cell as SVG; None where Graphviz' `dot` is missing or fails."""
+    graph = cell_graph(nodes, concat, "")
+    graph.attr(dpi="72")  # at any other, Graphviz scales an SVG's drawing but not its view
     try:
-        picture = cell_graph(nodes, concat, "").pipe(format="svg", quiet=True).decode("utf-8")
+        picture = graph.pipe(format="svg", quiet=True).decode("utf-8")
     except (graphviz.ExecutableNotFound, graphviz.CalledProcessError):
         return None
     return Markup(figures.inline(picture, CELL_PAGE))
