@@ -23,7 +23,6 @@ from data.front_end import FrontEnd
 from data.protocols import PATTERN as SCHEME
 from flags import Flags
 from genotypes import CNN_OPS, RNN_OPS, RNN_SCOPES
-from models.baselines import BASELINES
 
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
 RunName = Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$", max_length=200)]
@@ -194,9 +193,9 @@ class SearchConfig(RunFlags):
 class AugmentConfig(RunFlags):
     """Train the derived network, or one designed by hand, and test it once on unseen speakers."""
 
-    model: Literal["searched", *BASELINES] = "searched"
-    """What is trained: the network of a genotype, or for comparison one designed by hand, which has no use for --layers,
-    --init_channels, --rnn_layers, --rnn_channels, --dropout, --aux_weight and --drop_path_prob."""
+    model: Literal["searched", "cnn", "rnn", "lstm", "cnn_lstm", "cnn_lstm_att"] = "searched"
+    """What is trained: the network of a genotype, or one designed by hand, to which --layers, --init_channels,
+    --rnn_layers, --rnn_channels, --dropout, --aux_weight and --drop_path_prob mean nothing."""
     genotype: str | None = None
     """A genotype: a file, a string, or a built-in name; default: that of runs/NAME/search."""
     protocol: Literal["held_out", "paper"] = "held_out"

@@ -106,10 +106,10 @@ class RandomSearch:
         self.config, self.folder = config, folder
 
     def find(self) -> Genotype:
-        """The genotype of the seed, drawn into plots/."""
+        """The genotype of the seed and the fold, drawn into plots/."""
         space = space_of(self.config)
         log.info("space     about 10^%.1f genotypes, all equally likely", math.log10(space.genotypes))
-        genotype = space.draw(self.config.seed)
+        genotype = space.draw(self.config.seed, self.config.fold)
         if self.folder.writes:
             visualize.draw_genotype(genotype, self.folder.plots)
         return genotype

@@ -30,7 +30,7 @@ class SearchSpace:
             for node in range(nodes)
         )
 
-    def draw(self, seed: int) -> Genotype:
+    def draw(self, *seed: int) -> Genotype:
         """One of them; all are equally likely."""
         rng = np.random.default_rng(seed)
         return Genotype.of_nodes(*(self._draw_cell(rng, kind) for kind in ("normal", "reduce", "rnn")))

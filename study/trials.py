@@ -67,6 +67,7 @@ class Trial:
     configs: dict[str, dict[str, Any]]  # of "augment" and, where there was one, "search"
     histories: dict[str, list[dict[str, Any]]]
     genotype: Genotype | None
+    seconds: dict[str, Any]  # of the search and of the retraining, where they are known
 
     @property
     def heard(self) -> tuple[Any, ...]:
@@ -140,6 +141,7 @@ def read_trial(folder: Path, key: Key) -> Trial:
         {stage: _object(folder / stage / "config.json") for stage in stages},
         {stage: _history(folder / stage / "history.jsonl") for stage in ("augment", "search")},
         Genotype.load(genotype) if genotype.exists() else None,
+        _object(folder / "seconds.json") if (folder / "seconds.json").exists() else {},
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from plots import CLASS_COLOURS, INK, MUTED
-from trials import METHODS
+from study.trials import METHODS
 
 RULE = "#e2e8f0"
 PAGE = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)"}  # what the page replaces

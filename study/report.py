@@ -11,13 +11,11 @@ import graphviz
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-import figures
-import tables
-import words
 from genotypes import Genotype
 from plots import INK, MUTED, PAPER
-from results import collect
-from trials import Key
+from study import figures, tables, words
+from study.results import collect
+from study.trials import Key
 from utils import write_json, write_text
 from visualize import TITLES, cell_graph
 

@@ -5,8 +5,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import words
-from words import NOTHING, RATES, interval, name, p_value, percent, points
+from study import words
+from study.words import NOTHING, RATES, interval, name, p_value, percent, points
 
 Table = tuple[list[str], list[list[str]]]
 """The titles of the columns, and the rows; the first column names the row."""

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from comparison import compare, confusions, holm, intervals, mean_rates
-from details import chosen, cost, curves, settings, versions
 from metrics import scores
-from trials import SEARCHED, Key, Trial, rank, read_trials
+from study.comparison import compare, confusions, holm, intervals, mean_rates
+from study.details import chosen, cost, curves, settings, versions
+from study.trials import SEARCHED, Key, Trial, rank, read_trials
 from utils import UserError
 
 VERSION = 1

@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-import comparison
 import metrics
-from comparison import (
+from study import comparison
+from study.comparison import (
     all_sums,
     compare,
     confusions,

@@ -14,8 +14,8 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 from synthetic import CLASSES, cross_validation, manifest, write_trial
 
 from data.store import Row
-from report import write_report
-from trials import Key
+from study.report import write_report
+from study.trials import Key
 from utils import UserError
 
 METHODS = ("darts", "random", "cnn_lstm_att", "cnn")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from genotypes import Node
-from trials import SEARCHED, Trial
+from study.trials import SEARCHED, Trial
 
 CELLS = ("normal", "reduce", "rnn")
 CURVES = ("train/loss", "valid/ua")
@@ -29,12 +29,11 @@ def number(value: Any) -> float | int | None:
 
 def cost(trial: Trial) -> dict[str, Any]:
     """Weights, multiply-adds of an utterance, and seconds of training (search included), as far as the files say."""
-    epochs = [record.get("seconds") for history in trial.histories.values() for record in history]
-    known = bool(epochs) and all(number(seconds) is not None for seconds in epochs)
+    seconds = [number(value) for value in trial.seconds.values()]
     return {
         "params": number(trial.metrics.get("params")),
         "multiply_adds": number(trial.metrics.get("multiply_adds")),
-        "seconds": float(sum(epochs)) if known else None,
+        "seconds": float(sum(seconds)) if seconds and None not in seconds else None,
     }
 
 
@@ -114,6 +113,6 @@ def settings(trials: Sequence[Trial]) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of the program, of Python and of what scores depend on, where the report is written."""
-    project = tomllib.loads((Path(__file__).parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     system = {"Python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
     return {"emoDARTS": project["version"], **system, **{name: version(name) for name in PACKAGES}}

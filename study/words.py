@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from trials import METHODS, SEARCHED
+from study.trials import METHODS, SEARCHED
 
 SIGNIFICANT = 0.05
 RATES = {"ua": "UA", "wa": "WA", "macro_f1": "macro-F1"}

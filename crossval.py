@@ -1,0 +1,112 @@
+"""Cross-validate: methods x folds x seeds, each a search and a retraining, side by side on Ray, and one report.
+
+python crossval.py --name N --dataset D --folds all --seeds 1 2 --methods darts random cnn_lstm_att
+    ->  runs/N/results.json, results.md, report.html
+"""
+
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from config import CrossvalConfig
+from data.folds import choose_fold, make_folds
+from data.leaks import verify
+from flags import parse
+from runs import RUNS
+from stores import open_dataset
+from study import cluster
+from study.board import Board
+from study.report import write_report
+from study.running import flags_of, is_done, plan, run_trial
+from study.trials import Key
+from utils import Interrupted, UserError, run_command, write_json
+
+
+def run(config: CrossvalConfig) -> dict[Key, str]:
+    """Run what is missing, report on all; return the trials that failed, and why.
+
+    `UserError`, before anything is begun, for whatever is wrong with the flags, the dataset or its folds.
+    """
+    keys = check(config)
+    take(config)
+    todo = [key for key in keys if not is_done(key, config)]
+    print(f"{len(keys)} trials, {len(keys) - len(todo)} of them done already; runs are in {RUNS / config.name}")
+    with interruptible():
+        failed = work_off(todo, config) if todo else {}
+    page = write_report(RUNS / config.name, shlex.join(["python", "crossval.py", *sys.argv[1:]]), keys, failed)
+    print(f"\n{page.with_name('results.md').read_text()}\nreport  {page}")
+    return failed
+
+
+def check(config: CrossvalConfig) -> list[Key]:
+    """The trials, once the dataset, the folds and the flags of every one are seen to be right."""
+    store = open_dataset(config.dataset, config.config)
+    folds = make_folds(store.manifest, config.folds_by, config.unknown_speakers)
+    keys = list(plan(config, len(folds)))
+    for number in sorted({key.fold for key in keys}):
+        verify(store.manifest, choose_fold(folds, number), config.allow_leak, f"fold {number}")
+    for key in keys:
+        flags_of(key, config)
+    return keys
+
+
+def take(config: CrossvalConfig) -> None:
+    """Make the study's folder. `UserError` where there is one that the flags neither resume nor overwrite."""
+    folder, mark = RUNS / config.name, RUNS / config.name / "crossval.json"
+    if folder.exists() and any(folder.iterdir()):
+        if not mark.exists():
+            raise UserError(f"{folder} holds something other than a cross-validation: choose another --name")
+        if config.overwrite:
+            shutil.rmtree(folder)
+        elif not config.resume:
+            raise UserError(
+                f"{folder} holds a cross-validation: --resume runs what is missing, --overwrite starts anew"
+            )
+    write_json(mark, config.model_dump(mode="json", exclude={"resume", "overwrite"}))
+
+
+def work_off(todo: list[Key], config: CrossvalConfig) -> dict[Key, str]:
+    """Run trials on Ray and show how they do; return those that failed, and why."""
+    failed = {}
+    place, threads = str(Path.cwd()), max(1, int(config.cpus_per_trial))
+    calls = {key: (place, threads, *flags_of(key, config)) for key in todo}
+    cluster.start(config)
+    try:
+        with Board(todo, config) as board:
+            for ended in cluster.run_all(run_trial, calls, config):
+                if ended:
+                    board.end(*ended)
+                    if isinstance(ended[1], Exception):
+                        failed[ended[0]] = board.outcomes[ended[0]]
+                board.refresh()
+    finally:
+        cluster.stop()
+    return failed
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM ends the trials as Ctrl-C does; what they have saved is gone on with by --resume."""
+
+    def stop(number: int, _: object) -> None:
+        raise Interrupted(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main() -> None:
+    """Exit with 1 where a trial failed."""
+    if run(parse(CrossvalConfig, "crossval")):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run_command(main)

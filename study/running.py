@@ -1,0 +1,82 @@
+"""Running the trials of a cross-validation: each is a search and a retraining, by the code of the commands."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import augment
+import search
+from config import AugmentConfig, CrossvalConfig, SearchConfig
+from flags import from_file
+from runs import RUNS
+from study.trials import SEARCHED, Key
+from utils import write_json
+
+
+def plan(config: CrossvalConfig, folds: int) -> Iterator[Key]:
+    """The trials of the flags, of `folds` folds."""
+    chosen = range(1, folds + 1) if config.folds == ("all",) else map(int, config.folds)
+    for fold, seed, method in product(chosen, config.seeds, config.methods):
+        yield Key(method, fold, seed)
+
+
+def folder_of(key: Key, config: CrossvalConfig) -> Path:
+    """Where a trial's runs are."""
+    return RUNS / config.name / str(key)
+
+
+def is_done(key: Key, config: CrossvalConfig) -> bool:
+    """Whether a trial has been tested."""
+    return (folder_of(key, config) / "augment" / "metrics.json").exists()
+
+
+def stage(folder: Path) -> str:
+    """How far a trial has come, as its files tell."""
+    for kind in ("augment", "search"):
+        if (folder / kind / "config.json").exists():
+            epochs = json.loads((folder / kind / "config.json").read_text())["epochs"]
+            history = folder / kind / "history.jsonl"
+            done = history.read_text().count("\n") if history.exists() else 0
+            return f"{kind}, epoch {min(done + 1, epochs)} of {epochs}"
+    return "waiting"
+
+
+def flags_of(key: Key, config: CrossvalConfig) -> tuple[SearchConfig | None, AugmentConfig]:
+    """What the commands would be told: their sections of the configuration file, and the trial's own flags.
+
+    `UserError` where the file's flags are wrong.
+    """
+    flags = {
+        "name": f"{config.name}/{key}",
+        "dataset": config.dataset,
+        "fold": key.fold,
+        "folds_by": config.folds_by,
+        "allow_leak": config.allow_leak,
+        "seed": key.seed,
+        "gpus": "auto" if config.gpus_per_trial else "none",
+        "resume": True,  # of a trial whose process died, or that was interrupted
+    }
+    if key.method not in SEARCHED:
+        return None, from_file(AugmentConfig, "augment", config.config, **flags, model=key.method)
+    searching = from_file(SearchConfig, "search", config.config, **flags, strategy=key.method)
+    return searching, from_file(AugmentConfig, "augment", config.config, **flags)
+
+
+def run_trial(place: str, threads: int, searching: SearchConfig | None, retraining: AugmentConfig) -> dict[str, Any]:
+    """Search and retrain in the folder `place`; return what metrics.json says. `seconds.json` is for the report."""
+    os.chdir(place)
+    torch.set_num_threads(threads)
+    start = time.perf_counter()
+    if searching:
+        search.run(searching)
+    searched = time.perf_counter()
+    metrics = augment.run(retraining)
+    seconds = {"search": searched - start, "augment": time.perf_counter() - searched}
+    write_json(RUNS / retraining.name / "seconds.json", seconds)
+    return metrics
