@@ -2,6 +2,7 @@
 
 python benchmarks/search_step.py --batch_size 16 --rounds 3          the paper's space; any search flag changes it
 python benchmarks/search_step.py --batch_size 8 --plain              also the cells that run one op at a time
+python benchmarks/search_step.py --batch_size 16 --against PATH      also the publication's code (see original.py)
 
 Every measurement runs in a process of its own, so that its peak is its own; rounds go through all parts in turn, and
 medians are printed. On the CPU the peak is the resident set above the idle process's, on CUDA what torch allocated.
@@ -21,6 +22,8 @@ import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import original
 
 from bilevel import Bilevel, make_supernet
 from config import SearchConfig
@@ -99,15 +102,18 @@ def batch(config: SearchConfig, device: torch.device) -> tuple[torch.Tensor, tor
     return x, torch.randint(CLASSES, (config.batch_size,), device=device)
 
 
-def measure(part: str, config: SearchConfig, warmup: int, repeats: int, plain: bool) -> tuple[float, float]:
-    """(median seconds, peak MB) of one part, in this process, after `warmup` runs."""
-    if plain:
+def measure(part: str, side: str, config: SearchConfig, warmup: int, repeats: int) -> tuple[float, float]:
+    """(median seconds, peak MB) of one part, in this process, after `warmup` runs; `side`: ours, plain, or a path."""
+    if side == "plain":
         RelaxedMapsCell.forward, MixedMaps.forward = Cell.forward, MixedNode.forward
     device = make_fabric(config.gpus).device
     make, changes = PARTS[part]
     torch.manual_seed(config.seed)
     idle = resident()
-    work = make(config.model_copy(update=changes), device)
+    if side in ("ours", "plain"):
+        work = make(config.model_copy(update=changes), device)
+    else:
+        work = original.PARTS[part](Path(side).resolve(), config, batch(config, device), batch(config, device))
     seconds = []
     for _ in range(warmup + repeats):
         start = time.perf_counter()
@@ -140,26 +146,32 @@ def main() -> None:
     own.add_argument("--warmup", type=int, default=1, help="runs not counted before each measurement (1)")
     own.add_argument("--repeats", type=int, default=1, help="runs counted in each measurement (1)")
     own.add_argument("--plain", action="store_true", help="measure the cells that run one op at a time as well")
+    own.add_argument("--against", metavar="PATH", help="measure the publication's code as well (see original.py)")
     own.add_argument("--parts", default="", help="measure only the parts whose name holds this")
     options, rest = own.parse_known_args()
     config = parse(SearchConfig, "search", rest)
-    parts = [part for part in PARTS if options.parts in part]
-    kinds = (True, False) if options.plain else (False,)
-    results: dict[tuple[str, bool], list[tuple[float, float]]] = {(part, kind): [] for part in parts for kind in kinds}
+    sides = ["ours", *(["plain"] if options.plain else []), *([options.against] if options.against else [])]
+    turns = [(part, side) for part in PARTS if options.parts in part for side in sides if measures(side, part)]
+    results: dict[tuple[str, str], list[tuple[float, float]]] = {turn: [] for turn in turns}
     context = multiprocessing.get_context("spawn")
     for _ in range(options.rounds):
-        for (part, plain), found in results.items():
+        for turn, found in results.items():
             with context.Pool(1) as pool:
-                found.append(pool.apply(measure, (part, config, options.warmup, options.repeats, plain)))
+                found.append(pool.apply(measure, (*turn, config, options.warmup, options.repeats)))
     print(machine(config))
     print(f"batch {config.batch_size}, {COEFFICIENTS} x {FRAMES} inputs, {options.rounds} rounds\n")
-    print(f"{'part':42}{'seconds':>10}{'min':>9}{'max':>9}{'peak MB':>10}")
-    for (part, plain), found in results.items():
+    print(f"{'part':44}{'seconds':>10}{'min':>9}{'max':>9}{'peak MB':>10}")
+    for (part, side), found in results.items():
         times, peaks = zip(*found, strict=True)
-        name = f"{part}, plain" if plain else part
+        name = part if side == "ours" else f"{part}, {'plain' if side == 'plain' else 'original'}"
         print(
-            f"{name:42}{statistics.median(times):10.3f}{min(times):9.3f}{max(times):9.3f}{statistics.median(peaks):10.0f}"
+            f"{name:44}{statistics.median(times):10.3f}{min(times):9.3f}{max(times):9.3f}{statistics.median(peaks):10.0f}"
         )
+
+
+def measures(side: str, part: str) -> bool:
+    """Whether a side has such a part."""
+    return side in ("ours", "plain") or part in original.PARTS
 
 
 if __name__ == "__main__":
