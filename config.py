@@ -171,7 +171,7 @@ class SearchConfig(RunFlags):
     order: Literal["first", "second"] = "second"
     """Order of the alpha gradient: second looks one weight step ahead, first costs about 2.5 times less."""
     recompute: Literal["none", "cells"] = "none"
-    """What backward computes again rather than store: cells needs less than half the memory and a third more time."""
+    """What backward computes again rather than store: cells holds half as much memory, for about a third more time."""
     train_portion: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the training rows that train the weights; the rest trains the alphas."""
     w_lr: PositiveFloat = 0.025
