@@ -175,3 +175,45 @@ def test_where_no_recording_can_be_read_there_is_still_an_answer_for_each(place:
     answers = list(load_run("runs/one").predict(["bad.wav", "nowhere.wav"]))
     assert [bool(answer.error) for answer in answers] == [True, True]
     assert [answer.windows for answer in answers] == [[], []]
+
+
+def tone(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
+    """A loud tone."""
+    sound = 0.5 * np.sin(2 * np.pi * 220 * np.arange(int(seconds * rate)) / rate)
+    return np.stack([sound] * channels, axis=1)
+
+
+ANY = {
+    "mulaw.wav": lambda path: soundfile.write(path, tone(2, 8000), 8000, subtype="ULAW"),
+    "wide.flac": lambda path: soundfile.write(path, tone(2, 96_000, 2), 96_000),
+    "radio.mp3": lambda path: soundfile.write(path, tone(2, 44_100), 44_100, format="MP3"),
+    "short.wav": lambda path: soundfile.write(path, tone(0.01, 16_000), 16_000),
+}
+NONE = {
+    "silence.wav": (lambda path: soundfile.write(path, np.zeros(16_000), 16_000), "no sound in 0.5 s"),
+    "text.wav": (lambda path: path.write_text("not audio"), "not readable as audio"),
+    "empty.wav": (lambda path: path.write_bytes(b""), "not readable as audio"),
+    "header.wav": (lambda path: soundfile.write(path, np.zeros(0), 16_000), "empty (no samples)"),
+}
+
+
+@pytest.mark.parametrize("name", ANY)
+def test_any_format_rate_and_channel_count_is_heard(place: Path, name: str):
+    ANY[name](Path(name))
+    answer = next(load_run("runs/one").predict([name]))
+    assert answer.error == ""
+    assert answer.probabilities.sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", NONE)
+def test_what_cannot_be_heard_is_told_in_a_few_words(place: Path, name: str):
+    make, reason = NONE[name]
+    make(Path(name))
+    assert next(load_run("runs/one").predict([name])).error.startswith(reason)
+
+
+def test_an_hour_is_heard_window_by_window(place: Path):
+    soundfile.write("hour.flac", np.tile(tone(60, RATE)[:, 0], 60), RATE)
+    answer = next(load_run("runs/one", windows=True).predict(["hour.flac"], batch_size=256))
+    assert len(answer.windows) == 7200
+    assert answer.windows[-1].end == 3600
