@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from utils import UserError
 
-COMMANDS = ("prepare", "search", "augment", "predict", "visualize", "crossval")
+COMMANDS = ("prepare", "search", "augment", "evaluate", "predict", "export", "visualize", "crossval")
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError)
 """What reading a hostile YAML file can raise: the safe loader's own constructors fail in all these ways."""
 

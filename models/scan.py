@@ -14,8 +14,8 @@ from torch.autograd.function import once_differentiable
 
 def recur(rnn: nn.RNNBase, x: Tensor) -> Tensor:
     """The output of a recurrent module, batch first: (N, T, C) -> (N, T, H), or 2H where it is bidirectional."""
-    if not isinstance(rnn, nn.RNN) or x.device.type != "cpu":
-        return rnn(x)[0]
+    if not isinstance(rnn, nn.RNN) or x.device.type != "cpu" or torch.compiler.is_exporting():
+        return rnn(x)[0]  # to an exporter it is one operator, where the scan would be a line for every step
     h = x.transpose(0, 1)  # (T, N, C)
     for layer in range(rnn.num_layers):
         forward = one_way(rnn, f"l{layer}", h)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config import AugmentConfig, PredictConfig, PrepareConfig, SearchConfig, VisualizeConfig
+from config import AugmentConfig, ExportConfig, PredictConfig, PrepareConfig, SearchConfig, VisualizeConfig
 from experiment import begin
 from flags import Flags, build_parser, flag_names, from_file, parse
 from genotypes import CNN_OPS, RNN_OPS
@@ -21,6 +21,7 @@ KINDS = {
     "search": SearchConfig,
     "augment": AugmentConfig,
     "predict": PredictConfig,
+    "export": ExportConfig,
     "visualize": VisualizeConfig,
 }
 LSTMS = ("lstm_1", "lstm_2", "lstm_3", "lstm_4", "skip_connect", "none")
