@@ -9,26 +9,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-import plots
 import visualize
 from config import AugmentConfig
+from data.leaks import speakers_of
 from data.transforms import cutout, mixup, spec_augment
 from devices import mean_gradient
 from experiment import Experiment, begin
 from flags import parse
 from genotypes import Genotype, resolve
+from hearing import Hearing, draw_confusion, hear
 from losses import JointLoss, blend
-from metrics import report, scores, table, write_predictions
+from metrics import table
 from models.architecture import Architecture, Designed, Searched
 from models.augment_network import drop_paths_of
 from models.baselines import Shape
 from models.joint_network import Size
-from models.saved import SavedModel
+from models.saved import SavedModel, TrainedOn
 from runs import RUNS, RunFolder, log
-from training import Metrics, cross_entropy, fit, logits_of, pooled, weight_step
+from training import Metrics, fit, weight_step
 from utils import UserError, run_command, write_json
 
 
@@ -120,18 +121,22 @@ class Augment:
             criterion = blend(criterion, partner, share)
         return weight_step(self.network, self.optimizer, (x, y), criterion, self.gradient, self.config.grad_clip)
 
-    def hear(self, rows: np.ndarray) -> tuple[np.ndarray, Tensor]:
-        """The first row of each utterance, and the log of the mean probability over its rows (U, classes)."""
-        logits = logits_of(self.network, self.features.in_order(rows, self.config.batch_size))
-        names = np.array([self.store.manifest[row].utterance for row in rows])
-        first, clips = np.unique(names, return_index=True, return_counts=True)[1:]
-        return rows[first], pooled(logits, clips)
+    def hear(self, rows: np.ndarray) -> Hearing:
+        """What the network hears in rows as it is now."""
+        return hear(self.network, self.features, self.store, rows, self.config.batch_size)
+
+    @property
+    def trained_on(self) -> TrainedOn:
+        """Whom the network hears before its test."""
+        rows = np.concatenate([self.train_rows, self.picking_rows])
+        return TrainedOn(
+            dataset=self.config.dataset, corpus=self.store.corpus, speakers=speakers_of(self.store.manifest, rows)
+        )
 
     def after_epoch(self, epoch: int) -> dict[str, Any]:
         """Scores on the utterances that pick the epoch; the best epoch's weights are kept."""
-        rows, heard = self.hear(self.picking_rows)
-        labels = self.store.labels[rows]
-        ua, loss = scores(labels, heard.argmax(dim=1).numpy())["ua"], cross_entropy(heard, labels)
+        heard = self.hear(self.picking_rows)
+        ua, loss = heard.scores()["ua"], heard.loss
         self.best.offer((ua, -loss), epoch)
         record = {"valid/loss": loss, "valid/ua": ua, "lr": self.scheduler.get_last_lr()[0]}
         self.scheduler.step()
@@ -165,10 +170,9 @@ def test(folder: RunFolder, augment: Augment) -> dict[str, Any]:
     """Test the best epoch's network on the test speakers, and write everything that came out."""
     config, store, genotype = augment.config, augment.store, augment.architecture.genotype
     augment.best.restore()
-    rows, heard = augment.hear(augment.experiment.fold.test)
-    probabilities, speakers = heard.exp().numpy(), [store.speakers[row] for row in rows]
+    heard = augment.hear(augment.experiment.fold.test)
     metrics = {
-        **report(store.labels[rows], probabilities.argmax(axis=1), speakers, store.classes),
+        **heard.report(),
         "protocol": config.protocol,
         "best_epoch": augment.best.epoch,
         "params": augment.weight_count,
@@ -176,7 +180,6 @@ def test(folder: RunFolder, augment: Augment) -> dict[str, Any]:
         "fold": config.fold,
         "seed": config.seed,
         "folds_by": config.folds_by,
-        "test_speakers": sorted(set(speakers)),
         "allow_leak": list(config.allow_leak),
         "leaks": augment.experiment.leaks.to_json(),
         "model": config.model,
@@ -184,9 +187,9 @@ def test(folder: RunFolder, augment: Augment) -> dict[str, Any]:
     }
     if folder.writes:
         parts = augment.network, augment.architecture, *augment.statistics
-        SavedModel(*parts, store.classes, store.front_end.model_dump()).save(folder.path / "model.safetensors")
-        manifest = [store.manifest[row] for row in rows]
-        write_predictions(folder.path / "predictions.csv", manifest, store.classes, probabilities)
+        model = SavedModel(*parts, store.classes, store.front_end.model_dump(), augment.trained_on)
+        model.save(folder.path / "model.safetensors")
+        heard.write_predictions(folder.path / "predictions.csv")
         draw(folder, genotype, metrics)
         write_json(folder.path / "metrics.json", metrics)
     log.info("\n%s\n", table(metrics))
@@ -197,10 +200,10 @@ def test(folder: RunFolder, augment: Augment) -> dict[str, Any]:
 
 def draw(folder: RunFolder, genotype: Genotype | None, metrics: dict[str, Any]) -> None:
     """Draw the cells, where there are some, and the confusion matrix, and show the test in TensorBoard."""
-    picture, title = folder.plots / "confusion.png", f"UA {metrics['ua']:.1%}, WA {metrics['wa']:.1%}"
+    picture = folder.plots / "confusion.png"
     if genotype:
         visualize.draw_genotype(genotype, folder.plots)
-    plots.draw_confusion(metrics["confusion"], metrics["classes"], picture, title)
+    draw_confusion(metrics, picture)
     folder.show("test/confusion", picture, metrics["best_epoch"])
     folder.add_scalars({f"test/{name}": metrics[name] for name in ("ua", "wa", "macro_f1")}, metrics["best_epoch"])
 

@@ -63,9 +63,10 @@ def confidence_intervals(
 def table(metrics: dict[str, Any]) -> str:
     """The result as a person reads it."""
     interval = {name: f"95 % interval {low:.1%} to {high:.1%}" for name, (low, high) in metrics["ci95"].items()}
-    lines = [
-        f"test on {metrics['n']} utterances of {', '.join(metrics['test_speakers'])}",
-        f"epoch {metrics['best_epoch']}, protocol {metrics['protocol']}",
+    lines = [f"test on {metrics['n']} utterances of {', '.join(metrics['test_speakers'])}"]
+    if "best_epoch" in metrics:
+        lines.append(f"epoch {metrics['best_epoch']}, protocol {metrics['protocol']}")
+    lines += [
         f"  UA        {metrics['ua']:6.1%}   {interval['ua']}",
         f"  WA        {metrics['wa']:6.1%}   {interval['wa']}",
         f"  macro-F1  {metrics['macro_f1']:6.1%}",

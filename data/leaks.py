@@ -4,7 +4,7 @@
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,8 @@ class Leaks:
 def find_leaks(rows: Sequence[Labelled], fold: Fold) -> Leaks:
     """What the parts of a fold of this manifest share."""
     train, validation, test = ([rows[row] for row in part] for part in (fold.train, fold.validation, fold.test))
-    speakers = Counter(name for part in (train, validation, test) for name in {_speaker(row) for row in part})
+    parts = fold.train, fold.validation, fold.test
+    speakers = Counter(name for part in parts for name in speakers_of(rows, part))
     twice = {name for name, parts in speakers.items() if parts > 1}
     sessions = {row.session for row in test} & {row.session for row in (*train, *validation)} - {""}
     known = _scripted(rows, np.concatenate([fold.train, fold.validation]))
@@ -82,6 +83,12 @@ def verify(rows: Sequence[Labelled], fold: Fold, allowed: Collection[str], where
                 " and metrics.json will say so"
             )
     return leaks
+
+
+def speakers_of(rows: Sequence[Labelled], part: Iterable[int]) -> tuple[str, ...]:
+    """The speakers of a part, in natural order; those who are not known count as one, Unknown."""
+    names = {rows[row].speaker if is_known(rows[row].speaker) else "Unknown" for row in part}
+    return tuple(sorted(names, key=natural))
 
 
 def _scripted(rows: Sequence[Labelled], part: np.ndarray) -> list[Labelled]:
@@ -106,10 +113,6 @@ def _guess(known: Sequence[Labelled], tested: Sequence[Labelled]) -> tuple[float
         guess = min(counts, key=lambda emotion: (-counts[emotion], emotion), default=min(support))
         hits[each.emotion] += guess == each.emotion
     return sum(hits[emotion] / support[emotion] for emotion in support) / len(support), 1 / len(support)
-
-
-def _speaker(row: Labelled) -> str:
-    return row.speaker if is_known(row.speaker) else "Unknown"
 
 
 def _few(names: Sequence[str], most: int = 8) -> str:

@@ -1,6 +1,7 @@
 """A trained model as one file: weights, standardisation, and all that is needed to rebuild the network around them.
 
-`model.safetensors` holds the tensors; its header, as JSON, the architecture, the classes and the front-end.
+`model.safetensors` holds the tensors; its header, as JSON, the architecture, the classes, the front-end
+and whom the network has heard in training.
 """
 
 import json
@@ -39,6 +40,16 @@ Length = Annotated[int, Field(ge=1, le=2**31)]
 Class = Annotated[str, Field(min_length=1)]
 
 
+class TrainedOn(BaseModel):
+    """Whom a network heard while it was trained and its epoch was picked; what tells a test of other speakers."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    dataset: str
+    corpus: str
+    speakers: Annotated[tuple[str, ...], Field(max_length=10**6)]
+
+
 class Header(BaseModel):
     """What the file's header must be, whatever the architecture."""
 
@@ -47,6 +58,7 @@ class Header(BaseModel):
     version: Literal[1]
     classes: Annotated[list[Class], Field(min_length=1), AfterValidator(distinct)]
     front_end: dict[str, Any]
+    trained_on: TrainedOn | None = None
 
 
 class SearchedHeader(Header):
@@ -76,7 +88,10 @@ HEADER = TypeAdapter(SearchedHeader | DesignedHeader)
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A network, what it was built from, the statistics of its inputs (F,), its classes, the front-end's settings."""
+    """A network, what it was built from, the statistics of its inputs (F,), its classes, the front-end's settings.
+
+    `trained_on` is None where the file does not say.
+    """
 
     network: nn.Module
     architecture: Architecture
@@ -84,6 +99,7 @@ class SavedModel:
     std: np.ndarray
     classes: tuple[str, ...]
     front_end: Mapping[str, Any]
+    trained_on: TrainedOn | None = None
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all. The auxiliary head served the training and stays behind."""
@@ -95,6 +111,8 @@ class SavedModel:
             "classes": list(self.classes),
             "front_end": dict(self.front_end),
         }
+        if self.trained_on:
+            header["trained_on"] = self.trained_on.model_dump()
         with whole_file(path) as beside:
             save_file(tensors, beside, {"emodarts": json.dumps(header)})
 
@@ -124,7 +142,8 @@ class SavedModel:
         with torch.device("meta"):  # no memory is taken before the file is seen to hold just these tensors
             network = architecture.build(len(classes))
         network.load_state_dict(tensors, assign=True)
-        return cls(network.eval(), architecture, mean.numpy(), std.numpy(), classes, header.front_end)
+        parts = network.eval(), architecture, mean.numpy(), std.numpy()
+        return cls(*parts, classes, header.front_end, header.trained_on)
 
     @property
     def standardised(self) -> nn.Module:

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config import AugmentConfig, ExportConfig, PredictConfig, PrepareConfig, SearchConfig, VisualizeConfig
+from config import (
+    AugmentConfig,
+    EvaluateConfig,
+    ExportConfig,
+    PredictConfig,
+    PrepareConfig,
+    SearchConfig,
+    VisualizeConfig,
+)
 from experiment import begin
 from flags import Flags, build_parser, flag_names, from_file, parse
 from genotypes import CNN_OPS, RNN_OPS
@@ -20,6 +28,7 @@ KINDS = {
     "prepare": PrepareConfig,
     "search": SearchConfig,
     "augment": AugmentConfig,
+    "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "export": ExportConfig,
     "visualize": VisualizeConfig,

@@ -18,12 +18,13 @@ from models.architecture import Designed, Searched
 from models.augment_network import AugmentNetwork, drop_paths_of
 from models.baselines import BASELINES
 from models.joint_network import Size
-from models.saved import SavedModel
+from models.saved import SavedModel, TrainedOn
 from utils import UserError
 
 F, T = 8, 10
 CLASSES = ("angry", "happy", "ünïcode")
 FRONT_END = {"sample_rate": 8000, "n_mfcc": F, "frames": T}
+TRAINED_ON = TrainedOn(dataset="demo", corpus="demo", speakers=("F01", "Zoë"))
 SIZE = Size(layers=2, init_channels=2, rnn_layers=1, rnn_channels=4)
 GENOTYPE = Genotype(
     normal=[[["sep_conv_3x3", 0], ["skip_connect", 1]]],
@@ -45,7 +46,7 @@ def model() -> SavedModel:
     network(torch.randn(6, 1, F, T) + 1)
     rng = np.random.default_rng(0)
     mean, std = rng.normal(size=F).astype(np.float32), rng.uniform(0.5, 2, F).astype(np.float32)
-    return SavedModel(network.eval(), Searched(GENOTYPE, SIZE), mean, std, CLASSES, FRONT_END)
+    return SavedModel(network.eval(), Searched(GENOTYPE, SIZE), mean, std, CLASSES, FRONT_END, TRAINED_ON)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,7 @@ def test_a_loaded_model_is_the_saved_one(model: SavedModel, file: Path):
     assert not any(module.training for module in loaded.network.modules())
     assert loaded.network.genotype == GENOTYPE
     assert (loaded.architecture, loaded.classes, loaded.front_end) == (Searched(GENOTYPE, SIZE), CLASSES, FRONT_END)
+    assert loaded.trained_on == TRAINED_ON
     np.testing.assert_array_equal(loaded.mean, model.mean)
     np.testing.assert_array_equal(loaded.std, model.std)
 
@@ -208,6 +210,11 @@ HOSTILE = [
     ("classes", ["a", "a", "b"]),
     ("front_end", None),
     ("front_end", [1]),
+    ("trained_on", []),
+    ("trained_on", {}),
+    ("trained_on", {"dataset": "demo", "corpus": "demo", "speakers": "F01"}),
+    ("trained_on", {"dataset": "demo", "corpus": "demo", "speakers": [1]}),
+    ("trained_on", {"dataset": "demo", "corpus": "demo", "speakers": [], "more": 1}),
 ]
 
 
@@ -220,6 +227,21 @@ def test_a_header_that_does_not_fit_is_refused(file: Path, header: dict, tmp_pat
 @pytest.mark.parametrize("key", ["version", "genotype", "size", "classes", "front_end"])
 def test_a_header_that_lacks_a_part_is_refused(file: Path, header: dict, tmp_path: Path, key: str):
     refused(write(tmp_path / "model.safetensors", file, {name: header[name] for name in header if name != key}))
+
+
+def test_a_file_that_does_not_say_whom_the_network_heard_is_read(file: Path, header: dict, tmp_path: Path):
+    older = {name: value for name, value in header.items() if name != "trained_on"}
+    assert SavedModel.load(write(tmp_path / "model.safetensors", file, older)).trained_on is None
+
+
+def test_as_many_speakers_as_any_corpus_has_can_be_stored_and_no_more(file: Path, header: dict, tmp_path: Path):
+    for count in (100_000, 10**6 + 1):
+        trained_on = {"dataset": "d", "corpus": "c", "speakers": ["S"] * count}
+        path = write(tmp_path / f"{count}.safetensors", file, {**header, "trained_on": trained_on})
+        if count > 10**6:
+            refused(path)
+        else:
+            assert len(SavedModel.load(path).trained_on.speakers) == count
 
 
 @pytest.mark.parametrize("text", ["null", "3", "[]", '"text"', "[" * 100_000, "NaN"])

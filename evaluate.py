@@ -1,0 +1,140 @@
+"""Evaluate: test trained networks on the test speakers of a fold; several answer by their mean probabilities.
+
+python evaluate.py --model runs/NAME [RUN ...] --dataset DATASET --fold K --out FOLDER
+    ->  FOLDER/metrics.json, predictions.csv, plots/confusion.png
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from config import EvaluateConfig
+from data.batches import Features
+from data.folds import choose_fold, make_folds
+from data.leaks import Leaks, speakers_of, verify
+from data.store import FeatureStore
+from devices import make_fabric
+from flags import parse
+from hearing import Hearing, draw_confusion, hear, mean_of
+from metrics import table
+from models.saved import SavedModel, TrainedOn
+from predictor import find_model, front_end_of
+from stores import open_dataset
+from utils import UserError, run_command, write_json
+
+OWN = {"metrics.json", "predictions.csv", "plots"}
+"""What an evaluation leaves in its folder."""
+
+
+def run(config: EvaluateConfig) -> dict[str, Any]:
+    """Test the models; return what metrics.json says."""
+    check_folder(config.out, config.overwrite)
+    models = {str(path): SavedModel.load(find_model(path)) for path in config.model}
+    store, device = open_dataset(config.dataset, config.config), make_fabric(config.gpus).device
+    for name, model in models.items():
+        check_fit(name, model, store)
+    fold = choose_fold(make_folds(store.manifest, config.folds_by, config.unknown_speakers), config.fold)
+    heard = heard_before(models, store, fold.test, config)
+    trained_here = any(of_this_corpus(model.trained_on, store, config.dataset) for model in models.values())
+    leaks = verify(store.manifest, fold, config.allow_leak, f"fold {config.fold}") if trained_here else Leaks()
+
+    hearings = []
+    for model in models.values():
+        features = Features(store, model.mean, model.std, device)
+        hearings.append(hear(model.network.to(device), features, store, fold.test, config.batch_size))
+    together = mean_of(hearings)
+    metrics = {
+        **together.report(),
+        "dataset": config.dataset,
+        "fold": config.fold,
+        "folds_by": config.folds_by,
+        "allow_leak": list(config.allow_leak),
+        "leaks": leaks.to_json(),
+        "heard_in_training": heard,
+        "models": list(models),
+        **(gains(list(models), hearings, together) if len(models) > 1 else {}),
+    }
+    together.write_predictions(config.out / "predictions.csv")
+    draw_confusion(metrics, config.out / "plots" / "confusion.png")
+    write_json(config.out / "metrics.json", metrics)
+    show(metrics, config.out)
+    return metrics
+
+
+def check_folder(folder: Path, overwrite: bool) -> None:
+    """`UserError` where the folder holds anything that is not to be replaced."""
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if (folder.exists() and not folder.is_dir()) or there - OWN:
+        raise UserError(f"{folder} holds something other than an evaluation: choose another --out")
+    if there and not overwrite:
+        raise UserError(f"{folder} holds an evaluation: --overwrite replaces it")
+
+
+def check_fit(name: str, model: SavedModel, store: FeatureStore) -> None:
+    """`UserError` where a model has other classes than the store, or takes other features."""
+    if model.classes != store.classes:
+        known, due = ", ".join(model.classes), ", ".join(store.classes)
+        raise UserError(f"{name} knows the classes {known}; {store.folder} has {due}")
+    takes, gives = front_end_of(model).model_dump(), store.front_end.model_dump()
+    for setting, value in takes.items():
+        if value != gives[setting]:
+            raise UserError(f"{name} takes features with {setting} {value}; {store.folder} has {gives[setting]}")
+
+
+def of_this_corpus(trained: TrainedOn | None, store: FeatureStore, dataset: str) -> bool:
+    """Whether speakers of a training and of a store go by the same names: one store, or one published corpus."""
+    return trained is not None and (trained.dataset == dataset or trained.corpus == store.corpus != "manifest")
+
+
+def heard_before(
+    models: Mapping[str, SavedModel], store: FeatureStore, rows: np.ndarray, config: EvaluateConfig
+) -> dict[str, list[str] | None]:
+    """The test speakers whom each model heard in training; None where it does not say.
+
+    `UserError` where there are any, or it does not say, and --allow_leak does not allow it.
+    """
+    test, found = speakers_of(store.manifest, rows), {}
+    for name, model in models.items():
+        trained = model.trained_on
+        known = trained.speakers if of_this_corpus(trained, store, config.dataset) else ()
+        found[name] = None if trained is None else [speaker for speaker in test if speaker in set(known)]
+        if found[name] != [] and "speakers" not in config.allow_leak:
+            why = f"heard {', '.join(found[name][:8])}" if trained else "does not say whom it heard"
+            raise UserError(
+                f"fold {config.fold}: {name} {why} in training, so this is no test; evaluate it on the fold it was"
+                " trained on; to go on as it is pass --allow_leak speakers, and metrics.json will say so"
+            )
+    return found
+
+
+def gains(names: Sequence[str], hearings: Sequence[Hearing], together: Hearing) -> dict[str, Any]:
+    """Each model's own scores, and what their mean gains over the mean of those and over the best."""
+    each = [hearing.scores() for hearing in hearings]
+    all_of = {rate: [scores[rate] for scores in each] for rate in ("ua", "wa")}
+    own = together.scores()
+    return {
+        "each": [
+            {"model": name, "ua": scores["ua"], "wa": scores["wa"]} for name, scores in zip(names, each, strict=True)
+        ],
+        "gain": {
+            "over_mean": {rate: own[rate] - float(np.mean(values)) for rate, values in all_of.items()},
+            "over_best": {rate: own[rate] - max(values) for rate, values in all_of.items()},
+        },
+    }
+
+
+def show(metrics: dict[str, Any], folder: Path) -> None:
+    """Print the table, and of several models each one's scores and what they gain together."""
+    print(table(metrics))
+    for one in metrics.get("each", ()):
+        print(f"  alone     UA {one['ua']:6.1%}   WA {one['wa']:6.1%}   {one['model']}")
+    for over, gain in metrics.get("gain", {}).items():
+        ua, wa = (f"{100 * gain[rate]:+6.1f}" for rate in ("ua", "wa"))
+        print(f"  gain      UA {ua}    WA {wa}    points {over.replace('_', ' their ')}")
+    print(f"\nmetrics   {folder / 'metrics.json'}\npicture   {folder / 'plots' / 'confusion.png'}")
+
+
+if __name__ == "__main__":
+    run_command(lambda: run(parse(EvaluateConfig, "evaluate")))
