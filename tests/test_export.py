@@ -124,7 +124,9 @@ def test_every_clip_of_the_recordings_is_compared(place: Path):
     found = export.features_of([Path("wav/0.wav")], model, FRONT_END)
     assert found.shape == (3 + 5, *FRONT_END.shape)
     torch.testing.assert_close(found[:1], features("wav/0.wav"))
-    assert len(export.features_of([], model, FRONT_END)) == 5
+    noise = (export.features_of([], model, FRONT_END).numpy() - model.mean[:, None]) / model.std[:, None]
+    assert noise.shape == (5, *FRONT_END.shape)
+    assert (abs(noise.mean()), noise.std()) == (pytest.approx(0, abs=0.2), pytest.approx(1, abs=0.2))
 
 
 @pytest.mark.parametrize(
