@@ -275,6 +275,12 @@ class CrossvalConfig(FoldFlags):
             raise ValueError("give some, and each once")
         return values
 
+    @model_validator(mode="after")
+    def _one_way_on(self) -> Self:
+        if self.resume and self.overwrite:
+            raise ValueError("--resume goes on with a study and --overwrite deletes it: choose one")
+        return self
+
 
 def holds_model(word: Any) -> bool:
     """Whether a word names a run, or a model file."""

@@ -21,29 +21,34 @@ from stores import open_dataset
 from study import cluster
 from study.board import Board
 from study.report import write_report
-from study.running import flags_of, is_done, plan, run_trial
-from study.trials import Key
+from study.running import compare, flags_of, is_done, plan, run_trial
+from study.trials import METHODS, Key, keys_in
 from utils import Interrupted, UserError, run_command, write_json
+
+MARK = "crossval.json"
+"""The file that tells a study's folder."""
 
 
 def run(config: CrossvalConfig) -> dict[Key, str]:
     """Run what is missing, report on all; return the trials that failed, and why.
 
-    `UserError`, before anything is begun, for whatever is wrong with the flags, the dataset or its folds.
+    `UserError`, before anything is touched, for whatever is wrong with the flags, the dataset, its folds or Ray.
     """
     keys = check(config)
-    take(config)
-    todo = [key for key in keys if not is_done(key, config)]
+    todo = [key for key in keys if config.overwrite or not is_done(key, config)]
     print(f"{len(keys)} trials, {len(keys) - len(todo)} of them done already; runs are in {RUNS / config.name}")
     with interruptible():
         failed = work_off(todo, config) if todo else {}
+    if not any(is_done(key, config) for key in keys_in(RUNS / config.name)):
+        print("no trial has finished: there is nothing to report")
+        return failed
     page = write_report(RUNS / config.name, shlex.join(["python", "crossval.py", *sys.argv[1:]]), keys, failed)
     print(f"\n{page.with_name('results.md').read_text()}\nreport  {page}")
     return failed
 
 
 def check(config: CrossvalConfig) -> list[Key]:
-    """The trials, once the dataset, the folds and the flags of every one are seen to be right."""
+    """The trials, once the dataset, the folds, every trial's flags and what is there already are seen to be right."""
     store = open_dataset(config.dataset, config.config)
     folds = make_folds(store.manifest, config.folds_by, config.unknown_speakers)
     keys = list(plan(config, len(folds)))
@@ -51,22 +56,29 @@ def check(config: CrossvalConfig) -> list[Key]:
         verify(store.manifest, choose_fold(folds, number), config.allow_leak, f"fold {number}")
     for key in keys:
         flags_of(key, config)
+    look(config, keys)
     return keys
 
 
+def look(config: CrossvalConfig, keys: list[Key]) -> None:
+    """`UserError` where the folder is not the study's, is neither resumed nor overwritten, or had other settings."""
+    folder = RUNS / config.name
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / MARK).exists():
+        raise UserError(f"{folder} holds something other than a cross-validation: choose another --name")
+    if config.resume:
+        for key in [*keys, *(key for key in keys_in(folder) if key.method in METHODS and key not in keys)]:
+            compare(key, config)
+    elif not config.overwrite:
+        raise UserError(f"{folder} holds a cross-validation: --resume runs what is missing, --overwrite starts anew")
+
+
 def take(config: CrossvalConfig) -> None:
-    """Make the study's folder. `UserError` where there is one that the flags neither resume nor overwrite."""
-    folder, mark = RUNS / config.name, RUNS / config.name / "crossval.json"
-    if folder.exists() and any(folder.iterdir()):
-        if not mark.exists():
-            raise UserError(f"{folder} holds something other than a cross-validation: choose another --name")
-        if config.overwrite:
-            shutil.rmtree(folder)
-        elif not config.resume:
-            raise UserError(
-                f"{folder} holds a cross-validation: --resume runs what is missing, --overwrite starts anew"
-            )
-    write_json(mark, config.model_dump(mode="json", exclude={"resume", "overwrite"}))
+    """Begin to write: delete what --overwrite deletes, and mark the folder as a study's."""
+    if config.overwrite:
+        shutil.rmtree(RUNS / config.name, ignore_errors=True)
+    write_json(RUNS / config.name / MARK, config.model_dump(mode="json", exclude={"resume", "overwrite"}))
 
 
 def work_off(todo: list[Key], config: CrossvalConfig) -> dict[Key, str]:
@@ -74,8 +86,8 @@ def work_off(todo: list[Key], config: CrossvalConfig) -> dict[Key, str]:
     failed = {}
     place, threads = str(Path.cwd()), max(1, int(config.cpus_per_trial))
     calls = {key: (place, threads, *flags_of(key, config)) for key in todo}
-    cluster.start(config)
-    try:
+    with cluster.joined(config):
+        take(config)
         with Board(todo, config) as board:
             for ended in cluster.run_all(run_trial, calls, config):
                 if ended:
@@ -83,8 +95,6 @@ def work_off(todo: list[Key], config: CrossvalConfig) -> dict[Key, str]:
                     if isinstance(ended[1], Exception):
                         failed[ended[0]] = board.outcomes[ended[0]]
                 board.refresh()
-    finally:
-        cluster.stop()
     return failed
 
 

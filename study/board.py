@@ -11,6 +11,7 @@ from rich.table import Table
 from config import CrossvalConfig
 from study.running import folder_of, stage
 from study.trials import Key
+from utils import UserError
 
 ROWS = 30
 """Trials that a table has room for; those under way come first."""
@@ -35,8 +36,7 @@ class Board:
 
     def end(self, key: Key, outcome: Any) -> None:
         """Note that a trial has ended, with its metrics or with an exception."""
-        failed = isinstance(outcome, BaseException)
-        text = f"failed: {' '.join(str(outcome).split())[:200]}" if failed else f"UA {outcome['ua']:.1%}"
+        text = told(outcome) if isinstance(outcome, BaseException) else f"UA {outcome['ua']:.1%}"
         self.outcomes[key] = text
         count = sum(map(bool, self.outcomes.values()))
         line = f"{count:>3}/{len(self.outcomes)}  {key.method:12}  fold {key.fold}  seed {key.seed}  {text}"
@@ -57,3 +57,9 @@ class Board:
         for key, how_far in sorted(left, key=lambda pair: pair[1] == "waiting")[:ROWS]:
             table.add_row(key.method, str(key.fold), str(key.seed), how_far)
         return table
+
+
+def told(error: BaseException) -> str:
+    """Why a trial failed, on one line; the kind of an error that is not worded for users tells as much as its text."""
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    return " ".join(f"failed: {kind}{error}".split())[:200]

@@ -1,43 +1,86 @@
 """Many calls of one function at once, on this machine or a cluster, by Ray."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
 
+import grpc
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from config import CrossvalConfig
-from utils import UserError
+from config import CrossvalConfig, cores
+from utils import Interrupted, UserError
 
 Key = TypeVar("Key")
 POLL = 1.0  # seconds between two looks at what is done
+PATIENCE = 10.0  # seconds that a cluster has to answer
 STORE = 128 * 2**20  # bytes of Ray's shared memory: what comes back is small
 
 
-def start(config: CrossvalConfig) -> None:
-    """Join the cluster of --ray_address, or start Ray on this machine. `UserError` where it cannot be joined."""
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    if config.ray_address:
-        try:
-            ray.init(config.ray_address, **quiet)
-        except (ConnectionError, RayError, ValueError, RuntimeError) as error:
-            raise UserError(f"--ray_address {config.ray_address}: no Ray cluster answers ({error})") from None
-    else:
-        ray.init("local", include_dashboard=False, object_store_memory=STORE, **quiet)
-    there = ray.cluster_resources()
-    for kind, wanted in (("CPU", config.cpus_per_trial), ("GPU", config.gpus_per_trial)):
-        if wanted > there.get(kind, 0):
-            has = f"{there.get(kind, 0):g}"
-            stop()
-            raise UserError(f"--{kind.lower()}s_per_trial {wanted:g}: Ray has {has} of them")
+@contextmanager
+def joined(config: CrossvalConfig) -> Iterator[None]:
+    """Ray on the cluster of --ray_address, or on this machine alone, while a context.
+
+    `UserError` where no cluster answers, or a trial asks for more than any of its machines has.
+    """
+    try:
+        start(config)
+        check_room(config)
+        yield
+    finally:
+        stop()
 
 
 def stop() -> None:
-    """Leave the cluster, or end the one of this machine."""
+    """Leave the cluster, or end the one of this machine: a moment in which signals are ignored, so that all of it ends."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     ray.shutdown()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def start(config: CrossvalConfig) -> None:
+    """Connect to Ray, which takes SIGTERM for itself: give it back."""
+    before = signal.getsignal(signal.SIGTERM)
+    address, quiet = config.ray_address, {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address is None:
+            mine = cores() if cores() < (os.cpu_count() or 1) else None  # None: Ray counts, and heeds containers
+            ray.init("local", num_cpus=mine, include_dashboard=False, object_store_memory=STORE, **quiet)
+        elif address == "auto" or answers(address):
+            ray.init(address, **quiet)
+        else:
+            raise ConnectionError(f"silence for {PATIENCE:g} seconds")
+    except (ConnectionError, RayError, ValueError, RuntimeError) as error:
+        raise UserError(f"--ray_address {address}: no Ray cluster answers ({error})") from None
+    except SystemExit:  # Ray's answer to SIGTERM
+        raise Interrupted(signal.SIGTERM) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def answers(address: str) -> bool:
+    """Whether something there speaks Ray's protocol; `ray.init` itself would go on asking for a quarter of an hour."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(PATIENCE)
+        except grpc.FutureTimeoutError:
+            return False
+    return True
+
+
+def check_room(config: CrossvalConfig) -> None:
+    """`UserError` where no machine could ever run a trial: Ray would wait for one without end."""
+    wanted = {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
+    machines = [{kind: node["Resources"].get(kind, 0) for kind in wanted} for node in ray.nodes() if node["Alive"]]
+    if not any(all(has[kind] >= wanted[kind] for kind in wanted) for has in machines):
+        shown = "; ".join(f"{has['CPU']:g} CPUs, {has['GPU']:g} GPUs" for has in machines)
+        flags = f"--cpus_per_trial {wanted['CPU']:g} --gpus_per_trial {wanted['GPU']:g}"
+        raise UserError(f"{flags}: no machine has so many (Ray found {shown})")
 
 
 def run_all(
@@ -45,10 +88,13 @@ def run_all(
 ) -> Iterator[tuple[Key, Any] | None]:
     """Yield each key with its result, or with the exception that ended it, as they come; None where none is new.
 
-    A call whose process dies is begun again, --retries times.
+    A call whose process dies, or is told to end by a signal, is begun again, --retries times.
     """
     remote = ray.remote(work).options(
-        num_cpus=config.cpus_per_trial, num_gpus=config.gpus_per_trial, max_retries=config.retries
+        num_cpus=config.cpus_per_trial,
+        num_gpus=config.gpus_per_trial,
+        max_retries=config.retries,
+        retry_exceptions=[Interrupted],
     )
     pending = {remote.remote(*arguments): key for key, arguments in calls.items()}
     while pending:

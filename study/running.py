@@ -14,7 +14,7 @@ import augment
 import search
 from config import AugmentConfig, CrossvalConfig, SearchConfig
 from flags import from_file
-from runs import RUNS
+from runs import RUNS, RunFolder
 from study.trials import SEARCHED, Key
 from utils import write_json
 
@@ -62,15 +62,27 @@ def flags_of(key: Key, config: CrossvalConfig) -> tuple[SearchConfig | None, Aug
         "gpus": "auto" if config.gpus_per_trial else "none",
         "resume": True,  # of a trial whose process died, or that was interrupted
     }
+    model = "searched" if key.method in SEARCHED else key.method
+    retraining = from_file(AugmentConfig, "augment", config.config, **flags, model=model, genotype=None)
     if key.method not in SEARCHED:
-        return None, from_file(AugmentConfig, "augment", config.config, **flags, model=key.method)
-    searching = from_file(SearchConfig, "search", config.config, **flags, strategy=key.method)
-    return searching, from_file(AugmentConfig, "augment", config.config, **flags)
+        return None, retraining
+    return from_file(SearchConfig, "search", config.config, **flags, strategy=key.method), retraining
+
+
+def compare(key: Key, config: CrossvalConfig) -> None:
+    """`UserError` where a trial was begun under other settings: one report is of one set of them."""
+    for kind, flags in zip(("search", "augment"), flags_of(key, config), strict=True):
+        if flags and (folder_of(key, config) / kind / "config.json").exists():
+            RunFolder(kind, flags)
 
 
 def run_trial(place: str, threads: int, searching: SearchConfig | None, retraining: AugmentConfig) -> dict[str, Any]:
-    """Search and retrain in the folder `place`; return what metrics.json says. `seconds.json` is for the report."""
+    """Search and retrain in the folder `place`; return what metrics.json says.
+
+    `seconds.json` is for the report; a trial that is begun again has none, for the time that was lost is not known.
+    """
     os.chdir(place)
+    again = (RUNS / retraining.name).exists()
     torch.set_num_threads(threads)
     start = time.perf_counter()
     if searching:
@@ -78,5 +90,6 @@ def run_trial(place: str, threads: int, searching: SearchConfig | None, retraini
     searched = time.perf_counter()
     metrics = augment.run(retraining)
     seconds = {"search": searched - start, "augment": time.perf_counter() - searched}
-    write_json(RUNS / retraining.name / "seconds.json", seconds)
+    if not again:
+        write_json(RUNS / retraining.name / "seconds.json", seconds)
     return metrics
