@@ -36,7 +36,7 @@ def joined(config: CrossvalConfig) -> Iterator[None]:
 
 
 def stop() -> None:
-    """Leave the cluster, or end the one of this machine: a moment in which signals are ignored, so that all of it ends."""
+    """Leave the cluster, or end the one of this machine; signals are ignored meanwhile, so that all of it ends."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     ray.shutdown()
     for number, handler in before.items():
