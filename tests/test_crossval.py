@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -302,26 +303,35 @@ def test_without_a_terminal_every_trial_that_ends_is_a_line(tmp_path: Path, monk
     ]
 
 
+@contextmanager
+def head(folder: Path) -> Iterator[str]:
+    """A cluster of one machine with one core, started elsewhere: its address."""
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port=0", "--num-cpus=1", "--block"]
+    quiet = ["--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder}"]
+    log = folder / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen([*start, *quiet], cwd="/", env=environment(), stdout=output, stderr=output)
+    try:
+        yield wait_for(lambda: re.search(r"--address='([\w.:]+)'", log.read_text()), process)[1]
+        assert process.poll() is None, "the cluster ended with the study"
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
 @pytest.mark.slow
-def test_a_cluster_is_joined_from_any_folder_and_left_as_it_was(workspace: Path):
-    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port", "0", "--num-cpus", "1"]
-    quiet = ["--include-dashboard=false", "--disable-usage-stats", "--block", "--temp-dir"]
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder, (Path(folder) / "log").open("w") as log:
-        head = subprocess.Popen([*ray, *quiet, folder], cwd="/", env=environment(), stdout=log, stderr=log)
-        try:
-            told = Path(folder, "log")
-            address = wait_for(lambda: re.search(r"--address='([\d.:]+)'", told.read_text()), head)[1]
-            flags = [*STUDY[:4], "--folds", 1, "--seeds", 1, "--methods", "cnn", "--ray_address", address]
-            succeed("crossval", "--name", "joined", *flags, cwd=workspace)
-            with started("--name", "left", *flags, "--methods", "darts", cwd=workspace) as process:
-                search = workspace / "runs/left/darts-fold1-seed1/search"
-                wait_for((search / "checkpoint.pt").exists, process)
-                worker = process_of(search)
-                process.send_signal(signal.SIGTERM)
-                assert process.wait(60) == 143
-            assert gone({(worker, stat_of(worker)[19])} if stat_of(worker) else set()), "a trial goes on by itself"
-            assert head.poll() is None
-        finally:
-            head.terminate()
-            head.wait(60)
-    assert (workspace / "runs/joined/report.html").exists()
+def test_a_cluster_is_joined_from_another_folder_and_left_as_it_was(workspace: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    search = workspace / "runs" / "left" / str(DARTS) / "search"
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder, head(Path(folder)) as address:
+        flags = ["--config", "tiny.yaml", "--folds", 1, "--seeds", 1, "--ray_address", address, "--methods"]
+        succeed("crossval", "--name", "joined", *flags, "cnn", cwd=workspace)
+        with started("--name", "left", *flags, "darts", cwd=workspace) as process:
+            wait_for((search / "checkpoint.pt").exists, process)
+            worker = process_of(search)
+            running = {(worker, stat_of(worker)[19])}
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 143
+        assert gone(running), "a trial goes on without its study"
+    assert (workspace / "runs" / "joined" / "report.html").exists()
