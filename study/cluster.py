@@ -56,7 +56,9 @@ def start(config: CrossvalConfig) -> None:
         else:
             raise ConnectionError(f"silence for {PATIENCE:g} seconds")
     except (ConnectionError, RayError, ValueError, RuntimeError) as error:
-        raise UserError(f"--ray_address {address}: no Ray cluster answers ({error})") from None
+        raise UserError(
+            f"--ray_address {address}: no Ray cluster answers ({error}); one with a token wants RAY_AUTH_MODE=token"
+        ) from None
     except SystemExit:  # Ray's answer to SIGTERM
         raise Interrupted(signal.SIGTERM) from None
     finally:
