@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
 
+from checkpoints import Checkpoints
 from config import RunFlags
-from utils import UserError, whole_file, write_json, write_text
+from utils import UserError, write_json, write_text
 
 RUNS = Path("runs")
 MAY_DIFFER = {"resume", "overwrite", "config", "workers", "gpus", "print_freq"}
@@ -27,7 +27,7 @@ class RunFolder:
     def __init__(self, kind: str, config: RunFlags, writes: bool = True):
         """Look, but touch nothing. `UserError` where there is a run that the flags neither resume nor overwrite."""
         self.path, self.writes, self.events, self.config = RUNS / config.name / kind, writes, None, config
-        self.plots = self.path / "plots"
+        self.plots, self.checkpoints = self.path / "plots", Checkpoints(self.path)
         self.flags = config.model_dump(mode="json", exclude={"resume", "overwrite", "config"})
         if writes and self.path.is_dir() and any(self.path.iterdir()):  # others may come when it is taken already
             self._check_earlier_run()
@@ -60,6 +60,7 @@ class RunFolder:
             if self.config.overwrite:
                 shutil.rmtree(self.path, ignore_errors=True)
             self.plots.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.clear_up()
             write_json(self.path / "config.json", self.flags)
         self._start_log()
 
@@ -111,20 +112,9 @@ class RunFolder:
             self.events.add_image(tag, imread(picture)[..., :3], epoch, dataformats="HWC")
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write the checkpoint beside, then rename it into place."""
+        """Write a checkpoint; the one before it is kept."""
         if self.writes:
-            with whole_file(self.path / "checkpoint.pt") as beside:
-                torch.save(state, beside)
-
-    def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
-        """The checkpoint's plain state, or None where there is none. Nothing but tensors and plain types is read."""
-        path = self.path / "checkpoint.pt"
-        if not path.exists():
-            return None
-        try:
-            return torch.load(path, map_location=device, weights_only=True)
-        except Exception as error:  # a damaged or hostile file makes the unpickler fail in any way
-            raise UserError(f"{path} is damaged, or no checkpoint of this program ({type(error).__name__})") from None
+            self.checkpoints.save(state)
 
     def close(self) -> None:
         """Let go of the event file and the log."""

@@ -69,7 +69,7 @@ def fit(run: RunFolder, task: Task, device: torch.device) -> list[dict[str, Any]
     """
     position = Position()
     stateful = {**task.parts, "position": position}
-    restore(run.load_checkpoint(device), stateful, device)
+    restore(run.checkpoints.load(device), stateful, device)
     run.open_events(position.epoch + 1)
     with Interruption() as interruption:
         while position.epoch < task.config.epochs:

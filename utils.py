@@ -44,6 +44,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         yield beside
         os.replace(beside, path)
+    except OSError as error:
+        if error.errno is not None:  # from the system: the user knows the file by its own name
+            error.filename = str(path)
+        raise
     finally:
         beside.unlink(missing_ok=True)
 

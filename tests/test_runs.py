@@ -1,5 +1,6 @@
 """A run's folder: who may write to it, what is refused, and that nothing in it is run."""
 
+import errno
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ import pickle
 import zipfile
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -75,14 +77,14 @@ def test_overwrite_replaces_the_run_and_only_when_it_is_taken(earlier: Path):
     assert contents(earlier) == before
     folder.take()
     assert not (earlier / "old.txt").exists()
-    assert folder.load_checkpoint(CPU) is None
+    assert folder.checkpoints.load(CPU) is None
     assert json.loads((earlier / "config.json").read_text())["epochs"] == 7
 
 
 def test_resume_keeps_what_is_there(earlier: Path):
     folder = RunFolder("search", SearchConfig(name="mine", resume=True))
     folder.take()
-    assert torch.equal(folder.load_checkpoint(CPU)["network"]["w"], STATE["network"]["w"])
+    assert torch.equal(folder.checkpoints.load(CPU)["network"]["w"], STATE["network"]["w"])
 
 
 @pytest.mark.parametrize(
@@ -197,13 +199,13 @@ def test_pictures_are_shown_and_sources_are_not():
 
 def test_a_checkpoint_comes_back_as_it_was_and_appears_whole(earlier: Path, monkeypatch):
     folder = RunFolder("search", SearchConfig(name="mine", resume=True))
-    loaded = folder.load_checkpoint(CPU)
+    loaded = folder.checkpoints.load(CPU)
     assert torch.equal(loaded["network"]["w"], STATE["network"]["w"])
     assert loaded["position"] == STATE["position"]
 
-    def half(state: dict, path: Path) -> None:
-        Path(path).write_bytes(b"half")
-        raise OSError("disk full")
+    def half(state: dict, file: BinaryIO) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "disk full")
 
     before = contents(earlier)
     monkeypatch.setattr(torch, "save", half)
@@ -235,7 +237,7 @@ def test_a_hostile_checkpoint_is_not_run(earlier: Path, here: Path, save):
     save({**STATE, "more": Hostile(here / "touched")}, earlier / "checkpoint.pt")
     folder = RunFolder("search", SearchConfig(name="mine", resume=True))
     with pytest.raises(UserError, match=r"runs/mine/search/checkpoint\.pt"):
-        folder.load_checkpoint(CPU)
+        folder.checkpoints.load(CPU)
     assert not (here / "touched").exists()
     with suppress(RuntimeError):
         torch.load(earlier / "checkpoint.pt", weights_only=False)  # the trap is a real one
@@ -263,7 +265,7 @@ def other_zip(path: Path) -> None:
 def test_a_damaged_checkpoint_is_a_user_error(earlier: Path, spoil):
     spoil(earlier / "checkpoint.pt")
     with pytest.raises(UserError, match=r"runs/mine/search/checkpoint\.pt"):
-        RunFolder("search", SearchConfig(name="mine", resume=True)).load_checkpoint(CPU)
+        RunFolder("search", SearchConfig(name="mine", resume=True)).checkpoints.load(CPU)
 
 
 def test_only_the_process_that_writes_judges_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,98 @@
+"""The checkpoints of a run: the newest and the one before it, so that no fault of a disk costs more than one interval.
+
+A checkpoint is a zip file, which carries a CRC-32 of every tensor within it: there is no second file that could be torn
+from the first. It is written beside and renamed, and says by which layout it was written.
+"""
+
+import logging
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils import UserError, whole_file
+
+VERSION = 1
+"""Of the layout of a checkpoint; raise it when an older one can no longer be gone on with."""
+
+log = logging.getLogger("emodarts")
+
+
+class Damaged(Exception):
+    """A file that is no whole checkpoint; the argument says how that was seen."""
+
+
+class Checkpoints:
+    """`checkpoint.pt` and `checkpoint.previous.pt` of a run's folder."""
+
+    def __init__(self, folder: Path):
+        self.newest, self.previous = folder / "checkpoint.pt", folder / "checkpoint.previous.pt"
+        self.damaged = False  # whether the newest was found damaged: then it must not take the place of the previous
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a new checkpoint beside, keep the one before, and rename the new one into place."""
+        with whole_file(self.newest) as beside:
+            _write({"version": VERSION, **state}, beside)
+            if self.newest.exists() and not self.damaged:
+                os.replace(self.newest, self.previous)
+        self.damaged = False
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """The newest whole checkpoint's plain state, or None where there never was one.
+
+        `UserError` where none is whole, or where the layout is of another version.
+        """
+        there = [path for path in (self.newest, self.previous) if path.exists()]
+        for path in there:
+            try:
+                return _checked_version(_read(path, device), path)
+            except Damaged as damage:
+                self.damaged = self.damaged or path == self.newest
+                log.warning("warning   %s is damaged (%s)", path, damage)
+        if there:
+            which = " and ".join(map(str, there))
+            raise UserError(f"{which}: damaged, or no checkpoint of this program; --overwrite starts the run anew")
+        return None
+
+    def clear_up(self) -> None:
+        """Delete what a process that was killed while it wrote has left behind."""
+        for half in self.newest.parent.glob(f".{self.newest.name}.*"):
+            half.unlink()
+
+
+def _write(state: dict[str, Any], path: Path) -> None:
+    """Save through to the disk, so that the rename cannot come before the bytes when power fails."""
+    with path.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's own complaint hides what the disk said
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Any]:
+    """A checkpoint whose every byte is as it was written. Nothing but tensors and plain types is read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if wrong := archive.testzip():
+                raise Damaged(f"the checksum of {wrong} is wrong")
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (Damaged, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a damaged or hostile file makes the unpickler fail in any way
+        raise Damaged(type(error).__name__) from None
+    if not isinstance(state, dict):
+        raise Damaged(f"it holds a {type(state).__name__}")
+    return state
+
+
+def _checked_version(state: dict[str, Any], path: Path) -> dict[str, Any]:
+    if state.get("version") != VERSION:
+        raise UserError(
+            f"{path} has the layout of version {state.get('version')}, this program goes on from version {VERSION}: "
+            "resume it with the program that began it, or --overwrite the run"
+        )
+    return state
