@@ -125,6 +125,8 @@ class RunFlags(FoldFlags):
     """How classes of different size come to count the same: weights of their losses, or as many rows of each drawn."""
     print_freq: PositiveInt = 50
     """Steps between two readings of the loss in the progress bar."""
+    checkpoint_every: NonNegativeInt = 200
+    """Steps between two checkpoints, within an epoch; 0: at the end of epochs only, where there is one in any case."""
     resume: bool = False
     """Go on with an interrupted run (or start it, where there is none)."""
     overwrite: bool = False

@@ -15,7 +15,7 @@ from config import RunFlags
 from utils import UserError, write_json, write_text
 
 RUNS = Path("runs")
-MAY_DIFFER = {"resume", "overwrite", "config", "workers", "gpus", "print_freq"}
+MAY_DIFFER = {"resume", "overwrite", "config", "workers", "gpus", "print_freq", "checkpoint_every"}
 """Settings that do not change the result: a resumed run may have others."""
 
 log = logging.getLogger("emodarts")

@@ -65,7 +65,7 @@ class Task(Protocol):
 def fit(run: RunFolder, task: Task, device: torch.device) -> list[dict[str, Any]]:
     """Run a task's epochs, from the run's checkpoint where it has one, and return the history.
 
-    Raises `Interrupted` after SIGINT or SIGTERM, once the state is saved.
+    Raises `Interrupted` after SIGINT, SIGTERM or SIGUSR1, once the state is saved.
     """
     position = Position()
     stateful = {**task.parts, "position": position}
@@ -73,7 +73,7 @@ def fit(run: RunFolder, task: Task, device: torch.device) -> list[dict[str, Any]
     run.open_events(position.epoch + 1)
     with Interruption() as interruption:
         while position.epoch < task.config.epochs:
-            one_epoch(position, task, interruption)
+            some_steps(position, task, interruption)
             means = averages(position)
             if position.step == task.steps:
                 finish_epoch(position, means, task)
@@ -85,11 +85,12 @@ def fit(run: RunFolder, task: Task, device: torch.device) -> list[dict[str, Any]
     return position.history
 
 
-def one_epoch(position: Position, task: Task, interruption: "Interruption") -> None:
-    """The steps that are left of an epoch, up to an interruption."""
+def some_steps(position: Position, task: Task, interruption: "Interruption") -> None:
+    """The steps up to the next checkpoint: --checkpoint_every of them, but within the epoch, and until interrupted."""
     first, freq = position.epoch * task.steps, task.config.print_freq
     title = f"epoch {position.epoch + 1}/{task.config.epochs}"
-    bar = progress(range(position.step, task.steps), title, initial=position.step, total=task.steps)
+    last = min(task.steps, position.step + (task.config.checkpoint_every or task.steps))
+    bar = progress(range(position.step, last), title, initial=position.step, total=task.steps)
     reading: Metrics = {}
     for i in bar:
         metrics = task.step(first + i)
@@ -134,13 +135,15 @@ def restore(state: dict[str, Any] | None, stateful: Mapping[str, Stateful], devi
 
 
 class Interruption:
-    """While active, SIGINT and SIGTERM are noted in `signal` instead of ending the process."""
+    """While active, SIGINT, SIGTERM and SIGUSR1 are noted in `signal` instead of ending the process."""
+
+    SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1  # the last is what a cluster's --signal=USR1@60 sends
 
     def __init__(self) -> None:
         self.signal: int | None = None
 
     def __enter__(self) -> "Interruption":
-        self.before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        self.before = {s: signal.signal(s, self._note) for s in self.SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -110,7 +110,7 @@ def test_every_setting_but_a_few_is_compared(earlier: Path):
                 RunFolder("search", SearchConfig(name="mine", resume=True))
 
 
-@pytest.mark.parametrize("setting", [{"workers": 0}, {"gpus": "none"}, {"print_freq": 1}])
+@pytest.mark.parametrize("setting", [{"workers": 0}, {"gpus": "none"}, {"print_freq": 1}, {"checkpoint_every": 3}])
 def test_settings_that_do_not_change_the_result_may_change(earlier: Path, setting: dict):
     RunFolder("search", SearchConfig(name="mine", resume=True, **setting)).take()
 

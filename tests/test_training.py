@@ -104,7 +104,7 @@ def test_tensorboard_has_every_number_of_every_epoch():
         assert [value for _, value in scalars(tag)] == pytest.approx([record[tag] for record in history], rel=1e-6)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", Interruption.SIGNALS)
 @pytest.mark.parametrize("step", [0, 5, 7, 11], ids=["first", "middle of an epoch", "end of an epoch", "last"])
 def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(here: Path, monkeypatch, step: int, number: int):
     (here / "whole").mkdir()
@@ -153,6 +153,31 @@ def test_a_run_killed_before_its_checkpoint_leaves_no_epoch_twice(monkeypatch, e
     assert [step for step, _ in scalars("train/loss")] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("every", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("step", range(EPOCHS * STEPS))
+def test_a_kill_loses_no_more_than_the_steps_since_the_last_checkpoint(step: int, every: int):
+    """A step that fails outright stands for SIGKILL: nothing is saved on the way out."""
+    whole = Toy(overwrite=True)
+    expected = train(whole)
+
+    killed, good = Toy(overwrite=True, checkpoint_every=every), Toy.step
+
+    def dying(i: int) -> dict[str, torch.Tensor]:
+        if i == step:
+            raise KeyboardInterrupt
+        return good(killed, i)
+
+    killed.step = dying
+    with pytest.raises(KeyboardInterrupt):
+        train(killed)
+    torch.manual_seed(99)
+    resumed = Toy(resume=True, checkpoint_every=2)
+    assert train(resumed) == expected
+    within = step % STEPS
+    assert resumed.done[0] == step - (within % every if every else within)
+    assert all(torch.equal(resumed.network.state_dict()[name], w) for name, w in whole.network.state_dict().items())
+
+
 def test_resuming_a_finished_run_does_nothing():
     expected = train(Toy())
     again = Toy(resume=True)
@@ -192,14 +217,14 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_last_checkpoint(ba
 
 
 def test_signals_are_noted_and_the_handlers_given_back_whatever_happens():
-    handlers, noted = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)], []
+    handlers, noted = [signal.getsignal(number) for number in Interruption.SIGNALS], []
     with suppress(ZeroDivisionError), Interruption() as interruption:
         noted.append(interruption.signal)
         os.kill(os.getpid(), signal.SIGINT)
         noted.append(interruption.signal)
         raise ZeroDivisionError
     assert noted == [None, signal.SIGINT]
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [signal.getsignal(number) for number in Interruption.SIGNALS] == handlers
 
 
 def twins() -> tuple[nn.Linear, nn.Linear]:
