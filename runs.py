@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
 
@@ -27,12 +28,15 @@ class RunFolder:
     def __init__(self, kind: str, config: RunFlags, writes: bool = True):
         """Look, but touch nothing. `UserError` where there is a run that the flags neither resume nor overwrite."""
         self.path, self.writes, self.events, self.config = RUNS / config.name / kind, writes, None, config
+        self.lock = FileLock(self.path.with_name(f".{kind}.lock"))  # beside: --overwrite deletes the folder
         self.plots, self.checkpoints = self.path / "plots", Checkpoints(self.path)
         self.flags = config.model_dump(mode="json", exclude={"resume", "overwrite", "config"})
-        if writes and self.path.is_dir() and any(self.path.iterdir()):  # others may come when it is taken already
+        if writes:  # others may come when it is taken already
             self._check_earlier_run()
 
     def _check_earlier_run(self) -> None:
+        if not self.path.is_dir() or all(path.name.startswith(".") for path in self.path.iterdir()):
+            return  # nothing, or half of a first file
         if not (self.path / "config.json").exists():
             raise UserError(f"{self.path} is not empty and holds no run; choose another --name")
         if self.config.resume:
@@ -48,21 +52,46 @@ class RunFolder:
             raise UserError(f"{path} is damaged ({error}): choose another --name, or --overwrite the run") from None
 
     def __enter__(self) -> "RunFolder":
-        self.take()
+        try:
+            self.take()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def take(self) -> None:
-        """Begin to write: delete what --overwrite deletes, store the configuration, start the log."""
+        """Begin to write: delete what --overwrite deletes, store the configuration, start the log.
+
+        `UserError` where another process writes here, or has come first.
+        """
         if self.writes:
+            self._take_lock()
+            self._check_earlier_run()
             if self.config.overwrite:
-                shutil.rmtree(self.path, ignore_errors=True)
-            self.plots.mkdir(parents=True, exist_ok=True)
+                self._delete_earlier_run()
+            write_json(self.path / "config.json", self.flags)  # before all else: by it a run is known
+            self.plots.mkdir(exist_ok=True)
             self.checkpoints.clear_up()
-            write_json(self.path / "config.json", self.flags)
         self._start_log()
+
+    def _take_lock(self) -> None:
+        """The system frees the lock of a process that has ended, in whatever way."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.lock.acquire(blocking=False)
+        except Timeout:
+            raise UserError(f"{self.path} is in use by another process: wait, or choose another --name") from None
+
+    def _delete_earlier_run(self) -> None:
+        """At one go: a kill leaves the whole run in its place, or none of it."""
+        doomed = self.path.with_name(f".{self.path.name}.deleted")
+        shutil.rmtree(doomed, ignore_errors=True)  # of an attempt that was killed
+        if self.path.exists():
+            self.path.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
 
     def _compare(self) -> None:
         """Refuse to go on with a run under other settings."""
@@ -117,10 +146,13 @@ class RunFolder:
             self.checkpoints.save(state)
 
     def close(self) -> None:
-        """Let go of the event file and the log."""
-        if self.events:
-            self.events.close()
-        close_log()
+        """Let go of the event file, the log and the folder."""
+        try:
+            if self.events:
+                self.events.close()
+        finally:
+            close_log()
+            self.lock.release()
 
 
 def close_log() -> None:

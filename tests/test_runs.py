@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -41,7 +42,7 @@ def earlier() -> Path:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    files = (path for path in folder.rglob("*") if path.is_file())
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -129,6 +130,57 @@ def test_an_empty_folder_may_be_taken():
     Path("runs/mine/search").mkdir(parents=True)
     RunFolder("search", SearchConfig(name="mine")).take()
     assert Path("runs/mine/search/config.json").exists()
+
+
+@pytest.mark.parametrize("flags", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_run_that_is_being_written_is_nobody_elses(earlier: Path, flags: dict):
+    writer, second = (RunFolder("search", SearchConfig(name="mine", resume=True)) for _ in range(2))
+    with writer:
+        before = contents(Path("runs"))
+        with pytest.raises(UserError, match=r"runs/mine/search (is in use by another process|holds a run)"):
+            RunFolder("search", SearchConfig(name="mine", **flags)).take()
+        with pytest.raises(UserError, match="runs/mine/search is in use by another process: wait, or choose"):
+            second.__enter__()
+        RunFolder("search", SearchConfig(name="mine", **flags), writes=False).take()
+        RunFolder("augment", AugmentConfig(name="mine")).take()
+        assert before.items() <= contents(Path("runs")).items()
+    with second:
+        pass
+
+
+def test_who_comes_second_judges_the_folder_anew():
+    first, second = (RunFolder("search", SearchConfig(name="mine", epochs=epochs)) for epochs in (1, 2))
+    with first:
+        pass
+    before = contents(first.path)
+    with pytest.raises(UserError, match="runs/mine/search holds a run"):
+        second.take()
+    assert contents(first.path) == before
+
+
+@pytest.mark.parametrize("flags", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_process_killed_over_its_first_file_leaves_a_folder_that_may_be_taken(flags: dict):
+    path = Path("runs/mine/search")
+    path.mkdir(parents=True)
+    (path / ".config.json.123").write_text('{"na')
+    with RunFolder("search", SearchConfig(name="mine", **flags)):
+        assert (path / "config.json").exists()
+
+
+def test_a_run_is_overwritten_whole_or_not_at_all(earlier: Path, monkeypatch: pytest.MonkeyPatch):
+    """A process killed while it deletes leaves no folder that is neither a run nor free."""
+
+    def killed(*_: object, **__: object) -> None:
+        if not earlier.exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", killed)
+        with RunFolder("search", SearchConfig(name="mine", overwrite=True)):
+            pytest.fail("nothing was deleted")
+    with RunFolder("search", SearchConfig(name="mine", overwrite=True)) as folder:
+        assert folder.checkpoints.load(CPU) is None
+    assert [path.name for path in earlier.parent.iterdir() if path.is_dir()] == ["search"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "\ud800"])

@@ -66,12 +66,8 @@ class Toy:
 
 
 def train(task: Toy) -> list[dict]:
-    folder = RunFolder("search", task.config)
-    folder.take()
-    try:
+    with RunFolder("search", task.config) as folder:
         return fit(folder, task, CPU)
-    finally:
-        folder.events.close()  # its thread would go on writing to a path relative to wherever the next test is
 
 
 def scalars(tag: str) -> list[tuple[int, float]]:
