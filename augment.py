@@ -37,7 +37,8 @@ def run(config: AugmentConfig) -> dict[str, Any]:
     """Train, pick the epoch, test; return what metrics.json says."""
     genotype = find_genotype(config)
     experiment = begin(config)
-    folder = RunFolder("augment", config, experiment.fabric.is_global_zero)
+    origin = experiment.origin(genotype=genotype and genotype.to_json())
+    folder = RunFolder("augment", config, experiment.fabric.is_global_zero, origin)
     augment = Augment(config, experiment, genotype)
     with folder:
         experiment.fabric.barrier()  # no process looks for a checkpoint before the first has taken the folder

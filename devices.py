@@ -1,7 +1,8 @@
 """Where the work runs: devices and processes through Lightning Fabric, and the state of the random generators."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
@@ -44,6 +45,18 @@ def available_gpus() -> tuple[str, int]:
     if torch.cuda.is_available():
         return "cuda", torch.cuda.device_count()
     return ("mps", 1) if torch.backends.mps.is_available() else ("cpu", 0)
+
+
+@contextmanager
+def memory_advice(what_to_do: str) -> Iterator[None]:
+    """Tell a user what to do where the device, or the machine, runs out of memory."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        short = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+        if not short:
+            raise
+        raise UserError(f"out of memory: {what_to_do}") from None
 
 
 def local_gradient(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """What a search and an augment run start from: the processes, the corpus, and the fold."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from data.leaks import Leaks, verify
 from data.store import FeatureStore, statistics
 from devices import make_fabric
 from losses import class_weights
+from origin import describe
+from runs import Origin
 from stores import open_dataset
 
 
@@ -30,6 +33,11 @@ class Experiment:
     @property
     def device(self) -> torch.device:
         return self.fabric.device
+
+    def origin(self, **inputs: Any) -> Origin:
+        """What a run on this dataset, and on `inputs`, is made from."""
+        store = {str(self.store.folder): self.store.fingerprint()}
+        return Origin({**store, **inputs}, describe(self.device))
 
     def features(self, training_rows: np.ndarray) -> tuple[Features, tuple[np.ndarray, np.ndarray]]:
         """The features, standardised by the training rows alone, and the (mean, std) that did it."""

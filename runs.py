@@ -4,6 +4,8 @@ import json
 import logging
 import shutil
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,20 @@ MAY_DIFFER = {"resume", "overwrite", "config", "workers", "gpus", "print_freq", 
 log = logging.getLogger("emodarts")
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a run is made from."""
+
+    inputs: Mapping[str, Any]  # what the flags only name, such as the feature store, in a form to compare
+    start: Mapping[str, Any]  # the program and the machine, for the record
+
+
 class RunFolder:
     """runs/NAME/KIND of one configuration. A process that is not the first (`writes` false) leaves the disk alone."""
 
-    def __init__(self, kind: str, config: RunFlags, writes: bool = True):
+    def __init__(self, kind: str, config: RunFlags, writes: bool = True, origin: Origin | None = None):
         """Look, but touch nothing. `UserError` where there is a run that the flags neither resume nor overwrite."""
+        self.origin = origin or Origin({}, {})
         self.path, self.writes, self.events, self.config = RUNS / config.name / kind, writes, None, config
         self.lock = FileLock(self.path.with_name(f".{kind}.lock"))  # beside: --overwrite deletes the folder
         self.plots, self.checkpoints = self.path / "plots", Checkpoints(self.path)
@@ -44,8 +55,8 @@ class RunFolder:
         elif not self.config.overwrite:
             raise UserError(f"{self.path} holds a run: --resume goes on with it, --overwrite starts anew")
 
-    def _earlier_flags(self) -> dict[str, Any]:
-        path = self.path / "config.json"
+    def _earlier(self, file: str) -> dict[str, Any]:
+        path = self.path / file
         try:
             return dict(json.loads(path.read_text(encoding="utf-8")).items())
         except (OSError, ValueError, AttributeError, RecursionError) as error:
@@ -73,6 +84,7 @@ class RunFolder:
             if self.config.overwrite:
                 self._delete_earlier_run()
             write_json(self.path / "config.json", self.flags)  # before all else: by it a run is known
+            self._record_origin()
             self.plots.mkdir(exist_ok=True)
             self.checkpoints.clear_up()
         self._start_log()
@@ -94,14 +106,30 @@ class RunFolder:
             shutil.rmtree(doomed, ignore_errors=True)
 
     def _compare(self) -> None:
-        """Refuse to go on with a run under other settings."""
-        then = self._earlier_flags()
+        """Refuse to go on with a run under other settings, or from other inputs."""
+        then = self._earlier("config.json")
         for flag in sorted((then.keys() | self.flags.keys()) - MAY_DIFFER):
             if then.get(flag) != self.flags.get(flag):
                 raise UserError(
                     f"--{flag} is {self.flags.get(flag)}, but {self.path} was started with {then.get(flag)}: "
                     "resume with the same settings, or choose another --name"
                 )
+        for what, had in self._earlier_origin()["inputs"].items():
+            if what in self.origin.inputs and self.origin.inputs[what] != had:
+                raise UserError(
+                    f"{what} is no longer what {self.path} was started with: put the old one back, "
+                    "or choose another --name"
+                )
+
+    def _earlier_origin(self) -> dict[str, Any]:
+        """What origin.json says; nothing where a run was killed before it was written."""
+        nothing = {"inputs": {}, "starts": []}
+        return {**nothing, **self._earlier("origin.json")} if (self.path / "origin.json").exists() else nothing
+
+    def _record_origin(self) -> None:
+        """Add this start to those before."""
+        starts = [*self._earlier_origin()["starts"], dict(self.origin.start)]
+        write_json(self.path / "origin.json", {"inputs": dict(self.origin.inputs), "starts": starts})
 
     def _start_log(self) -> None:
         """Send the log to the terminal and the run's file; nowhere, from a process that does not write."""
@@ -109,7 +137,7 @@ class RunFolder:
         log.propagate = False
         log.setLevel(logging.INFO if self.writes else logging.CRITICAL)
         if self.writes:
-            file = logging.FileHandler(self.path / f"{self.path.name}.log", encoding="utf-8")
+            file = LogFile(self.path / f"{self.path.name}.log", encoding="utf-8")
             file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
             log.addHandler(file)
             log.addHandler(logging.StreamHandler(sys.stdout))
@@ -153,6 +181,13 @@ class RunFolder:
         finally:
             close_log()
             self.lock.release()
+
+
+class LogFile(logging.FileHandler):
+    """A log that cannot be written is an error, not a traceback beside the work that goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        raise  # what was raised in writing the record
 
 
 def close_log() -> None:

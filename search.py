@@ -31,7 +31,7 @@ from utils import run_command
 def run(config: SearchConfig) -> Genotype:
     """Search on the training speakers of a fold; its validation and test speakers are not touched."""
     experiment = begin(config)
-    folder = RunFolder("search", config, experiment.fabric.is_global_zero)
+    folder = RunFolder("search", config, experiment.fabric.is_global_zero, experiment.origin())
     search = STRATEGIES[config.strategy](config, experiment, folder)
     with folder:
         experiment.fabric.barrier()  # no process looks for a checkpoint before the first has taken the folder

@@ -6,7 +6,7 @@ is due after an epoch. What steps return stays on the device and is read once an
 
 import math
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import RunFlags
-from devices import Gradient, random_state, set_random_state
+from devices import Gradient, memory_advice, random_state, set_random_state
 from runs import RunFolder, log
 from utils import Interrupted, UserError, progress
 
@@ -71,10 +71,11 @@ def fit(run: RunFolder, task: Task, device: torch.device) -> list[dict[str, Any]
     stateful = {**task.parts, "position": position}
     restore(run.checkpoints.load(device), stateful, device)
     run.open_events(position.epoch + 1)
-    with Interruption() as interruption:
+    with Interruption() as interruption, memory_advice(advice(task.config)):
         while position.epoch < task.config.epochs:
             some_steps(position, task, interruption)
             means = averages(position)
+            check_finite(task.parts, f"epoch {position.epoch + 1}")
             if position.step == task.steps:
                 finish_epoch(position, means, task)
                 run.record(position.history)
@@ -83,6 +84,12 @@ def fit(run: RunFolder, task: Task, device: torch.device) -> list[dict[str, Any]
                 log.info("interrupted in epoch %d; --resume goes on from here", position.epoch + 1)
                 raise Interrupted(interruption.signal)
     return position.history
+
+
+def advice(config: RunFlags) -> str:
+    """What to do where the memory does not suffice."""
+    half = f"lower --batch_size (half of {config.batch_size} takes about half of the memory)"
+    return f"{half}, or pass --recompute cells" if getattr(config, "recompute", "cells") == "none" else half
 
 
 def some_steps(position: Position, task: Task, interruption: "Interruption") -> None:
@@ -109,8 +116,32 @@ def averages(position: Position) -> dict[str, float]:
     means = {key: float(total) / position.step for key, total in position.totals.items()}
     for key, mean in means.items():
         if not math.isfinite(mean):
-            raise UserError(f"{key} became {mean} in epoch {position.epoch + 1}: lower the learning rate")
+            raise not_finite(f"{key} became {mean} in epoch {position.epoch + 1}")
     return means
+
+
+def check_finite(parts: Mapping[str, Stateful], when: str) -> None:
+    """`UserError` where the last step, whose loss came before it, has left a state that is no longer finite."""
+    for name, part in parts.items():
+        if not all(tensor.isfinite().all() for tensor in tensors_of(part.state_dict())):
+            raise not_finite(f"the state of the {name} is no longer finite in {when}")
+
+
+def tensors_of(state: Any) -> Iterator[Tensor]:
+    """Every tensor in a plain state."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, Mapping | list | tuple):
+        for child in state.values() if isinstance(state, Mapping) else state:
+            yield from tensors_of(child)
+
+
+def not_finite(what: str) -> UserError:
+    """The error, and where to look."""
+    return UserError(
+        f"{what}: lower the learning rate. The last good state is in checkpoint.pt, the way there in history.jsonl "
+        "and TensorBoard"
+    )
 
 
 def finish_epoch(position: Position, means: dict[str, float], task: Task) -> None:
@@ -129,8 +160,13 @@ def restore(state: dict[str, Any] | None, stateful: Mapping[str, Stateful], devi
     """Put every part into a snapshot's state; without a snapshot, leave it as it is."""
     if state is None:
         return
-    for name, part in stateful.items():
-        part.load_state_dict(state[name])
+    try:
+        for name, part in stateful.items():
+            part.load_state_dict(state[name])
+    except Exception as error:  # whatever a part makes of a state that is not its own
+        raise UserError(
+            f"the checkpoint does not fit this run ({type(error).__name__}); --overwrite starts anew"
+        ) from None
     set_random_state({name: value.cpu() for name, value in state["random"].items()}, device)
 
 

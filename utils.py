@@ -20,7 +20,10 @@ class Interrupted(Exception):
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command's `main`. `UserError`: one line on stderr, exit code 2. A signal: exit code 128 + its number."""
+    """Run a command's `main`. A signal: exit code 128 + its number.
+
+    `UserError`, or an error of the system (a full disk, a folder that may not be written to): one line, exit code 2.
+    """
     try:
         main()
         sys.stdout.flush()
@@ -31,9 +34,16 @@ def run_command(main: Callable[[], None]) -> None:
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except UserError as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+    except (UserError, OSError) as error:
+        print("error:", " ".join(reason(error).split()), file=sys.stderr)
         sys.exit(2)
+
+
+def reason(error: UserError | OSError) -> str:
+    """What an error says to a user; of the system's: where, and what."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 @contextmanager

@@ -7,6 +7,7 @@
 """
 
 import csv
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -100,6 +101,14 @@ class FeatureStore:
     def speakers(self) -> list[str]:
         """The speaker of each row."""
         return [row.speaker for row in self.manifest]
+
+    def fingerprint(self) -> str:
+        """The SHA-256 of the front-end, the manifest and the features: another store has another."""
+        digest = hashlib.sha256()
+        for name in ("config.json", "manifest.csv", "features.npy"):
+            with (self.folder / name).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self.manifest)

@@ -1,0 +1,46 @@
+"""Where a result comes from: the versions, the commit, the machine and the device of every start of a run."""
+
+import os
+import platform
+import subprocess
+import tomllib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+PROGRAM = Path(__file__).parent
+
+
+def describe(device: torch.device) -> dict[str, str | int | None]:
+    """This start of the program, for the record."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "program": tomllib.loads((PROGRAM / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"],
+        "commit": commit(PROGRAM),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "machine": platform.node(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": name_of(device),
+    }
+
+
+def commit(folder: Path) -> str | None:
+    """The git commit of a folder, with `-dirty` where files differ from it; None where there is none, or no git."""
+    if not (folder / ".git").exists():
+        return None
+    words = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def name_of(device: torch.device) -> str:
+    """A device as a reader knows it."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

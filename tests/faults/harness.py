@@ -1,0 +1,66 @@
+"""A small run as the commands run it: in this process where that will do, in its own where a process matters."""
+
+import hashlib
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import environment, line
+
+import augment
+import search
+from config import AugmentConfig, SearchConfig
+from flags import parse
+from utils import run_command
+
+COMMANDS = {"search": (search, SearchConfig), "augment": (augment, AugmentConfig)}
+EPOCHS = 3
+FLAGS = ["--config", "tiny.yaml", "--model", "cnn", "--epochs", str(EPOCHS), "--checkpoint_every", "4"]
+RESULTS = ("metrics.json", "predictions.csv", "history.jsonl", "model.safetensors")
+
+
+def run(name: str, *flags: object) -> int:
+    """Train a network to its end, or to its error, in this process; return the exit code."""
+    module, kind = COMMANDS["augment"]
+    try:
+        run_command(lambda: module.run(parse(kind, "augment", [*FLAGS, "--name", name, *map(str, flags)])))
+    except SystemExit as exit_:
+        return exit_.code
+    return 0
+
+
+def start(name: str, *flags: object, before: tuple[str, ...] = ()) -> subprocess.Popen:
+    """Begin to train in a process of its own; `before` are words to put before the command."""
+    words = [*before, *line("augment", *FLAGS, "--name", name, *flags)]
+    return subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process: subprocess.Popen, beginning: str) -> None:
+    """Read what a process prints up to a line that begins so."""
+    assert any(printed.startswith(beginning) for printed in process.stdout), process.stderr.read()
+
+
+def folder(name: str) -> Path:
+    return Path("runs") / name / "augment"
+
+
+def is_one_line(printed: str, *parts: str) -> bool:
+    """Whether this is one error line that holds all parts, and nothing else."""
+    return printed.startswith("error: ") and printed.count("\n") == 1 and all(part in printed for part in parts)
+
+
+def result(name: str) -> dict[str, bytes]:
+    """What a finished run is compared by."""
+    return {file: (folder(name) / file).read_bytes() for file in RESULTS}
+
+
+def contents(path: Path) -> dict[str, str]:
+    """The hash of every file below a folder but locks."""
+    files = (file for file in path.rglob("*") if file.is_file() and file.suffix != ".lock")
+    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def checkpoint(name: str, file: str = "checkpoint.pt") -> dict[str, Any]:
+    """A checkpoint, which must be whole."""
+    return torch.load(folder(name) / file, weights_only=True)
