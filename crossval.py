@@ -6,10 +6,7 @@ python crossval.py --name N --dataset D --folds all --seeds 1 2 --methods darts 
 
 import shlex
 import shutil
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from config import CrossvalConfig
@@ -23,6 +20,7 @@ from study.board import Board
 from study.report import write_report
 from study.running import compare, flags_of, is_done, plan, run_trial
 from study.trials import METHODS, Key, keys_in
+from training import Interruption
 from utils import Interrupted, UserError, run_command, write_json
 
 MARK = "crossval.json"
@@ -37,8 +35,7 @@ def run(config: CrossvalConfig) -> dict[Key, str]:
     keys = check(config)
     todo = [key for key in keys if config.overwrite or not is_done(key, config)]
     print(f"{len(keys)} trials, {len(keys) - len(todo)} of them done already; runs are in {RUNS / config.name}")
-    with interruptible():
-        failed = work_off(todo, config) if todo else {}
+    failed = work_off(todo, config) if todo else {}
     if not any(is_done(key, config) for key in keys_in(RUNS / config.name)):
         print("no trial has finished: there is nothing to report")
         return failed
@@ -82,11 +79,14 @@ def take(config: CrossvalConfig) -> None:
 
 
 def work_off(todo: list[Key], config: CrossvalConfig) -> dict[Key, str]:
-    """Run trials on Ray and show how they do; return those that failed, and why."""
+    """Run trials on Ray and show how they do; return those that failed, and why.
+
+    SIGINT and SIGTERM are noted, and end it between two looks: raised while Ray waits, they would come out as its error.
+    """
     failed = {}
     place, threads = str(Path.cwd()), max(1, int(config.cpus_per_trial))
     calls = {key: (place, threads, *flags_of(key, config)) for key in todo}
-    with cluster.joined(config):
+    with Interruption() as interruption, cluster.joined(config):
         take(config)
         with Board(todo, config) as board:
             for ended in cluster.run_all(run_trial, calls, config):
@@ -95,21 +95,9 @@ def work_off(todo: list[Key], config: CrossvalConfig) -> dict[Key, str]:
                     if isinstance(ended[1], Exception):
                         failed[ended[0]] = board.outcomes[ended[0]]
                 board.refresh()
+                if interruption.signal:
+                    raise Interrupted(interruption.signal)
     return failed
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM ends the trials as Ctrl-C does; what they have saved is gone on with by --resume."""
-
-    def stop(number: int, _: object) -> None:
-        raise Interrupted(number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def main() -> None:

@@ -32,15 +32,7 @@ def joined(config: CrossvalConfig) -> Iterator[None]:
         check_room(config)
         yield
     finally:
-        stop()
-
-
-def stop() -> None:
-    """Leave the cluster, or end the one of this machine; signals are ignored meanwhile, so that all of it ends."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    ray.shutdown()
-    for number, handler in before.items():
-        signal.signal(number, handler)
+        ray.shutdown()
 
 
 def start(config: CrossvalConfig) -> None:
