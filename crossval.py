@@ -81,7 +81,7 @@ def take(config: CrossvalConfig) -> None:
 def work_off(todo: list[Key], config: CrossvalConfig) -> dict[Key, str]:
     """Run trials on Ray and show how they do; return those that failed, and why.
 
-    SIGINT and SIGTERM are noted, and end it between two looks: raised while Ray waits, they would come out as its error.
+    SIGINT and SIGTERM are noted, and end it between two looks: raised inside Ray, they would come out as its own error.
     """
     failed = {}
     place, threads = str(Path.cwd()), max(1, int(config.cpus_per_trial))
