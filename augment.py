@@ -26,6 +26,7 @@ from metrics import table
 from models.architecture import Architecture, Designed, Searched
 from models.augment_network import drop_paths_of
 from models.baselines import Shape
+from models.cost import multiply_adds
 from models.joint_network import Size
 from models.saved import SavedModel, TrainedOn
 from runs import RUNS, RunFolder, log
@@ -177,6 +178,7 @@ def test(folder: RunFolder, augment: Augment) -> dict[str, Any]:
         "protocol": config.protocol,
         "best_epoch": augment.best.epoch,
         "params": augment.weight_count,
+        "multiply_adds": multiply_adds(augment.network, store.front_end.shape),
         "dataset": config.dataset,
         "fold": config.fold,
         "seed": config.seed,
