@@ -142,7 +142,7 @@ def test_a_random_search_leaves_what_a_search_leaves_and_trains_nothing(run: Pat
         found[name] = (workspace / "runs" / name / "search" / "genotype.json").read_bytes()
     assert found["chance"] == found["chance-again"] != found["other-chance"]
     left = {path.name for path in (workspace / "runs" / "chance" / "search").iterdir()}
-    assert left == {"config.json", "genotype.json", "plots", "search.log"}
+    assert left == {"config.json", "genotype.json", "origin.json", "plots", "search.log"}
     assert {f"{kind}.png" for kind in TITLES} == {
         path.name for path in (workspace / "runs/chance/search/plots").iterdir()
     }
