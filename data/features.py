@@ -15,7 +15,8 @@ import soxr
 import torch
 import torchaudio.transforms as T
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_max_pool1d
+from torch.nn.functional import adaptive_max_pool1d, pad
+from torchaudio.functional import create_dct, melscale_fbanks
 
 from data.copies import speed_of
 from data.front_end import FrontEnd
@@ -24,6 +25,7 @@ from utils import UserError
 
 LOUDEST = 1e9  # above any sensible sample, far below where the power spectrum leaves float32
 UNKNOWN = 2**63 - 1  # samples in a file whose header does not tell how many
+BLOCK = 32  # hops transformed at a time
 FLOOR = 80.0  # dB below the loudest point of a clip; what is softer counts as this
 
 
@@ -63,36 +65,60 @@ class Transform(nn.Module):
         # torchaudio clamps at 80 dB below the maximum of a whole 3-D spectrogram, of each item of a 4-D one:
         # a channel axis gives every clip a floor of its own.
         coefficients = self.coefficients(clips.unsqueeze(1)).squeeze(1)  # (N, F, hops)
+        if coefficients.shape[2] % self.frames == 0:  # the same, twenty times faster
+            return coefficients.unflatten(2, (self.frames, -1)).amax(dim=3)
         return adaptive_max_pool1d(coefficients, self.frames)  # (N, F, T)
 
 
-def mel_settings(front_end: FrontEnd) -> dict[str, object]:
-    """Slaney's mel bands, as librosa has them."""
-    return {
-        "n_fft": front_end.n_fft,
-        "hop_length": front_end.hop_length,
-        "n_mels": front_end.n_mels,
-        "mel_scale": "slaney",
-        "norm": "slaney",
-        "pad_mode": "constant",
-    }
+class MelBands(nn.Module):
+    """The power in Slaney's mel bands, as librosa has them: (N, 1, samples) -> (N, 1, bands, hops).
+
+    Block by block, since what stays in the cache is several times faster than whole spectra, for whose memory the
+    system is asked anew for every clip.
+    """
+
+    def __init__(self, front_end: FrontEnd) -> None:
+        super().__init__()
+        self.n_fft, self.hop_length = front_end.n_fft, front_end.hop_length
+        bins, rate = 1 + front_end.n_fft // 2, front_end.sample_rate
+        bands = melscale_fbanks(bins, 0.0, rate / 2, front_end.n_mels, rate, norm="slaney", mel_scale="slaney")
+        self.register_buffer("bands", bands)  # (bins, bands)
+        self.register_buffer("window", torch.hann_window(front_end.n_fft))
+
+    def forward(self, clips: Tensor) -> Tensor:
+        padded = pad(clips, (self.n_fft // 2, self.n_fft // 2))
+        frames = padded.unfold(-1, self.n_fft, self.hop_length)  # (N, 1, hops, n_fft), a view
+        return torch.cat([self._powers(block) for block in frames.split(BLOCK, dim=-2)], dim=-2).transpose(-1, -2)
+
+    def _powers(self, frames: Tensor) -> Tensor:
+        z = torch.fft.rfft(frames * self.window)
+        return (z.real.square() + z.imag.square()) @ self.bands
 
 
-def mfcc(front_end: FrontEnd) -> nn.Module:
-    """The cosine transform of the log-mel spectrum."""
-    return T.MFCC(front_end.sample_rate, front_end.n_mfcc, melkwargs=mel_settings(front_end))
+class Cosines(nn.Module):
+    """The orthonormal cosine transform of the second to last axis, its first coefficients."""
 
+    def __init__(self, bands: int, coefficients: int) -> None:
+        super().__init__()
+        self.register_buffer("matrix", create_dct(coefficients, bands, norm="ortho"))  # (bands, coefficients)
 
-def logmel(front_end: FrontEnd) -> nn.Module:
-    """The power in mel bands, in dB."""
-    return nn.Sequential(
-        T.MelSpectrogram(front_end.sample_rate, **mel_settings(front_end)), T.AmplitudeToDB("power", FLOOR)
-    )
+    def forward(self, x: Tensor) -> Tensor:
+        return self.matrix.T @ x
 
 
 def stft(front_end: FrontEnd) -> nn.Module:
     """The magnitudes of the short-time Fourier transform."""
     return T.Spectrogram(front_end.n_fft, hop_length=front_end.hop_length, power=1, pad_mode="constant")
+
+
+def logmel(front_end: FrontEnd) -> nn.Module:
+    """The power in mel bands, in dB."""
+    return nn.Sequential(MelBands(front_end), T.AmplitudeToDB("power", FLOOR))
+
+
+def mfcc(front_end: FrontEnd) -> nn.Module:
+    """The cosine transform of the log-mel spectrum."""
+    return nn.Sequential(logmel(front_end), Cosines(front_end.n_mels, front_end.n_mfcc))
 
 
 TRANSFORMS: dict[str, Callable[[FrontEnd], nn.Module]] = {"mfcc": mfcc, "logmel": logmel, "stft": stft}
