@@ -163,7 +163,9 @@ def test_a_random_search_without_seqnn_draws_none(workspace: Path):
     assert Genotype.load(workspace / "runs" / "chance-cnn" / "search" / "genotype.json").rnn == ()
 
 
-@pytest.mark.parametrize("model", BASELINES)
+@pytest.mark.parametrize(
+    "model", [pytest.param(m, marks=() if m == "cnn_lstm_att" else pytest.mark.slow) for m in BASELINES]
+)
 def test_a_baseline_takes_the_same_path(workspace: Path, model: str):
     flags = ("--config", "tiny.yaml", "--name", f"by-hand-{model}", "--fold", 2, "--epochs", 1)
     said = succeed("augment", *flags, "--model", model, cwd=workspace)

@@ -163,6 +163,7 @@ def interrupt(number: int, cwd: Path) -> int:
     return code
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_resumes_with_what_is_missing_and_takes_a_seed_more(workspace: Path):
     folder = workspace / "runs" / "cut"
     assert interrupt(signal.SIGTERM, workspace) == 143
@@ -236,6 +237,7 @@ def test_what_is_wrong_is_one_line_and_touches_nothing(
     assert files(place) == before
 
 
+@pytest.mark.slow
 def test_a_trial_that_no_machine_could_run_is_refused_by_ray_itself(workspace: Path):
     before = files(workspace / "runs")
     done = execute("crossval", "--config", "tiny.yaml", "--name", "vast", "--cpus_per_trial", 1000, cwd=workspace)
