@@ -35,7 +35,9 @@ class Experiment:
         return self.fabric.device
 
     def origin(self, **inputs: Any) -> Origin:
-        """What a run on this dataset, and on `inputs`, is made from."""
+        """What a run on this dataset, and on `inputs`, is made from; known to the process that writes alone."""
+        if not self.fabric.is_global_zero:
+            return Origin({}, {})
         store = {str(self.store.folder): self.store.fingerprint()}
         return Origin({**store, **inputs}, describe(self.device))
 

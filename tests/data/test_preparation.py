@@ -4,13 +4,12 @@ import csv
 import itertools
 import json
 import os
-import pickle
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -346,11 +345,15 @@ def test_it_tells_how_many_files_were_taken_over(corpus, tmp_path) -> None:
 
 
 VICTIMS = """
-import itertools, os, pickle, signal, sys
+import itertools, json, os, signal, sys
 from pathlib import Path
-from data.preparation import prepare
+from data.corpora.utterance import Utterance
+from data.front_end import FrontEnd
+from data.preparation import Settings, prepare
 
-listed, settings, folder = pickle.loads(Path(sys.argv[1]).read_bytes())
+work = json.loads(Path(sys.argv[1]).read_text())
+listed = [Utterance(**{**each, "file": Path(each["file"])}) for each in work["listed"]]
+settings, folder = Settings("tones", FrontEnd(**work["front_end"])), Path(work["folder"])
 making = ("data/arrays.py", "data/journal.py", "data/preparation.py", "utils.py")
 making = {str(Path(name).resolve()) for name in making}
 
@@ -397,7 +400,8 @@ def test_killed_at_any_line_it_goes_on_and_makes_the_same(corpus, tmp_path, read
         make(corpus[1:], tmp_path / "earlier")
     write_sound(corpus[3].file, 77)
     want = from_nothing(corpus, tmp_path / "x")
-    (tmp_path / "work").write_bytes(pickle.dumps((corpus, Settings("tones", SMALL), folder)))
+    work = {"listed": [asdict(each) for each in corpus], "front_end": SMALL.model_dump(), "folder": folder}
+    (tmp_path / "work").write_text(json.dumps(work, default=str))
     words = [sys.executable, "-c", VICTIMS, str(tmp_path / "work")]
     victims = subprocess.Popen(words, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     for line in itertools.count(0, 23):

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from conftest import environment, line
 
@@ -64,3 +65,18 @@ def contents(path: Path) -> dict[str, str]:
 def checkpoint(name: str, file: str = "checkpoint.pt") -> dict[str, Any]:
     """A checkpoint, which must be whole."""
     return torch.load(folder(name) / file, weights_only=True)
+
+
+@pytest.fixture(autouse=True)
+def here(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test of a file that imports this runs in the workspace."""
+    monkeypatch.chdir(workspace)
+
+
+@pytest.fixture(scope="module")
+def whole(workspace: Path) -> dict[str, bytes]:
+    """The result of a run that nothing befell."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workspace)
+        assert run("whole", "--overwrite") == 0
+        return result("whole")

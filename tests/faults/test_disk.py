@@ -12,23 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import RESULTS, checkpoint, contents, folder, is_one_line, result, run, start, wait_for
+from harness import RESULTS, checkpoint, contents, folder, here, is_one_line, result, run, start, wait_for, whole
 
 from runs import RunFolder
-
-
-@pytest.fixture(autouse=True)
-def here(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(workspace)
-
-
-@pytest.fixture(scope="module")
-def whole(workspace: Path) -> dict[str, bytes]:
-    """The result of a run that nothing befell."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(workspace)
-        assert run("whole-disk", "--overwrite") == 0
-        return result("whole-disk")
 
 
 def cut_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

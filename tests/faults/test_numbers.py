@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import checkpoint, is_one_line, run
+from harness import checkpoint, here, is_one_line, run
 
 import augment
 import search
@@ -13,11 +13,6 @@ from training import advice, tensors_of
 from utils import UserError
 
 STEP = 14  # in the second epoch; a checkpoint was written after its fourth
-
-
-@pytest.fixture(autouse=True)
-def here(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(workspace)
 
 
 def befalls(fault, monkeypatch: pytest.MonkeyPatch) -> None:

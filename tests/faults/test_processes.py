@@ -2,24 +2,8 @@
 
 import signal
 import subprocess
-from pathlib import Path
 
-import pytest
-from harness import checkpoint, contents, folder, is_one_line, result, run, start, wait_for
-
-
-@pytest.fixture(autouse=True)
-def here(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(workspace)
-
-
-@pytest.fixture(scope="module")
-def whole(workspace: Path) -> dict[str, bytes]:
-    """The result of a run that nothing befell."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(workspace)
-        assert run("whole-processes", "--overwrite") == 0
-        return result("whole-processes")
+from harness import checkpoint, contents, folder, here, is_one_line, result, run, start, wait_for, whole
 
 
 def stopped(name: str) -> subprocess.Popen:
