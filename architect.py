@@ -40,8 +40,11 @@ class Unrolled:
     """The optimiser's momentum buffers by weight; one that is missing is zero."""
 
     def __call__(self, name: str, w: Tensor, gradient: Tensor) -> Tensor:
-        """w' of one weight."""
-        return w - self.xi * (self.momentum * self.buffers.get(name, 0.0) + gradient + self.decay * w)
+        """w' of one weight, in the memory of its gradient."""
+        step = gradient.add_(w, alpha=self.decay)
+        if name in self.buffers:
+            step.add_(self.buffers[name], alpha=self.momentum)
+        return step.mul_(-self.xi).add_(w)
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,13 @@ class Architect:
             d_alpha, d_w = self._gradients_ahead(
                 {name: step(name, w[name], d) for name, d in zip(w, g, strict=True)}, val
             )
-            del g
+            del g  # w' lay in its memory; w+ and w- will lie in that of d_w
             norm = torch.linalg.vector_norm(torch.stack([d.norm() for d in d_w.values()]))
             eps = EPSILON / norm.clamp(min=TINY)
             replay()
-            plus = self._alpha_gradient({name: w[name] + eps * d_w[name] for name in w}, train)
+            plus = self._alpha_gradient({name: d.mul_(eps).add_(w[name]) for name, d in d_w.items()}, train)
             replay()
-            minus = self._alpha_gradient({name: w[name] - eps * d_w[name] for name in w}, train)
+            minus = self._alpha_gradient({name: d.neg_().add_(w[name], alpha=2) for name, d in d_w.items()}, train)
         return [d - step.xi * (p - m) / (2 * eps) for d, p, m in zip(d_alpha, plus, minus, strict=True)]
 
     def _gradients_ahead(self, ahead: Weights, val: Batch) -> tuple[list[Tensor], dict[str, Tensor]]:

@@ -26,7 +26,7 @@ def space_of(config: SearchConfig) -> SearchSpace:
 def make_supernet(config: SearchConfig, classes: int) -> SearchNetwork:
     """The supernet of the flags."""
     size = Size(config.layers, config.init_channels, config.rnn_layers, config.rnn_channels)
-    return SearchNetwork(space_of(config), size, classes, config.dropout, config.recompute == "cells")
+    return SearchNetwork(space_of(config), size, classes, config.dropout, config.recompute)
 
 
 class Bilevel:
@@ -41,8 +41,12 @@ class Bilevel:
     ):
         self.config, self.network, self.criterion, self.gradient = config, network, criterion, gradient
         self.architect = Architect(network, criterion, gradient)
-        self.weight_optimizer = torch.optim.SGD(
-            network.weights().values(), config.w_lr, momentum=config.w_momentum, weight_decay=config.w_weight_decay
+        self.weight_optimizer = torch.optim.SGD(  # fused: without a second copy of the gradients
+            network.weights().values(),
+            config.w_lr,
+            momentum=config.w_momentum,
+            weight_decay=config.w_weight_decay,
+            fused=True,
         )
         self.alpha_optimizer = torch.optim.Adam(
             network.architecture_parameters(), config.alpha_lr, ALPHA_BETAS, weight_decay=config.alpha_weight_decay

@@ -172,8 +172,8 @@ class SearchConfig(RunFlags):
     """Candidate ops of the SeqNN cells: a list, or one of all, lstm, rnn, lstm_att, rnn_att."""
     order: Literal["first", "second"] = "second"
     """Order of the alpha gradient: second looks one weight step ahead, first costs about 2.5 times less."""
-    recompute: Literal["none", "cells"] = "none"
-    """What backward computes again rather than store: cells holds half as much memory, for about a third more time."""
+    recompute: Literal["none", "ops", "cells"] = "none"
+    """What backward computes again rather than store."""
     train_portion: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the training rows that train the weights; the rest trains the alphas."""
     w_lr: PositiveFloat = 0.025

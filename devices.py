@@ -60,8 +60,13 @@ def memory_advice(what_to_do: str) -> Iterator[None]:
 
 
 def local_gradient(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """The gradient of this process's batch alone."""
-    return list(torch.autograd.grad(loss, inputs, materialize_grads=True))
+    """The gradient of this process's batch alone. Each tensor has memory of its own, and may be changed in place."""
+    gradients, taken = list(torch.autograd.grad(loss, inputs, materialize_grads=True)), set()
+    for i, d in enumerate(gradients):
+        if d.data_ptr() in taken:  # of a sum, autograd gives both terms one tensor: the two biases of an RNN
+            gradients[i] = d.clone()
+        taken.add(d.data_ptr())
+    return gradients
 
 
 def mean_gradient(fabric: Fabric) -> Gradient:

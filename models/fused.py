@@ -38,11 +38,15 @@ def centred(y: Tensor, norm: nn.BatchNorm2d, m: int) -> tuple[Tensor, Tensor]:
 
 def convolved(z: Tensor, kernel: Tensor, norm: nn.BatchNorm2d, m: int) -> tuple[Tensor, Tensor]:
     """`centred` of a pointwise convolution: the bias that centres it costs nothing."""
-    with torch.no_grad():
-        of_batch = norm.training
-        center = over_copies(matrix(kernel) @ z.mean(dim=(0, 2, 3)), m) if of_batch else norm.running_mean.repeat(m)
+    center = center_of(z, kernel, norm, m)
     y = F.conv2d(z, kernel, -center)
     return y, scale_of(y, center, norm, m)
+
+
+@torch.no_grad()
+def center_of(z: Tensor, kernel: Tensor, norm: nn.BatchNorm2d, m: int) -> Tensor:
+    """What BatchNorm subtracts from a pointwise convolution of z, (mC,)."""
+    return over_copies(matrix(kernel) @ z.mean(dim=(0, 2, 3)), m) if norm.training else norm.running_mean.repeat(m)
 
 
 @torch.no_grad()
@@ -82,6 +86,8 @@ class Convolutions:
     stride: int
     dilation: int
     m: int
+    recompute: bool
+    """Whether backward computes the map between the two units again."""
 
     def stride_of(self, unit: int) -> int:
         return self.stride if unit == 0 else 1
@@ -101,7 +107,7 @@ class ConvOp(torch.autograd.Function):
             maps.append(y)
             scales.append(scale)
         ctx.op, ctx.units, ctx.training = op, len(op.norms), op.norms[0].training
-        ctx.save_for_backward(x, *maps[:-1], *scales[:-1], *kernels)
+        ctx.save_for_backward(x, *scales[:-1], *kernels, *([] if op.recompute else maps[:-1]))
         ctx.mark_non_differentiable(scales[-1])
         return maps[-1], scales[-1]
 
@@ -109,7 +115,8 @@ class ConvOp(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         op, n, saved = ctx.op, ctx.units, ctx.saved_tensors
-        inputs, scales, kernels = saved[:n], saved[n : 2 * n], saved[2 * n :]  # x, then the units' centred maps
+        scales, kernels = saved[1 : n + 1], saved[n + 1 : 3 * n + 1]
+        inputs = [saved[0], *(between(op, saved[0], *kernels[:2]) if op.recompute else saved[3 * n + 1 :])]
         wanted = ctx.needs_input_grad[2:]
         gradients: list[Tensor | None] = [None] * (2 * n)
         for unit in reversed(range(n)):
@@ -132,6 +139,14 @@ class ConvOp(torch.autograd.Function):
                 g = torch.ops.aten.threshold_backward(g, inputs[unit], 0)
                 g = through_norm(g, inputs[unit], scales[unit], op.m) if ctx.training else g
         return g, None, *gradients
+
+
+def between(op: Convolutions, x: Tensor, deep: Tensor, point: Tensor) -> list[Tensor]:
+    """The centred maps between the units of an op, as they were made."""
+    if len(op.norms) == 1:
+        return []
+    z, kernel = depthwise(x, repeated(deep, op.m), op.stride, op.dilation), block_diagonal(point, op.m)
+    return [F.conv2d(z, kernel, -center_of(z, kernel, op.norms[0], op.m))]
 
 
 def scaled(deep: Tensor, scale: Tensor, m: int) -> Tensor:

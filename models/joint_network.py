@@ -39,7 +39,7 @@ class JointNetwork(nn.Module):
     """CNN cells feeding SeqNN cells feeding a classifier; `make_cell` says what the cells are made of.
 
     `dropout` acts after each cell. With `auxiliary`, training mode returns (logits, auxiliary logits).
-    With `recompute`, only the inputs of cells are stored for backward.
+    With `recompute_cells`, only the inputs of cells are stored for backward.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class JointNetwork(nn.Module):
         make_cell: MakeCell,
         dropout: float = 0.0,
         auxiliary: bool = False,
-        recompute: bool = False,
+        recompute_cells: bool = False,
     ):
         super().__init__()
         channels = size.init_channels
@@ -73,7 +73,7 @@ class JointNetwork(nn.Module):
             reduction_prev = False
             c0, c1 = c1, cell.out_channels
         self.dropout = nn.Dropout(dropout)
-        self.recompute = recompute
+        self.recompute_cells = recompute_cells
         self.head = nn.Linear(c1, classes)
 
     def forward(
@@ -94,7 +94,7 @@ class JointNetwork(nn.Module):
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
 
     def _run(self, cell: Cell, s0: Tensor, s1: Tensor, weights: Sequence[Tensor] | None) -> Tensor:
-        return recomputed(cell, s0, s1, weights) if self.recompute else cell(s0, s1, weights)
+        return recomputed(cell, s0, s1, weights) if self.recompute_cells else cell(s0, s1, weights)
 
 
 def as_sequence(maps: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from functools import cached_property, reduce
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.cells import Cell
 from models.depthwise import CHANNELS_LAST
@@ -43,7 +44,7 @@ class Source:
         odd = F.pad(self.positive, (0, 1, 0, 1))[:, :, 1::2, 1::2]
         return torch.cat([self.even, odd], dim=1).contiguous(memory_format=CHANNELS_LAST)
 
-    def term(self, op: nn.Module) -> Term:
+    def term(self, op: nn.Module, recompute: bool) -> Term:
         """An op of this state."""
         if isinstance(op, nn.Identity):
             return self.x, None
@@ -51,21 +52,24 @@ class Source:
             return self.pooled(op)
         if isinstance(op, FactorizedReduce):
             return convolved(self.both_grids, both_kernels(op, self.m), op.norm, self.m)
-        return self.convolution([op] if isinstance(op, ConvUnit) else list(op))
+        return self.convolution([op] if isinstance(op, ConvUnit) else list(op), recompute)
 
-    def convolution(self, units: Sequence[ConvUnit]) -> Term:
+    def convolution(self, units: Sequence[ConvUnit], recompute: bool) -> Term:
         first = units[0].depthwise
         stride, dilation, x = first.stride[0], first.dilation[0], self.positive
         if stride == dilation == 2:
             stride, dilation, x = 1, 1, self.even
         kernels = [kernel for unit in units for kernel in (unit.depthwise.weight, unit.pointwise.weight)]
-        return ConvOp.apply(x, Convolutions([unit.norm for unit in units], stride, dilation, self.m), *kernels)
+        op = Convolutions([unit.norm for unit in units], stride, dilation, self.m, recompute)
+        return ConvOp.apply(x, op, *kernels)
 
     def pooled(self, pool: Pool) -> Term:
         """All edges pool alike: it is done for the first, whose running statistics the others take over."""
         kind = type(pool.pooling)
         if kind not in self.pools:
-            self.pools[kind] = centred(pool.pooling(self.x), pool.norm, self.m), pool.norm
+            # the places of the maxima would take twice the memory of a map: they are found again
+            pooled = checkpoint(pool.pooling, self.x, use_reentrant=False)
+            self.pools[kind] = centred(pooled, pool.norm, self.m), pool.norm
         term, first = self.pools[kind]
         for mine, its in zip(pool.norm.buffers(), first.buffers(), strict=True):
             mine.copy_(its)
@@ -88,7 +92,7 @@ class MixedMaps(MixedNode):
         return reduce(torch.add, edges)
 
     def _edge(self, edge: MixedOp, source: Source, weights: Tensor) -> Tensor:
-        maps, scales = zip(*(source.term(op) for op in edge.ops), strict=True)
+        maps, scales = zip(*(source.term(op, edge.recompute) for op in edge.ops), strict=True)
         computed = weights[: len(maps)]  # all but that of `none`
         return WeightedSum.apply(computed, scales, self.training, source.m, *maps)
 

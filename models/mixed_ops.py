@@ -9,26 +9,33 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from models.cells import World
+from models.recompute import recomputed
 
 
 class MixedOp(nn.Module):
-    """A relaxed edge: o(x) = sum_o softmax(alpha)_o o(x) (eq. 2)."""
+    """A relaxed edge: o(x) = sum_o softmax(alpha)_o o(x) (eq. 2). With `recompute`, of an op only o(x) is stored."""
 
-    def __init__(self, world: World, ops: Sequence[str], channels: int, stride: int):
+    def __init__(self, world: World, ops: Sequence[str], channels: int, stride: int, recompute: bool = False):
         super().__init__()
         self.ops = nn.ModuleList(world.ops[op](channels, stride, False) for op in ops if op != "none")
+        self.recompute = recompute
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """`weights` (K,): the softmaxed alphas of this edge."""
-        return sum(weight * op(x) for weight, op in zip(weights, self.ops, strict=False))
+        return sum(weight * self._run(op, x) for weight, op in zip(weights, self.ops, strict=False))
+
+    def _run(self, op: nn.Module, x: Tensor) -> Tensor:
+        return recomputed(op, x) if self.recompute else op(x)
 
 
 class MixedNode(nn.Module):
     """A node fed by every earlier state through a relaxed edge: x_j = sum_{i<j} o_ij(x_i) (eq. 1)."""
 
-    def __init__(self, world: World, ops: Sequence[str], channels: int, strides: Sequence[int]):
+    def __init__(
+        self, world: World, ops: Sequence[str], channels: int, strides: Sequence[int], recompute: bool = False
+    ):
         super().__init__()
-        self.edges = nn.ModuleList(MixedOp(world, ops, channels, stride) for stride in strides)
+        self.edges = nn.ModuleList(MixedOp(world, ops, channels, stride, recompute) for stride in strides)
 
     def forward(self, states: Sequence[Tensor], weights: Tensor) -> Tensor:
         """`weights` (E, K): the softmaxed alphas of this node's edges."""

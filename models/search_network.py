@@ -18,13 +18,14 @@ ALPHA_SCALE = 1e-3  # the standard deviation of the alphas at the start, as in D
 class SearchNetwork(nn.Module):
     """(N, 1, F, T) -> logits (N, classes), relaxed over `space`. Cells of one kind share their alphas.
 
-    With `recompute`, backward computes each cell again rather than store what is inside it.
+    `recompute` says what backward computes again rather than store what is inside it: "none", the "ops", whose inputs
+    and outputs are stored, or the "cells", of which only the inputs are.
     """
 
-    def __init__(self, space: SearchSpace, size: Size, classes: int, dropout: float = 0.0, recompute: bool = False):
+    def __init__(self, space: SearchSpace, size: Size, classes: int, dropout: float = 0.0, recompute: str = "none"):
         super().__init__()
-        self.space = space
-        self.network = JointNetwork(size, classes, self._relaxed_cell, dropout, recompute=recompute)
+        self.space, self.recompute_ops = space, recompute == "ops"
+        self.network = JointNetwork(size, classes, self._relaxed_cell, dropout, recompute_cells=recompute == "cells")
         kinds = ["normal", "reduce"] + ["rnn"] * (size.rnn_layers > 0)
         self.alphas = nn.ModuleDict({kind: self._initial_alphas(kind) for kind in kinds})
 
@@ -35,10 +36,8 @@ class SearchNetwork(nn.Module):
     def _relaxed_cell(self, kind: str, inputs: tuple[int, int], channels: int, reduction_prev: bool) -> Cell:
         world, (count, ops) = WORLDS[kind], self.space.of(kind)
         make_cell, make_node = (Cell, MixedNode) if kind == "rnn" else (RelaxedMapsCell, MixedMaps)
-        nodes = [
-            make_node(world, ops, channels, [2 if kind == "reduce" and source < 2 else 1 for source in range(node + 2)])
-            for node in range(count)
-        ]
+        strides = [2 if kind == "reduce" and source < 2 else 1 for source in range(count + 1)]
+        nodes = [make_node(world, ops, channels, strides[: node + 2], self.recompute_ops) for node in range(count)]
         return make_cell(world, nodes, range(2, count + 2), inputs, channels, reduction_prev, affine=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -39,10 +39,10 @@ class Problem:
         return self.architect().second_order(self.train, self.val, self.step)
 
 
-def problem(layers=2, nodes=1, rnn_layers=1, classes=2, dropout=0.0, xi=XI, seed=0, cnn_ops=CNN_OPS) -> Problem:
+def problem(layers=2, nodes=1, rnn_layers=1, classes=2, dropout=0.0, xi=XI, seed=0, cnn_ops=CNN_OPS, recompute="none"):
     torch.manual_seed(seed)
     space = SearchSpace(nodes, nodes, cnn_ops, RNN_OPS)
-    network = SearchNetwork(space, Size(layers, 2, rnn_layers, 3), classes, dropout).double().train()
+    network = SearchNetwork(space, Size(layers, 2, rnn_layers, 3), classes, dropout, recompute).double().train()
     for alpha in network.architecture_parameters():
         nn.init.normal_(alpha)
     nn.init.normal_(network.network.head.weight, std=1.5)
@@ -231,12 +231,12 @@ def test_first_order_is_the_plain_gradient(given):
 
 
 @pytest.mark.parametrize("order", ["first", "second"])
-def test_recomputed_cells_give_the_same_gradients(order):
-    """Each pass computes its cells again with its own weights, not with those that the network holds by then."""
+@pytest.mark.parametrize("recompute", ["ops", "cells"])
+def test_recomputed_passes_give_the_same_gradients(order, recompute):
+    """Each pass computes again with its own weights, not with those that the network holds by then."""
     found = []
-    for recompute in (False, True):
-        p = problem(layers=2, nodes=2, dropout=0.3)
-        p.network.network.recompute = recompute
+    for stored_or_not in ("none", recompute):
+        p = problem(layers=2, nodes=2, dropout=0.3, recompute=stored_or_not)
         torch.manual_seed(1)
         found.append(p.second_order() if order == "second" else p.architect().first_order(p.val))
     assert distance(*found) < 1e-10

@@ -116,6 +116,14 @@ def test_the_gradient_of_an_unused_input_is_zero():
     assert used.grad is None
 
 
+def test_gradients_share_no_memory():
+    """Autograd gives both terms of a sum the same tensor; clipped in place, it would shrink twice."""
+    b, c = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
+    one, other = local_gradient(((b + c) ** 2).sum(), [b, c])
+    one.zero_()
+    assert torch.equal(other, torch.full((3,), 4.0))
+
+
 def test_one_process_needs_no_mean():
     assert mean_gradient(make_fabric("none")) is local_gradient
 

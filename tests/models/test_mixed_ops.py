@@ -150,6 +150,18 @@ def test_fused_node_equals_the_plain_one(ops, stride, size, channels, training):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_map_computed_again_changes_no_bit(stride, training):
+    found = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        node = MixedMaps(CNN, CNN_OPS, 8, [stride], recompute).train(training)
+        states, weights = [torch.randn(4, 8, 6, 8)], torch.rand(1, len(CNN_OPS))
+        found.append(run(node, states, weights, 1.0 + torch.zeros(4, 8, 6 // stride, 8 // stride), sources=True))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_fused_node_asks_for_no_gradient_that_nobody_wants(monkeypatch):
     """With frozen weights and states, a gradient of the alphas needs neither convolutions nor their gradients."""
     node, _ = both_nodes(CNN_OPS, [1, 1], 16)

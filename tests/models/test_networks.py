@@ -22,11 +22,19 @@ SMALL_RNN = ("lstm_1", "rnn_att_1", "none")
 
 
 def supernet(
-    size=None, cnn_nodes=2, rnn_nodes=2, cnn_ops=CNN_OPS, rnn_ops=SEQUENCE_OPS, classes=4, dropout=0.0, seed=0
+    size=None,
+    cnn_nodes=2,
+    rnn_nodes=2,
+    cnn_ops=CNN_OPS,
+    rnn_ops=SEQUENCE_OPS,
+    classes=4,
+    dropout=0.0,
+    seed=0,
+    recompute="none",
 ):
     torch.manual_seed(seed)
     space = SearchSpace(cnn_nodes, rnn_nodes, tuple(cnn_ops), tuple(rnn_ops))
-    return SearchNetwork(space, size or Size(3, 4, 2, 8), classes, dropout)
+    return SearchNetwork(space, size or Size(3, 4, 2, 8), classes, dropout, recompute)
 
 
 def chain(ops, nodes):
@@ -152,12 +160,12 @@ def test_head_is_linear_in_the_mean_over_time_of_the_last_cell():
 # The supernet
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("recompute", ["none", "ops", "cells"])
 @pytest.mark.parametrize(("layers", "rnn_layers"), [(1, 1), (2, 0), (3, 2), (5, 1)])
 def test_supernet_equals_the_plain_one(layers, rnn_layers, recompute):
     """In float64 and training mode: logits, the gradients of every weight and alpha, and running statistics."""
-    network = supernet(Size(layers, 2, rnn_layers, 4), 2, 2, CNN_OPS, SEQUENCE_OPS).double().train()
-    network.network.recompute = recompute
+    size = Size(layers, 2, rnn_layers, 4)
+    network = supernet(size, 2, 2, CNN_OPS, SEQUENCE_OPS, recompute=recompute).double().train()
     for alpha in network.architecture_parameters():
         nn.init.normal_(alpha)
     plain = PlainNetwork(network, layers, 2, rnn_layers, 4)
@@ -178,6 +186,18 @@ def test_supernet_equals_the_plain_one(layers, rnn_layers, recompute):
     assert statistics
     for name, buffer in network.named_buffers():
         torch.testing.assert_close(buffer, statistics[name.removeprefix("network.")], rtol=1e-10, atol=1e-12)
+
+
+def test_computing_again_changes_no_bit():
+    """In float32: so that a run may be gone on with under another --recompute."""
+    found = []
+    for recompute in ("none", "ops", "cells"):
+        network = supernet(Size(4, 4, 2, 8), cnn_ops=CNN_OPS, rnn_ops=SEQUENCE_OPS, recompute=recompute)
+        torch.manual_seed(1)
+        out = network(torch.randn(4, 1, 16, 17))
+        found.append([out, *torch.autograd.grad(out.square().sum(), list(network.parameters()), allow_unused=True)])
+    for none, *others in zip(*found, strict=True):
+        assert all(none is other or torch.equal(none, other) for other in others)
 
 
 @pytest.mark.parametrize("with_none", [True, False])
