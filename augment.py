@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+import processes
 import visualize
 from config import AugmentConfig
 from data.leaks import speakers_of
@@ -42,7 +43,7 @@ def run(config: AugmentConfig) -> dict[str, Any]:
     folder = RunFolder("augment", config, experiment.fabric.is_global_zero, origin)
     augment = Augment(config, experiment, genotype)
     with folder:
-        experiment.fabric.barrier()  # no process looks for a checkpoint before the first has taken the folder
+        processes.barrier()  # no process looks for a checkpoint before the first has taken the folder
         introduce(folder, augment)
         fit(folder, augment, experiment.device)
         return test(folder, augment)
@@ -94,7 +95,7 @@ class Augment:
         self.steps = len(self.batches)
 
         self.architecture = choose(config, genotype, self.store.front_end.shape)
-        self.network = network = self.architecture.build(len(self.store.classes)).to(experiment.device)
+        self.network = network = experiment.place(self.architecture.build(len(self.store.classes)))
         self.drop_paths = drop_paths_of(network)
         self.weight_count = sum(p.numel() for name, p in network.named_parameters() if ".auxiliary." not in name)
         self.optimizer = torch.optim.SGD(
@@ -102,7 +103,6 @@ class Augment:
         )
         self.scheduler = CosineAnnealingLR(self.optimizer, config.epochs)
         self.criterion = JointLoss(experiment.class_weights(self.train_rows), config.aux_weight)
-        self.gradient = mean_gradient(experiment.fabric)
         self.best = Best(network)
         self.parts = {
             "network": network,
@@ -121,7 +121,7 @@ class Augment:
         if self.config.mixup:
             x, partner, share = mixup(x, self.config.mixup)
             criterion = blend(criterion, partner, share)
-        return weight_step(self.network, self.optimizer, (x, y), criterion, self.gradient, self.config.grad_clip)
+        return weight_step(self.network, self.optimizer, (x, y), criterion, mean_gradient, self.config.grad_clip)
 
     def hear(self, rows: np.ndarray) -> Hearing:
         """What the network hears in rows as it is now."""

@@ -123,6 +123,8 @@ class RunFlags(FoldFlags):
     """Dropout after each cell."""
     balance: Literal["none", "weights", "sampling"] = "none"
     """How classes of different size come to count the same: weights of their losses, or as many rows of each drawn."""
+    sync_batchnorm: bool = False
+    """With several processes, BatchNorm over the whole batch; left out, each normalises by its own share of it."""
     print_freq: PositiveInt = 50
     """Steps between two readings of the loss in the progress bar."""
     checkpoint_every: NonNegativeInt = 200

@@ -1,4 +1,4 @@
-"""Where the work runs: devices and processes through Lightning Fabric, and the state of the random generators."""
+"""Where the work runs: devices and processes through Lightning Fabric; gradients; the state of the generators."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -6,8 +6,10 @@ from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
 
+import processes
 from utils import UserError
 
 Gradient = Callable[[Tensor, Sequence[Tensor]], list[Tensor]]
@@ -20,11 +22,13 @@ def make_fabric(gpus: str) -> Fabric:
     More than one GPU, or `torchrun`, means one process each; every process sees its own share of each batch.
     """
     accelerator, devices = accelerator_for(gpus)
-    launched = int(os.environ.get("LOCAL_WORLD_SIZE", 0))
-    if launched > 1 and gpus in ("auto", "none"):
-        devices = launched
-    several = launched > 1 or (isinstance(devices, list) and len(devices) > 1)
-    return Fabric(accelerator=accelerator, devices=devices, strategy="ddp" if several else "auto")
+    here, everywhere = (int(os.environ.get(name, 1)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))  # of torchrun
+    if here > 1 and gpus in ("auto", "none"):
+        devices = here
+    if everywhere == 1 and not (isinstance(devices, list) and len(devices) > 1):
+        return Fabric(accelerator=accelerator, devices=devices)
+    strategy = DDPStrategy(process_group_backend="cpu:gloo,cuda:nccl" if accelerator == "cuda" else "gloo")
+    return Fabric(accelerator=accelerator, devices=devices, num_nodes=everywhere // here, strategy=strategy)
 
 
 def accelerator_for(gpus: str) -> tuple[str, int | list[int]]:
@@ -69,11 +73,9 @@ def local_gradient(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
     return gradients
 
 
-def mean_gradient(fabric: Fabric) -> Gradient:
+def mean_gradient(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
     """The gradient of the whole batch: the mean of what every process computes on its share."""
-    if fabric.world_size == 1:
-        return local_gradient
-    return lambda loss, inputs: [fabric.all_reduce(d, reduce_op="mean") for d in local_gradient(loss, inputs)]
+    return processes.mean(local_gradient(loss, inputs))
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

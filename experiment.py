@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from config import RunFlags
 from data.batches import Features, TrainingBatches
@@ -15,6 +15,7 @@ from data.leaks import Leaks, verify
 from data.store import FeatureStore, statistics
 from devices import make_fabric
 from losses import class_weights
+from models.sync_batchnorm import synchronise
 from origin import describe
 from runs import Origin
 from stores import open_dataset
@@ -51,6 +52,11 @@ class Experiment:
         config, share = self.config, (self.fabric.global_rank, self.fabric.world_size)
         balanced = config.balance == "sampling"
         return TrainingBatches(features, rows, config.batch_size, config.seed, config.workers, share, stream, balanced)
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """A network on this process's device, its BatchNorms as --sync_batchnorm says."""
+        synchronise(network, self.fabric.world_size if self.config.sync_batchnorm else 1)
+        return network.to(self.device)
 
     def class_weights(self, rows: np.ndarray) -> Tensor | None:
         """The weights of the classes in a loss over training rows, where --balance asks for some."""

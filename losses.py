@@ -1,4 +1,4 @@
-"""The losses: class-weighted cross-entropy, in the retraining with the auxiliary head's where there is one."""
+"""The losses: class-weighted cross-entropy, and in the retraining the auxiliary head's where there is one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,12 +8,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import processes
+
 
 def class_weights(labels: np.ndarray, classes: int) -> Tensor:
     """Weights that make every class count the same: n / (classes n_c), (classes,); 0 for a class that is absent."""
     counts = np.bincount(labels, minlength=classes)
     weights = np.divide(len(labels), classes * counts, out=np.zeros(classes), where=counts > 0)
     return torch.from_numpy(weights.astype(np.float32))
+
+
+def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
+    """The weighted mean, sum_i w_i l_i / sum_i w_i, of a share of a batch, scaled so that the mean over processes is
+    that of the whole batch: the shares may weigh differently."""
+    loss = F.cross_entropy(logits, y, weight)
+    if weight is None or processes.count() == 1:
+        return loss
+    own = weight[y].sum()
+    return loss * (own / processes.mean([own])[0])
 
 
 class JointLoss(nn.Module):
@@ -27,8 +39,8 @@ class JointLoss(nn.Module):
 
     def forward(self, outputs: Tensor | tuple[Tensor, Tensor], y: Tensor) -> Tensor:
         if isinstance(outputs, Tensor):
-            return F.cross_entropy(outputs, y, self.weight)
-        losses = [F.cross_entropy(logits, y, self.weight) for logits in outputs]
+            return cross_entropy(outputs, y, self.weight)
+        losses = [cross_entropy(logits, y, self.weight) for logits in outputs]
         return losses[0] + self.aux_weight * losses[1]
 
 

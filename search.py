@@ -9,10 +9,10 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import plots
+import processes
 import visualize
 from bilevel import Bilevel, make_supernet, space_of
 from config import SearchConfig
@@ -21,6 +21,7 @@ from devices import mean_gradient
 from experiment import Experiment, begin
 from flags import parse
 from genotypes import Genotype
+from losses import JointLoss
 from metrics import scores
 from models.search_network import SearchNetwork
 from runs import RunFolder, log
@@ -34,7 +35,7 @@ def run(config: SearchConfig) -> Genotype:
     folder = RunFolder("search", config, experiment.fabric.is_global_zero, experiment.origin())
     search = STRATEGIES[config.strategy](config, experiment, folder)
     with folder:
-        experiment.fabric.barrier()  # no process looks for a checkpoint before the first has taken the folder
+        processes.barrier()  # no process looks for a checkpoint before the first has taken the folder
         log.info("search    %s", folder.path)
         return finish(folder, search.find(), config)
 
@@ -51,9 +52,9 @@ class Search:
         self.alpha_batches = experiment.batches(self.features, self.alpha_rows, stream=1)
         self.steps = len(self.weight_batches)
 
-        self.network = make_supernet(config, len(self.store.classes)).to(experiment.device)
-        criterion = nn.CrossEntropyLoss(experiment.class_weights(rows))
-        self.bilevel = Bilevel(config, self.network, criterion, mean_gradient(experiment.fabric))
+        self.network = experiment.place(make_supernet(config, len(self.store.classes)))
+        criterion = JointLoss(experiment.class_weights(rows), aux_weight=0.0)
+        self.bilevel = Bilevel(config, self.network, criterion, mean_gradient)
         optimizer = self.bilevel.weight_optimizer
         self.scheduler = CosineAnnealingLR(optimizer, config.epochs, eta_min=config.w_lr_min)
         self.parts = {
@@ -83,6 +84,7 @@ class Search:
 
     def after_epoch(self, epoch: int) -> dict[str, Any]:
         """Scores on the alpha half, the state of the architecture, and the present genotype."""
+        require_one_architecture(self.network, epoch)
         labels = self.store.labels[self.alpha_rows]
         logits = logits_of(self.network, self.features.in_order(self.alpha_rows, self.config.batch_size))
         record = {
@@ -116,6 +118,17 @@ class RandomSearch:
 
 
 STRATEGIES = {"darts": Search, "random": RandomSearch}
+
+
+@torch.no_grad()
+def require_one_architecture(network: SearchNetwork, epoch: int) -> None:
+    """Stop where the alphas, or the genotypes, of the processes are not the same to the bit."""
+    alphas = b"".join(alpha.cpu().numpy().tobytes() for alpha in network.architecture_parameters())
+    processes.require_alike(
+        alphas + str(network.genotype()).encode(),
+        f"the alphas of the processes differ after epoch {epoch}: give all of them the same machines and versions; "
+        "--resume goes on from the last checkpoint",
+    )
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import processes
 from config import RunFlags
 from devices import Gradient, memory_advice, random_state, set_random_state
 from runs import RunFolder, log
@@ -70,6 +71,10 @@ def fit(run: RunFolder, task: Task, device: torch.device) -> list[dict[str, Any]
     position = Position()
     stateful = {**task.parts, "position": position}
     restore(run.checkpoints.load(device), stateful, device)
+    processes.require_alike(
+        f"{position.epoch} {position.step}".encode(),
+        f"the processes find different checkpoints in {run.path}: runs/ must be one folder that all hosts share",
+    )
     run.open_events(position.epoch + 1)
     with Interruption() as interruption, memory_advice(advice(task.config)):
         while position.epoch < task.config.epochs:
@@ -80,9 +85,9 @@ def fit(run: RunFolder, task: Task, device: torch.device) -> list[dict[str, Any]
                 finish_epoch(position, means, task)
                 run.record(position.history)
             run.save_checkpoint(snapshot(stateful, device))
-            if interruption.signal:
+            if number := interruption.agreed():
                 log.info("interrupted in epoch %d; --resume goes on from here", position.epoch + 1)
-                raise Interrupted(interruption.signal)
+                raise Interrupted(number)
     return position.history
 
 
@@ -100,15 +105,21 @@ def some_steps(position: Position, task: Task, interruption: "Interruption") -> 
     bar = progress(range(position.step, last), title, initial=position.step, total=task.steps)
     reading: Metrics = {}
     for i in bar:
-        metrics = task.step(first + i)
+        processes.seed_step(task.config.seed, first + i)
+        metrics = averaged(task.step(first + i))
         position.totals = {key: value + position.totals.get(key, 0.0) for key, value in metrics.items()}
         position.step = i + 1
         if position.step % freq == 0:  # show the copy begun a while ago, so that no step waits for the device
             bar.set_postfix({key: f"{float(value):.3f}" for key, value in reading.items()})
             reading = {key: value.to("cpu", non_blocking=True) for key, value in metrics.items()}
-        if interruption.signal:
+        if interruption.agreed():
             break
     bar.close()
+
+
+def averaged(metrics: Metrics) -> Metrics:
+    """The metrics of the whole batch."""
+    return dict(zip(metrics, processes.mean(list(metrics.values())), strict=True))
 
 
 def averages(position: Position) -> dict[str, float]:
@@ -153,7 +164,8 @@ def finish_epoch(position: Position, means: dict[str, float], task: Task) -> Non
 
 def snapshot(stateful: Mapping[str, Stateful], device: torch.device) -> dict[str, Any]:
     """Everything that the rest of the run depends on, as plain state."""
-    return {**{name: part.state_dict() for name, part in stateful.items()}, "random": random_state(device)}
+    parts = {name: part.state_dict() for name, part in stateful.items()}
+    return {**parts, "random": random_state(device), "processes": processes.count()}
 
 
 def restore(state: dict[str, Any] | None, stateful: Mapping[str, Stateful], device: torch.device) -> None:
@@ -167,6 +179,9 @@ def restore(state: dict[str, Any] | None, stateful: Mapping[str, Stateful], devi
         raise UserError(
             f"the checkpoint does not fit this run ({type(error).__name__}); --overwrite starts anew"
         ) from None
+    before, now = state.get("processes", 1), processes.count()
+    if before != now:
+        log.info("resume    a run of %d processes goes on in %d: not to the bit as it would have gone on", before, now)
     set_random_state({name: value.cpu() for name, value in state["random"].items()}, device)
 
 
@@ -185,6 +200,10 @@ class Interruption:
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+    def agreed(self) -> int | None:
+        """The signal that any process has noted. All ask at the same point, so all end after the same step."""
+        return processes.highest(self.signal or 0) or None
 
     def _note(self, number: int, _: object) -> None:
         self.signal = number

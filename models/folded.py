@@ -9,9 +9,12 @@ Shapes: N utterances, C channels, m = `fold`; maps (N, C, F, T), folded (N/m, mC
 """
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 ENOUGH = 16  # channels
+
+processes = 1  # that share their batch statistics: see `sync_batchnorm`
 
 
 def fold_of(utterances: int, channels: int) -> int:
@@ -55,5 +58,8 @@ def mean(x: Tensor, m: int) -> Tensor:
 
 
 def over_copies(statistic: Tensor, m: int) -> Tensor:
-    """The mean of a statistic (mC,) over the copies of each channel, (mC,)."""
+    """The mean of a statistic (mC,) over the copies of each channel, (mC,), and over the processes that share it."""
+    if processes > 1:
+        statistic = statistic / processes
+        dist.all_reduce(statistic)
     return statistic.unflatten(0, (m, -1)).mean(dim=0).repeat(m) if m > 1 else statistic

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from models import folded
 from models.depthwise import CHANNELS_LAST, depthwise, input_gradient, spread, weight_gradient
 from models.folded import block_diagonal, block_gradient, mean, over_copies, repeated
 
@@ -55,7 +56,7 @@ def scale_of(y: Tensor, center: Tensor, norm: nn.BatchNorm2d, m: int) -> Tensor:
     if not norm.training:
         return torch.rsqrt(norm.running_var.repeat(m) + norm.eps)
     variance = mean(y.square(), m)
-    track(norm, center, variance, y.numel() // len(center) * m)
+    track(norm, center, variance, y.numel() // len(center) * m * folded.processes)
     return torch.rsqrt(variance + norm.eps)
 
 

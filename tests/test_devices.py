@@ -1,7 +1,6 @@
 """Which device a flag means, on machines that this one is not; gradients; the state of the generators."""
 
 import os
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from devices import (
     available_gpus,
     local_gradient,
     make_fabric,
-    mean_gradient,
     random_state,
     set_random_state,
 )
@@ -71,36 +69,50 @@ def test_what_the_machine_has_is_what_torch_says(monkeypatch, cuda: bool, mps: b
     assert available_gpus() == expected
 
 
+def asked_of_fabric(monkeypatch, machine: tuple[str, int], gpus: str, here: int, everywhere: int) -> dict:
+    """What a Fabric is made with on a machine, under a torchrun of so many processes; 0: under none."""
+    monkeypatch.setattr(devices, "available_gpus", lambda: machine)
+    monkeypatch.setattr(devices, "Fabric", lambda **asked: asked)
+    launched = {"LOCAL_WORLD_SIZE": str(here), "WORLD_SIZE": str(everywhere)} if everywhere else {}
+    monkeypatch.setattr(os, "environ", {**os.environ, **launched})
+    return make_fabric(gpus)
+
+
 @pytest.mark.parametrize(
-    ("machine", "gpus", "processes", "expected"),
+    ("machine", "gpus", "launched", "expected"),
     [
-        (("cuda", 2), "all", 0, ("cuda", [0, 1], "ddp")),
-        (("cuda", 2), "auto", 0, ("cuda", [0], "auto")),
-        (("cpu", 0), "auto", 0, ("cpu", 1, "auto")),
-        (("cpu", 0), "auto", 2, ("cpu", 2, "ddp")),
-        (("cuda", 2), "none", 3, ("cpu", 3, "ddp")),
-        (("cpu", 0), "auto", 1, ("cpu", 1, "auto")),
+        (("cuda", 2), "auto", 0, ("cuda", [0])),
+        (("cuda", 1), "all", 0, ("cuda", [0])),
+        (("cpu", 0), "auto", 0, ("cpu", 1)),
+        (("cpu", 0), "auto", 1, ("cpu", 1)),
+    ],
+)
+def test_one_process_needs_no_strategy(monkeypatch, machine: tuple[str, int], gpus: str, launched: int, expected):
+    asked = asked_of_fabric(monkeypatch, machine, gpus, launched, launched)
+    assert asked == {"accelerator": expected[0], "devices": expected[1]}
+
+
+@pytest.mark.parametrize(
+    ("machine", "gpus", "here", "everywhere", "expected"),
+    [
+        (("cuda", 2), "all", 0, 0, ("cuda", [0, 1], 1)),
+        (("cpu", 0), "auto", 2, 2, ("cpu", 2, 1)),
+        (("cuda", 2), "none", 3, 3, ("cpu", 3, 1)),
+        (("cuda", 2), "auto", 2, 2, ("cuda", 2, 1)),  # with fewer devices Fabric would find none for the last process
+        (("cuda", 2), "all", 2, 2, ("cuda", [0, 1], 1)),
+        (("cuda", 2), "0,1", 2, 2, ("cuda", [0, 1], 1)),
+        (("cuda", 4), "auto", 4, 8, ("cuda", 4, 2)),
+        (("cuda", 1), "auto", 1, 2, ("cuda", [0], 2)),
+        (("cpu", 0), "auto", 1, 3, ("cpu", 1, 3)),
     ],
 )
 def test_several_gpus_or_torchrun_mean_several_processes(
-    monkeypatch, machine: tuple[str, int], gpus: str, processes: int, expected: tuple
+    monkeypatch, machine: tuple[str, int], gpus: str, here: int, everywhere: int, expected: tuple
 ):
-    monkeypatch.setattr(devices, "available_gpus", lambda: machine)
-    monkeypatch.setattr(devices, "Fabric", lambda **asked: asked)
-    monkeypatch.setattr(os, "environ", {**os.environ, "LOCAL_WORLD_SIZE": str(processes)})
-    asked = make_fabric(gpus)
-    assert (asked["accelerator"], asked["devices"], asked["strategy"]) == expected
-
-
-@pytest.mark.parametrize("gpus", ["auto", "all", "0,1"])
-def test_torchrun_on_gpus_gives_each_process_one(monkeypatch, gpus: str):
-    """Were there fewer devices than processes, Fabric would find none for the last."""
-    monkeypatch.setattr(devices, "available_gpus", lambda: ("cuda", 2))
-    monkeypatch.setattr(devices, "Fabric", lambda **asked: asked)
-    monkeypatch.setattr(os, "environ", {**os.environ, "LOCAL_WORLD_SIZE": "2"})
-    asked = make_fabric(gpus)
-    assert asked["devices"] in (2, [0, 1])
-    assert (asked["accelerator"], asked["strategy"]) == ("cuda", "ddp")
+    asked = asked_of_fabric(monkeypatch, machine, gpus, here, everywhere)
+    assert (asked["accelerator"], asked["devices"], asked["num_nodes"]) == expected
+    backend = "cpu:gloo,cuda:nccl" if expected[0] == "cuda" else "gloo"
+    assert asked["strategy"].process_group_backend == backend
 
 
 def test_none_is_the_cpu_in_one_process():
@@ -122,20 +134,6 @@ def test_gradients_share_no_memory():
     one, other = local_gradient(((b + c) ** 2).sum(), [b, c])
     one.zero_()
     assert torch.equal(other, torch.full((3,), 4.0))
-
-
-def test_one_process_needs_no_mean():
-    assert mean_gradient(make_fabric("none")) is local_gradient
-
-
-def test_several_processes_average_what_each_computed():
-    def all_reduce(tensor: torch.Tensor, reduce_op: str) -> torch.Tensor:
-        assert reduce_op == "mean"
-        return (tensor + 10 * tensor) / 2  # the other process found ten times as much
-
-    w = torch.tensor([1.0, 2.0], requires_grad=True)
-    found = mean_gradient(SimpleNamespace(world_size=2, all_reduce=all_reduce))((w**2).sum(), [w])
-    assert torch.equal(found[0], torch.tensor([11.0, 22.0]))
 
 
 def test_the_generators_go_on_from_a_saved_state():
