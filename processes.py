@@ -37,11 +37,14 @@ def mean(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def highest(number: int) -> int:
-    """The highest of the processes' numbers. It goes from host to host: no GPU waits."""
+    """The highest of the processes' numbers. It goes from host to host: no GPU waits. `UserError` where one is gone."""
     if count() == 1:
         return number
     shared = torch.tensor(number)
-    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    try:
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+    except RuntimeError:
+        raise UserError("another process of this run has ended, or is out of reach") from None
     return int(shared)
 
 
@@ -49,7 +52,7 @@ def barrier() -> None:
     """Wait until all processes are here. Where one has ended instead, and said why, end as well: exit code 2."""
     try:
         highest(0)
-    except RuntimeError:
+    except UserError:
         sys.exit(2)
 
 

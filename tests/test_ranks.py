@@ -1,40 +1,58 @@
 """Two processes under torchrun, over gloo, against one: the same steps, one architecture, and runs that go on."""
 
 import json
+import signal
+import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import ranks
 import torch
-from conftest import ROOT, environment
+from conftest import ROOT, environment, succeed
 from torch import Tensor
 
 import search
 from genotypes import Genotype
 
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+ONE_HOST = ["--standalone", "--nproc_per_node", 2]
+
+
+def torchrun(launch: list[object], script: str, *arguments: object, cwd: Path) -> subprocess.Popen:
+    """Start a script of this repository under torchrun."""
+    words = [sys.executable, "-m", "torch.distributed.run", *launch, ROOT / script, *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(list(map(str, words)), cwd=cwd, env=environment(), **pipes)
+
+
+@dataclass
+class Pair:
+    """Two processes that have ended, and the folder they wrote to."""
+
+    folder: Path
+    returncode: int
+    stderr: str
 
 
 @pytest.fixture(scope="module")
-def both(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess:
+def both(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """Two processes, after all that tests/ranks.py lets them do in the workspace."""
     folder = tmp_path_factory.mktemp("ranks")
-    words = [*LAUNCH, str(ROOT / "tests" / "ranks.py"), str(folder)]
-    options = {"env": environment(), "capture_output": True, "text": True, "check": False, "timeout": 240}
-    done = subprocess.run(words, cwd=workspace, **options)
-    assert (workspace / "runs" / "drift").exists(), done.stderr  # which is the last
-    return done
+    process = torchrun(ONE_HOST, "tests/ranks.py", folder, cwd=workspace)
+    stderr = process.communicate(timeout=480)[1]
+    assert (workspace / "runs" / "drift").exists(), stderr  # which is the last
+    return Pair(folder, process.returncode, stderr)
 
 
-def found(both: subprocess.CompletedProcess, name: str) -> list[dict[str, Tensor]]:
+def found(both: Pair, name: str) -> list[dict[str, Tensor]]:
     """What each of the two came to."""
-    return [torch.load(Path(both.args[-1]) / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return [torch.load(both.folder / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
 @pytest.mark.parametrize("name", ranks.EXPERIMENTS)
-def test_two_processes_do_the_steps_of_one(both, workspace: Path, monkeypatch, name: str):
+def test_two_processes_do_the_steps_of_one(both: Pair, workspace: Path, monkeypatch, name: str):
     """Some steps in float64, classes weighted: weights, alphas, running statistics, loss and accuracy."""
     monkeypatch.chdir(workspace)
     one, two = ranks.EXPERIMENTS[name](), found(both, name)
@@ -44,14 +62,14 @@ def test_two_processes_do_the_steps_of_one(both, workspace: Path, monkeypatch, n
             torch.testing.assert_close(state[key], value, rtol=1e-6, atol=1e-12, msg=lambda m, key=key: f"{key}: {m}")
 
 
-def test_without_synchronised_statistics_the_weights_and_alphas_are_the_same_to_the_bit(both):
+def test_without_synchronised_statistics_the_weights_and_alphas_are_the_same_to_the_bit(both: Pair):
     first, second = found(both, "unsynchronised")
     own = {key for key in first if key.endswith(("running_mean", "running_var"))}
     assert all(torch.equal(first[key], second[key]) for key in first.keys() - own)
     assert not all(torch.equal(first[key], second[key]) for key in own), "each normalises by its own share"
 
 
-def test_every_process_drops_out_its_own(both):
+def test_every_process_drops_out_its_own(both: Pair):
     """Masks differ between processes and between steps; the three passes of L_train in a step share them."""
     first, second = found(both, "masks")
     for step in ("0", "1"):
@@ -64,7 +82,7 @@ def test_every_process_drops_out_its_own(both):
     assert not torch.equal(first["0"], first["1"])
 
 
-def test_a_signal_to_one_process_ends_both_and_they_go_on_to_the_bit(both, workspace: Path):
+def test_a_signal_to_one_process_ends_both_and_they_go_on_to_the_bit(both: Pair, workspace: Path):
     runs = workspace / "runs"
     assert json.loads((runs / "fewer/search/history.jsonl").read_text().splitlines()[-1])["epoch"] == 1
     for name in ("genotype.json", "history.jsonl"):
@@ -74,7 +92,7 @@ def test_a_signal_to_one_process_ends_both_and_they_go_on_to_the_bit(both, works
         torch.testing.assert_close(cut[part], whole[part], rtol=0, atol=0)
 
 
-def test_one_process_goes_on_with_a_run_of_two(both, workspace: Path, monkeypatch, capsys):
+def test_one_process_goes_on_with_a_run_of_two(both: Pair, workspace: Path, monkeypatch, capsys):
     monkeypatch.chdir(workspace)
     genotype = search.run(ranks.searching(name="fewer", resume=True, **ranks.RUN))
     assert "a run of 2 processes goes on in 1: not to the bit" in capsys.readouterr().out
@@ -83,10 +101,74 @@ def test_one_process_goes_on_with_a_run_of_two(both, workspace: Path, monkeypatc
     assert Genotype.load(workspace / "runs/fewer/search/genotype.json") == genotype
 
 
-def test_processes_whose_alphas_differ_are_stopped(both):
+def test_processes_whose_alphas_differ_are_stopped(both: Pair):
     assert both.returncode != 0
     assert [line for line in both.stderr.splitlines() if line.startswith("error:")] == [
         "error: the alphas of the processes differ after epoch 1: give all of them the same machines and versions; "
         "--resume goes on from the last checkpoint"
     ]
     assert "exitcode  : 2" in both.stderr, "what torchrun says of the first that ended"
+
+
+# The commands as a user starts them
+
+
+OPTIONS = ["--config", "tiny.yaml", "--epochs", 7, "--batch_size", 36]
+RESULTS = "genotype.json", "history.jsonl"
+
+
+@pytest.fixture(scope="module")
+def whole(workspace: Path) -> list[bytes]:
+    """What a search by two processes leaves."""
+    process = torchrun(ONE_HOST, "search.py", *OPTIONS, "--name", "torchrun", cwd=workspace)
+    assert process.wait() == 0, process.stderr.read()
+    return results(workspace, "torchrun")
+
+
+def results(workspace: Path, name: str) -> list[bytes]:
+    return [(workspace / "runs" / name / "search" / file).read_bytes() for file in RESULTS]
+
+
+@pytest.mark.slow
+def test_torchrun_is_interrupted_and_goes_on_to_the_bit(workspace: Path, whole: list[bytes]):
+    search_cut = [ONE_HOST, "search.py", *OPTIONS, "--name", "torchrun-cut"]
+    process = torchrun(*search_cut, cwd=workspace)
+    for printed in process.stdout:
+        if printed.startswith("epoch   2"):
+            process.send_signal(signal.SIGTERM)
+            break
+    assert "--resume goes on from here" in process.communicate()[0]
+    assert process.returncode != 0
+
+    refused = torchrun(*search_cut, cwd=workspace).communicate()[1]
+    assert refused.count("error: ") == 1
+    assert "runs/torchrun-cut/search holds a run: --resume goes on with it" in refused
+
+    assert torchrun(*search_cut, "--resume", cwd=workspace).wait() == 0
+    assert results(workspace, "torchrun-cut") == whole
+
+
+@pytest.mark.slow
+def test_two_hosts_do_what_two_processes_of_one_do(workspace: Path, whole: list[bytes]):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    launch = ["--nnodes", 2, "--nproc_per_node", 1, "--master_addr", "localhost", "--master_port", port, "--node_rank"]
+    hosts = [torchrun([*launch, i], "search.py", *OPTIONS, "--name", "hosts", cwd=workspace) for i in (0, 1)]
+    said = [host.communicate() for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], said
+    assert results(workspace, "hosts") == whole
+
+
+@pytest.mark.slow
+def test_two_processes_retrain_and_test_a_network(workspace: Path):
+    """All of augment's randomness at its defaults; the result is tested again by one process."""
+    options = ["--config", "tiny.yaml", "--genotype", "cnn_lstm", "--name", "torchrun", "--sync_batchnorm"]
+    process = torchrun(ONE_HOST, "augment.py", *options, cwd=workspace)
+    assert process.wait() == 0, process.stderr.read()
+    succeed("evaluate", "--model", "runs/torchrun", "--out", "results/torchrun", cwd=workspace)
+    tests = [
+        json.loads((workspace / path).read_text())
+        for path in ("runs/torchrun/augment/metrics.json", "results/torchrun/metrics.json")
+    ]
+    assert tests[0]["recall"] == tests[1]["recall"]
