@@ -41,7 +41,10 @@ def both(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """Two processes, after all that tests/ranks.py lets them do in the workspace."""
     folder = tmp_path_factory.mktemp("ranks")
     process = torchrun(ONE_HOST, "tests/ranks.py", folder, cwd=workspace)
-    stderr = process.communicate(timeout=480)[1]
+    try:
+        stderr = process.communicate(timeout=300)[1]
+    finally:
+        process.terminate()  # two that wait for each other
     assert (workspace / "runs" / "drift").exists(), stderr  # which is the last
     return Pair(folder, process.returncode, stderr)
 
