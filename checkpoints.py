@@ -63,14 +63,11 @@ class Checkpoints:
 
 
 def _write(state: dict[str, Any], path: Path) -> None:
-    """Save through to the disk, so that the rename cannot come before the bytes when power fails."""
     with path.open("wb") as file:
         try:
             torch.save(state, file)
         except RuntimeError as error:  # torch's own complaint hides what the disk said
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:

@@ -48,11 +48,15 @@ def reason(error: UserError | OSError) -> str:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; rename it into place on success, remove it on failure."""
+    """Yield a path beside `path` to write to; rename it into place on success, remove it on failure.
+
+    Its bytes are on the disk before the rename is, so that not even a power cut leaves half a file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield beside
+        sync(beside)
         os.replace(beside, path)
     except OSError as error:
         if error.errno is not None:  # from the system: the user knows the file by its own name
@@ -60,6 +64,15 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

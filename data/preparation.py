@@ -23,7 +23,7 @@ from data.features import Transform, UnreadableAudio, load_clips, one_thread
 from data.front_end import FrontEnd
 from data.journal import MAKING, Entry, Job, Journal
 from data.store import COLUMNS, VERSION, FeatureStore
-from utils import UserError, progress, write_json
+from utils import UserError, progress, sync, write_json
 
 FILES = {"manifest.csv", "features.npy", "config.json", "skipped.csv", "balance.png", *MAKING}
 HALF_WRITTEN = re.compile(r"^\.(.+)\.\d+$")  # as `whole_file` names what it has not finished
@@ -185,11 +185,14 @@ def _finish(partial: Path, journal: Journal, jobs: Sequence[Job], corpus: str) -
 
 
 def _replace(folder: Path, new: Path, old: Path) -> None:
-    """Put the new store in the place of the old one."""
+    """Put the new store in the place of the old one, which is deleted once the new one is on the disk."""
     shutil.rmtree(old, ignore_errors=True)
+    for path in (*new.iterdir(), new):
+        sync(path)
     if folder.exists():
         folder.rename(old)
     new.rename(folder)
+    sync(folder.parent)
     for path in folder.iterdir():
         if path.name in MAKING or HALF_WRITTEN.match(path.name):
             path.unlink()
