@@ -1,8 +1,9 @@
 """How many runs that are killed at a random moment come to the identical result once they are gone on with?
 
-python benchmarks/kill.py --runs 50     kills a search and a retraining 50 times each (SIGKILL), in a temporary folder
+python benchmarks/kill.py --runs 50     kills a search and an augment 50 times each (SIGKILL), in a temporary folder
 
-The moment is drawn evenly from the time that an undisturbed run takes, from the start of the process to its end.
+A search of second order, and the training and test of the network that it finds, as configs/tiny.yaml has them. The
+moment is drawn evenly from the time that an undisturbed run takes, from the start of the process to its end.
 """
 
 import argparse
@@ -14,14 +15,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-TINY = """
-prepare: {sample_rate: 8000, n_fft: 256, hop_length: 128, n_mels: 20, n_mfcc: 16, duration: 1.5, frames: 24}
-search:
-  {epochs: 4, batch_size: 36, layers: 2, rnn_layers: 1, cnn_nodes: 1, rnn_nodes: 1, init_channels: 2, rnn_channels: 8,
-   cnn_ops: [max_pool_3x3, skip_connect, sep_conv_3x3, none], rnn_ops: [lstm_1, rnn_att_1, none], gpus: none}
-augment:
-  {model: cnn_lstm, epochs: 8, batch_size: 48, cutout_length: 4, gpus: none}
-"""
+TINY = ROOT / "configs" / "tiny.yaml"
+FLAGS = {"search": (), "augment": ("--genotype", "runs/whole/search/genotype.json")}
 RESULTS = {
     "search": ("genotype.json", "history.jsonl"),
     "augment": ("metrics.json", "predictions.csv", "history.jsonl", "model.safetensors"),
@@ -30,7 +25,7 @@ RESULTS = {
 
 def begin(place: Path, command: str, *flags: object) -> subprocess.Popen:
     """Start a command in a folder."""
-    words = [sys.executable, str(ROOT / f"{command}.py"), "--config", "tiny.yaml", *map(str, flags)]
+    words = [sys.executable, ROOT / f"{command}.py", "--config", TINY, *FLAGS.get(command, ()), *map(str, flags)]
     return subprocess.Popen(words, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
@@ -46,19 +41,20 @@ def result(place: Path, command: str, name: str) -> list[bytes]:
     return [(place / "runs" / name / command / file).read_bytes() for file in RESULTS[command]]
 
 
-def survives(place: Path, command: str, name: str, moment: float, every: int) -> bool:
-    """Kill a run at a moment, go on with it, and compare it with the undisturbed one."""
+def survives(place: Path, command: str, name: str, moment: float, every: int) -> tuple[bool, bool]:
+    """Kill a run at a moment, go on with it: whether it equals the undisturbed one, and whether it had a checkpoint."""
     flags = "--name", name, "--checkpoint_every", every
     process = begin(place, command, *flags)
     time.sleep(moment)
     process.kill()
     process.communicate()
+    saved = (place / "runs" / name / command / "checkpoint.pt").exists()
     try:
         finish(begin(place, command, *flags, "--resume"))
     except RuntimeError as error:
         print(f"{command} killed after {moment:.2f} s did not go on: {str(error).strip()[-300:]}")
-        return False
-    return result(place, command, name) == result(place, command, "whole")
+        return False, saved
+    return result(place, command, name) == result(place, command, "whole"), saved
 
 
 def main() -> None:
@@ -70,15 +66,16 @@ def main() -> None:
     options, lost = parser.parse_args(), 0
     with tempfile.TemporaryDirectory() as folder:
         place, chance = Path(folder), random.Random(options.seed)
-        (place / "tiny.yaml").write_text(TINY)
         finish(begin(place, "prepare", "--corpus", "demo"))
         for command in RESULTS:
             start = time.perf_counter()
             finish(begin(place, command, "--name", "whole"))
             seconds = time.perf_counter() - start
             moments = [chance.uniform(0, seconds) for _ in range(options.runs)]
-            same = sum(survives(place, command, f"cut{i}", moment, options.every) for i, moment in enumerate(moments))
-            print(f"{command}: {same} of {options.runs} came to the identical result, killed within {seconds:.1f} s")
+            found = [survives(place, command, f"cut{i}", moment, options.every) for i, moment in enumerate(moments)]
+            same, saved = map(sum, zip(*found, strict=True))
+            print(f"{command}: {same} of {options.runs} came to the identical result, killed within {seconds:.1f} s, ")
+            print(f"    {saved} of them with a checkpoint to go on from", flush=True)
             lost += options.runs - same
     sys.exit(lost > 0)
 

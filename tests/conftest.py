@@ -1,6 +1,7 @@
 """What several test files share: the commands as a user runs them, and a folder with the demo corpus prepared small."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,17 +9,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-
-TINY = """
-prepare: {sample_rate: 8000, n_fft: 256, hop_length: 128, n_mels: 20, n_mfcc: 16, duration: 1.5, frames: 24}
-search:
-  {epochs: 4, batch_size: 36, layers: 2, rnn_layers: 1, cnn_nodes: 1, rnn_nodes: 1, init_channels: 2, rnn_channels: 8,
-   cnn_ops: [max_pool_3x3, skip_connect, sep_conv_3x3, none], rnn_ops: [lstm_1, rnn_att_1, none], gpus: none}
-augment:
-  {epochs: 4, batch_size: 48, layers: 2, rnn_layers: 1, init_channels: 4, rnn_channels: 8, cutout_length: 4,
-   drop_path_prob: 0.3, gpus: none}
-predict: {gpus: none}
-"""
 
 
 def line(command: str, *arguments: object) -> list[str]:
@@ -48,6 +38,6 @@ def succeed(command: str, *arguments: object, cwd: Path, timeout: float = 240) -
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the demo corpus is prepared and `tiny.yaml` keeps every run to seconds."""
     folder = tmp_path_factory.mktemp("workspace")
-    (folder / "tiny.yaml").write_text(TINY)
+    shutil.copy(ROOT / "configs" / "tiny.yaml", folder)
     succeed("prepare", "--corpus", "demo", "--config", "tiny.yaml", cwd=folder)
     return folder
