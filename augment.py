@@ -111,6 +111,11 @@ class Augment:
             "best": self.best,
         }
 
+    @property
+    def waited(self) -> float:
+        """Seconds that the steps so far have waited for batches."""
+        return self.batches.waited
+
     def step(self, i: int) -> Metrics:
         """One step of the weights on a training batch."""
         for drop_path in self.drop_paths:
@@ -204,11 +209,12 @@ def test(folder: RunFolder, augment: Augment) -> dict[str, Any]:
 def draw(folder: RunFolder, genotype: Genotype | None, metrics: dict[str, Any]) -> None:
     """Draw the cells, where there are some, and the confusion matrix, and show the test in TensorBoard."""
     picture = folder.plots / "confusion.png"
+    end = folder.config.epochs + 1  # after every epoch: a finished run that is resumed supersedes what it has shown
     if genotype:
         visualize.draw_genotype(genotype, folder.plots)
     draw_confusion(metrics, picture)
-    folder.show("test/confusion", picture, metrics["best_epoch"])
-    folder.add_scalars({f"test/{name}": metrics[name] for name in ("ua", "wa", "macro_f1")}, metrics["best_epoch"])
+    folder.show("test/confusion", picture, end)
+    folder.add_scalars({f"test/{name}": metrics[name] for name in ("ua", "wa", "macro_f1")}, end)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from the first. It is written beside and renamed, and says by which layout it wa
 
 import logging
 import os
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,28 @@ class Checkpoints:
         """Delete what a process that was killed while it wrote has left behind."""
         for half in self.newest.parent.glob(f".{self.newest.name}.*"):
             half.unlink()
+
+
+class Schedule:
+    """When a checkpoint is due, as --checkpoint_every says; counted from the one before.
+
+    N steps: after so many within an epoch, and at the end of every epoch; 0: at the end of epochs only.
+    Nmin: after so many minutes, with whatever step comes then; so the cost is bounded, however short epochs are.
+    """
+
+    def __init__(self, every: str):
+        self.limit, self.by_clock = float(every.removesuffix("min")), every.endswith("min")
+        self.saved()
+
+    def saved(self) -> None:
+        """Count from now on."""
+        self.steps, self.start = 0, time.monotonic()
+
+    def due(self, epoch_ended: bool = False) -> bool:
+        """Whether it is time, `steps` after the checkpoint before."""
+        if self.by_clock:
+            return time.monotonic() - self.start >= 60 * self.limit
+        return epoch_ended or self.steps >= self.limit > 0
 
 
 def _write(state: dict[str, Any], path: Path) -> None:

@@ -1,6 +1,7 @@
 """Every flag of every command: its type, its range, its default, its help. A field is declared once."""
 
 import os
+import re
 from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
@@ -27,6 +28,15 @@ from genotypes import CNN_OPS, RNN_OPS, RNN_SCOPES
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
 RunName = Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$", max_length=200)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _interval(word: str) -> str:
+    if not re.fullmatch(r"\d{1,9}|(?=.*[1-9])\d{1,6}(\.\d{1,6})?min", word, re.ASCII):
+        raise ValueError("give a number of steps, such as 200, or of minutes, such as 10min")
+    return word
+
+
+Interval = Annotated[str, AfterValidator(_interval)]
 
 
 def cores() -> int:
@@ -127,8 +137,10 @@ class RunFlags(FoldFlags):
     """With several processes, BatchNorm over the whole batch; left out, each normalises by its own share of it."""
     print_freq: PositiveInt = 50
     """Steps between two readings of the loss in the progress bar."""
-    checkpoint_every: NonNegativeInt = 200
-    """Steps between two checkpoints, within an epoch; 0: at the end of epochs only, where there is one in any case."""
+    checkpoint_every: Interval = "5min"
+    """Time between two checkpoints, in minutes (10min), or in steps (200): so many within an epoch, and one at the end
+    of every epoch; 0: at the end of epochs only. One is written at the end of a run and on SIGINT, SIGTERM and SIGUSR1
+    in any case."""
     resume: bool = False
     """Go on with an interrupted run (or start it, where there is none)."""
     overwrite: bool = False

@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from checkpoints import Checkpoints
 from config import RunFlags
+from meters import Cost
 from utils import UserError, write_json, write_text
 
 RUNS = Path("runs")
@@ -147,15 +148,20 @@ class RunFolder:
         if self.writes:
             self.events = SummaryWriter(str(self.path), purge_step=first_epoch)
 
-    def record(self, history: list[dict[str, Any]]) -> None:
-        """Write the history, and the numbers of its last epoch to TensorBoard; the main ones to the log as well."""
+    def record(self, history: list[dict[str, Any]], cost: Cost) -> None:
+        """Write the history, and the numbers of its last epoch to TensorBoard; the main ones to the log as well.
+
+        What the epoch cost the machine is left out of the history, which is the same whenever the run is repeated.
+        """
         if not self.writes:
             return
         last = history[-1]
         write_text(self.path / "history.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
-        self.add_scalars({key: value for key, value in last.items() if isinstance(value, float)}, last["epoch"])
+        numbers = {key: value for key, value in last.items() if isinstance(value, float)}
+        self.add_scalars({**numbers, **cost.scalars()}, last["epoch"])
         shown = {key: value for key, value in last.items() if key.startswith(("train/", "valid/"))}
-        log.info("epoch %3d  %s", last["epoch"], "  ".join(f"{key} {value:.3f}" for key, value in shown.items()))
+        words = (f"{key} {value:.3f}" for key, value in shown.items())
+        log.info("epoch %3d  %s  %s", last["epoch"], "  ".join(words), cost)
 
     def add_scalars(self, numbers: dict[str, float], epoch: int) -> None:
         """Put numbers into TensorBoard."""

@@ -78,6 +78,11 @@ class Search:
         weights = sum(w.numel() for w in self.network.weights().values())
         log.info("supernet  %.3f M weights on %s\n", weights / 1e6, self.features.device)
 
+    @property
+    def waited(self) -> float:
+        """Seconds that the steps so far have waited for batches."""
+        return self.weight_batches.waited + self.alpha_batches.waited
+
     def step(self, i: int) -> Metrics:
         """A step of the alphas on a batch of their half, and one of the weights on theirs."""
         return self.bilevel.step(self.weight_batches[i], self.alpha_batches[i])

@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import processes
+from checkpoints import Schedule
 from config import RunFlags
 from devices import Gradient, memory_advice, random_state, set_random_state
+from meters import Meter
 from runs import RunFolder, log
 from utils import Interrupted, UserError, progress
 
@@ -56,6 +58,10 @@ class Task(Protocol):
     steps: int
     """Steps an epoch."""
 
+    @property
+    def waited(self) -> float:
+        """Seconds that the steps so far have waited for batches."""
+
     def step(self, i: int) -> Metrics:
         """Do step i, counted from the start of the run; return metrics to average over the epoch."""
 
@@ -68,7 +74,8 @@ def fit(run: RunFolder, task: Task, device: torch.device) -> list[dict[str, Any]
 
     Raises `Interrupted` after SIGINT, SIGTERM or SIGUSR1, once the state is saved.
     """
-    position = Position()
+    position, meter = Position(), Meter(task.config.batch_size, device)
+    schedule = Schedule(task.config.checkpoint_every)
     stateful = {**task.parts, "position": position}
     restore(run.checkpoints.load(device), stateful, device)
     processes.require_alike(
@@ -78,14 +85,19 @@ def fit(run: RunFolder, task: Task, device: torch.device) -> list[dict[str, Any]
     run.open_events(position.epoch + 1)
     with Interruption() as interruption, memory_advice(advice(task.config)):
         while position.epoch < task.config.epochs:
-            some_steps(position, task, interruption)
-            means = averages(position)
+            meter.start(task.waited)
+            done = some_steps(position, task, interruption, schedule)
+            means = averages(position)  # waits for the device, so that the meter has all of its work
+            meter.stop(done, task.waited)
             check_finite(task.parts, f"epoch {position.epoch + 1}")
             if position.step == task.steps:
                 finish_epoch(position, means, task)
-                run.record(position.history)
-            run.save_checkpoint(snapshot(stateful, device))
-            if number := interruption.agreed():
+                run.record(position.history, meter.read())
+            number = interruption.agreed  # one that comes from now on waits for the next step
+            if number or position.epoch == task.config.epochs or schedule.due(epoch_ended=position.step == 0):
+                run.save_checkpoint(snapshot(stateful, device))
+                schedule.saved()
+            if number:
                 log.info("interrupted in epoch %d; --resume goes on from here", position.epoch + 1)
                 raise Interrupted(number)
     return position.history
@@ -97,12 +109,11 @@ def advice(config: RunFlags) -> str:
     return f"{half}, or pass --recompute cells" if getattr(config, "recompute", "cells") == "none" else half
 
 
-def some_steps(position: Position, task: Task, interruption: "Interruption") -> None:
-    """The steps up to the next checkpoint: --checkpoint_every of them, but within the epoch, and until interrupted."""
-    first, freq = position.epoch * task.steps, task.config.print_freq
+def some_steps(position: Position, task: Task, interruption: "Interruption", schedule: Schedule) -> int:
+    """The steps up to the next checkpoint, or to the end of the epoch, or until interrupted; how many they were."""
+    first, begin, freq = position.epoch * task.steps, position.step, task.config.print_freq
     title = f"epoch {position.epoch + 1}/{task.config.epochs}"
-    last = min(task.steps, position.step + (task.config.checkpoint_every or task.steps))
-    bar = progress(range(position.step, last), title, initial=position.step, total=task.steps)
+    bar = progress(range(begin, task.steps), title, initial=begin, total=task.steps)
     reading: Metrics = {}
     for i in bar:
         processes.seed_step(task.config.seed, first + i)
@@ -112,9 +123,11 @@ def some_steps(position: Position, task: Task, interruption: "Interruption") -> 
         if position.step % freq == 0:  # show the copy begun a while ago, so that no step waits for the device
             bar.set_postfix({key: f"{float(value):.3f}" for key, value in reading.items()})
             reading = {key: value.to("cpu", non_blocking=True) for key, value in metrics.items()}
-        if interruption.agreed():
+        schedule.steps += 1
+        if interruption.agree() or schedule.due():
             break
     bar.close()
+    return position.step - begin
 
 
 def averaged(metrics: Metrics) -> Metrics:
@@ -150,8 +163,8 @@ def tensors_of(state: Any) -> Iterator[Tensor]:
 def not_finite(what: str) -> UserError:
     """The error, and where to look."""
     return UserError(
-        f"{what}: lower the learning rate. The last good state is in checkpoint.pt, the way there in history.jsonl "
-        "and TensorBoard"
+        f"{what}: lower the learning rate. The last good state that was saved is in checkpoint.pt, the way there in "
+        "history.jsonl and TensorBoard"
     )
 
 
@@ -192,6 +205,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.agreed: int | None = None  # upon by all processes
 
     def __enter__(self) -> "Interruption":
         self.before = {s: signal.signal(s, self._note) for s in self.SIGNALS}
@@ -201,9 +215,10 @@ class Interruption:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def agreed(self) -> int | None:
-        """The signal that any process has noted. All ask at the same point, so all end after the same step."""
-        return processes.highest(self.signal or 0) or None
+    def agree(self) -> int | None:
+        """The signal that any process has noted. All ask after every step, so all end after the same one."""
+        self.agreed = processes.highest(self.signal or 0) or None
+        return self.agreed
 
     def _note(self, number: int, _: object) -> None:
         self.signal = number

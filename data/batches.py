@@ -3,6 +3,7 @@
 The batch of a step is a function of the rows, the seed and the step alone, so a run can go on from any step.
 """
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
@@ -78,11 +79,18 @@ class TrainingBatches:
         self.permutation = lru_cache(maxsize=2)(self._permutation)
         self.threads = ThreadPoolExecutor(workers) if workers and features.resident is None else None
         self.ahead: dict[int, Future] = {}
+        self.waited = 0.0  # seconds that those who asked for batches have waited for them
 
     def __len__(self) -> int:
         return len(self.rows) // self.batch_size
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        start = time.perf_counter()
+        batch = self._fetch(step)
+        self.waited += time.perf_counter() - start
+        return batch
+
+    def _fetch(self, step: int) -> tuple[Tensor, Tensor]:
         if self.threads is None:
             return self.features.fetch(self.rows_of(step))
         for later in range(step, step + 3):

@@ -211,6 +211,15 @@ def test_cnn_ops_say_all_or_a_list():
     assert search("--cnn_ops", "none", "skip_connect").cnn_ops == ("skip_connect", "none")
 
 
+NO_INTERVALS = ("-1", "2.5", "0min", "0.0min", "min", "10m", "10minutes", "1e3", "nanmin", "1:30", "\u0663min")
+
+
+@pytest.mark.parametrize("word", ["0", "200", "10min", "0.5min", "90min"])
+def test_checkpoints_come_after_steps_or_minutes(yaml_file, word: str):
+    assert search("--checkpoint_every", word).checkpoint_every == word
+    assert search("--config", yaml_file(f"checkpoint_every: {word}")).checkpoint_every == word
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -226,6 +235,10 @@ def test_cnn_ops_say_all_or_a_list():
         ("--batch_size 1", "--batch_size 1: "),
         ("--fold 0", "--fold 0: "),
         ("--seed -1", "--seed -1: "),
+        *(
+            (f"--checkpoint_every {word}", f"--checkpoint_every {word}: give a number of steps")
+            for word in NO_INTERVALS
+        ),
         ("--w_lr -1", "--w_lr -1: "),
         ("--w_lr 0", "--w_lr 0: "),
         ("--w_lr nan", "--w_lr nan: "),

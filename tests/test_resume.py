@@ -44,21 +44,23 @@ def tensors(state: object) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("command", "order", "number", "code"),
+    ("command", "order", "number", "code", "every"),
     [
-        ("search", "second", signal.SIGTERM, 143),
-        ("search", "first", signal.SIGKILL, -9),
-        ("augment", "", signal.SIGINT, 130),
-        ("augment", "", signal.SIGKILL, -9),
+        ("search", "second", signal.SIGTERM, 143, "200"),
+        ("search", "first", signal.SIGKILL, -9, "0.0002min"),
+        ("augment", "", signal.SIGINT, 130, "5min"),
+        ("augment", "", signal.SIGKILL, -9, "200"),
     ],
 )
-def test_a_resumed_run_equals_an_uninterrupted_one(workspace: Path, command: str, order: str, number: int, code: int):
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    workspace: Path, command: str, order: str, number: int, code: int, every: str
+):
     whole, cut = f"{command}-{order}whole", f"{command}-{order}-{code}"
     options = flags(command, order)
     folder = workspace / "runs" / whole / command
     if not folder.exists():
         succeed(command, *options, "--name", whole, cwd=workspace)
-    assert interrupt(command, cut, options, number, workspace) == code
+    assert interrupt(command, cut, [*options, "--checkpoint_every", every], number, workspace) == code
     broken = workspace / "runs" / cut / command
     done = len((broken / "history.jsonl").read_text().splitlines())
     assert done < EPOCHS, "the signal came too late to test anything"

@@ -18,10 +18,12 @@ from matplotlib.image import imsave
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from config import AugmentConfig, SearchConfig
+from meters import Cost
 from runs import MAY_DIFFER, RunFolder, log
 from utils import UserError
 
 CPU = torch.device("cpu")
+COST = Cost(0.25, 0.5, 128.0, 812.0, None)
 STATE = {"network": {"w": torch.arange(4.0)}, "position": {"epoch": 3, "history": [{"a": 1.5, "b": [None, "c"]}]}}
 
 
@@ -195,7 +197,7 @@ def test_a_process_that_does_not_write_leaves_no_file(capsys):
     folder.take()
     folder.open_events(1)
     log.info("not for you")
-    folder.record([{"epoch": 1, "train/loss": 1.0}])
+    folder.record([{"epoch": 1, "train/loss": 1.0}], COST)
     folder.save_checkpoint(STATE)
     assert not Path("runs").exists()
     assert capsys.readouterr().out == ""
@@ -223,15 +225,17 @@ def test_the_record_is_in_the_history_the_events_and_the_log(capsys):
     history = []
     for epoch, loss in enumerate((1.5, 0.5), 1):
         history.append({"epoch": epoch, "train/loss": loss, "lr": 0.1 * epoch, "genotype": {"normal": []}})
-        folder.record(history)
+        folder.record(history, COST)
     folder.events.close()
     lines = (folder.path / "history.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == history
     events = EventAccumulator(str(folder.path))
     events.Reload()
-    assert set(events.Tags()["scalars"]) == {"train/loss", "lr"}
+    assert set(events.Tags()["scalars"]) == {"train/loss", "lr", *COST.scalars()}
     assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 1.5), (2, 0.5)]
-    assert capsys.readouterr().out == "epoch   1  train/loss 1.500\nepoch   2  train/loss 0.500\n"
+    assert [event.value for event in events.Scalars("machine/step_seconds")] == [0.25, 0.25]
+    printed = [f"epoch   {epoch}  train/loss {loss}  {COST}\n" for epoch, loss in ((1, "1.500"), (2, "0.500"))]
+    assert capsys.readouterr().out == "".join(printed)
 
 
 def test_pictures_are_shown_and_sources_are_not():

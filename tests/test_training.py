@@ -4,8 +4,11 @@ import json
 import math
 import os
 import signal
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,11 +42,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class Toy:
     """A linear map trained on noise: what it becomes depends on every step, every epoch and the random generator."""
 
-    steps = STEPS
+    steps, waited = STEPS, 0.0
 
     def __init__(self, epochs: int = EPOCHS, kill: tuple[int, int] | None = None, **flags):
         """`kill` = (step, signal): send this process a signal from within a step."""
-        self.config = SearchConfig(name="toy", epochs=epochs, print_freq=2, **flags)
+        self.config = SearchConfig(
+            **{"name": "toy", "epochs": epochs, "print_freq": 2, "checkpoint_every": 200, **flags}
+        )
         torch.manual_seed(0)
         self.network = nn.Linear(3, 2)
         self.optimizer = torch.optim.SGD(self.network.parameters(), 0.1, momentum=0.9)
@@ -149,21 +154,26 @@ def test_a_run_killed_before_its_checkpoint_leaves_no_epoch_twice(monkeypatch, e
     assert [step for step, _ in scalars("train/loss")] == [1, 2, 3]
 
 
+def dying(task: Toy, step: int) -> Toy:
+    """A task whose process dies at a step. It fails outright, as of SIGKILL: nothing is saved on the way out."""
+    good = task.step
+
+    def fail(i: int) -> dict[str, torch.Tensor]:
+        if i == step:
+            raise KeyboardInterrupt
+        return good(i)
+
+    task.step = fail
+    return task
+
+
 @pytest.mark.parametrize("every", [0, 1, 2, 3, 4, 5])
 @pytest.mark.parametrize("step", range(EPOCHS * STEPS))
 def test_a_kill_loses_no_more_than_the_steps_since_the_last_checkpoint(step: int, every: int):
-    """A step that fails outright stands for SIGKILL: nothing is saved on the way out."""
     whole = Toy(overwrite=True)
     expected = train(whole)
 
-    killed, good = Toy(overwrite=True, checkpoint_every=every), Toy.step
-
-    def dying(i: int) -> dict[str, torch.Tensor]:
-        if i == step:
-            raise KeyboardInterrupt
-        return good(killed, i)
-
-    killed.step = dying
+    killed = dying(Toy(overwrite=True, checkpoint_every=every), step)
     with pytest.raises(KeyboardInterrupt):
         train(killed)
     torch.manual_seed(99)
@@ -172,6 +182,78 @@ def test_a_kill_loses_no_more_than_the_steps_since_the_last_checkpoint(step: int
     within = step % STEPS
     assert resumed.done[0] == step - (within % every if every else within)
     assert all(torch.equal(resumed.network.state_dict()[name], w) for name, w in whole.network.state_dict().items())
+
+
+class Clock:
+    """Time that passes as a test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.now = 1000.0
+        for name in ("perf_counter", "monotonic"):
+            monkeypatch.setattr(time, name, lambda: self.now)
+
+    def spend(self, seconds: float, function: Callable) -> Callable:
+        def slow(*arguments: object) -> Any:
+            self.now += seconds
+            return function(*arguments)
+
+        return slow
+
+
+@pytest.mark.parametrize(
+    ("every", "saved_after"),
+    [("1min", range(1, 13)), ("2.5min", [3, 6, 9, 12]), ("5min", [5, 10, 12]), ("60min", [12])],
+)
+def test_minutes_are_counted_from_the_last_checkpoint_whatever_the_epoch(monkeypatch, every: str, saved_after):
+    """A step takes a minute; four make an epoch, which is no reason to save."""
+    clock, task, saved = Clock(monkeypatch), Toy(checkpoint_every=every), []
+    task.step = clock.spend(60, task.step)
+    save = RunFolder.save_checkpoint
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save_checkpoint", lambda *args: saved.append(len(task.done)) or save(*args))
+        expected = train(task)
+    assert saved == list(saved_after)
+    assert history_file() == expected
+
+
+@pytest.mark.parametrize("step", range(0, EPOCHS * STEPS, 3))
+def test_a_kill_loses_no_more_than_the_minutes_since_the_last_checkpoint(monkeypatch, step: int):
+    whole = Toy(overwrite=True)
+    expected = train(whole)
+    clock = Clock(monkeypatch)
+
+    def minute_by_minute(**flags: bool) -> Toy:
+        task = Toy(checkpoint_every="2min", **flags)
+        task.step = clock.spend(60, task.step)
+        return task
+
+    with pytest.raises(KeyboardInterrupt):
+        train(dying(minute_by_minute(overwrite=True), step))
+    torch.manual_seed(99)
+    resumed = minute_by_minute(resume=True)
+    assert train(resumed) == expected
+    assert resumed.done[0] == step - step % 2
+    assert all(torch.equal(resumed.network.state_dict()[name], w) for name, w in whole.network.state_dict().items())
+
+
+def test_what_an_epoch_costs_is_of_its_steps_alone_and_in_no_history(monkeypatch, capsys):
+    """A step takes a second, a quarter of which is waiting; checkpoints and what comes after an epoch are left out."""
+    clock, task = Clock(monkeypatch), Toy(checkpoint_every=3, batch_size=10)
+
+    def step(i: int) -> dict[str, torch.Tensor]:
+        clock.now, task.waited = clock.now + 1, task.waited + 0.25
+        return Toy.step(task, i)
+
+    task.step, task.after_epoch = step, clock.spend(50, task.after_epoch)
+    monkeypatch.setattr(RunFolder, "save_checkpoint", clock.spend(100, RunFolder.save_checkpoint))
+    history = train(task)
+    assert not any("machine" in key for record in history for key in record)
+    for tag, value in (("step_seconds", 1.0), ("data_wait_share", 0.25), ("utterances_per_second", 10.0)):
+        assert scalars(f"machine/{tag}") == [(epoch, value) for epoch in (1, 2, 3)]
+    assert len(scalars("machine/host_memory_mb")) == EPOCHS
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert len(lines) == EPOCHS
+    assert all("  1 s a step, 10 utterances/s, data 25.0 %, " in line for line in lines)
 
 
 def test_resuming_a_finished_run_does_nothing():
