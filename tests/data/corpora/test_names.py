@@ -90,3 +90,14 @@ def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path, monkeypatch)
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UserError, match="locked cannot be read: Permission denied"):
         read(tmp_path)
+
+
+def test_the_order_of_files_on_disk_changes_nothing(tmp_path, monkeypatch) -> None:
+    """Of copies in two folders the first by name counts, whichever the system lists first."""
+    names = "03a01Fa", "03a01Nc", "08a02La", "16b10Td"
+    plant(tmp_path, {f"{folder}/{name}.wav": "speech" for folder in ("one", "two") for name in names})
+    listed = [(folder, folders, sorted(files)) for folder, folders, files in sorted(os.walk(tmp_path))]
+    for order in (listed, [(folder, folders, files[::-1]) for folder, folders, files in listed[::-1]]):
+        monkeypatch.setattr(os, "walk", lambda *_, order=order, **__: order)
+        assert [each.utterance for each in read(tmp_path)] == list(names)
+        assert {each.file.parent.name for each in read(tmp_path)} == {"one"}
