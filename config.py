@@ -137,8 +137,8 @@ class RunFlags(FoldFlags):
     """With several processes, BatchNorm over the whole batch; left out, each normalises by its own share of it."""
     print_freq: PositiveInt = 50
     """Steps between two readings of the loss in the progress bar."""
-    checkpoint_every: Interval = "5min"
-    """Time between two checkpoints, in minutes (10min), or in steps (200): so many within an epoch, and one at the end
+    checkpoint_every: Interval = "10min"
+    """Time between two checkpoints, in minutes (5min), or in steps (200): so many within an epoch, and one at the end
     of every epoch; 0: at the end of epochs only. One is written at the end of a run and on SIGINT, SIGTERM and SIGUSR1
     in any case."""
     resume: bool = False
