@@ -6,6 +6,8 @@ from the first. It is written beside and renamed, and says by which layout it wa
 
 import logging
 import os
+import pickletools
+import re
 import time
 import zipfile
 from pathlib import Path
@@ -17,6 +19,9 @@ from utils import UserError, whole_file
 
 VERSION = 1
 """Of the layout of a checkpoint; raise it when an older one can no longer be gone on with."""
+
+PLAIN = re.compile(r"collections OrderedDict|torch \w+Storage|torch\._utils _rebuild_tensor_v2")
+"""All that the pickle of a real state names. `weights_only` lets more pass: `bytearray`, for one, of any size."""
 
 log = logging.getLogger("emodarts")
 
@@ -45,7 +50,7 @@ class Checkpoints:
 
         `UserError` where none is whole, or where the layout is of another version.
         """
-        there = [path for path in (self.newest, self.previous) if path.exists()]
+        there = [path for path in (self.newest, self.previous) if path.is_file()]
         for path in there:
             try:
                 return _checked_version(_read(path, device), path)
@@ -97,8 +102,7 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
     """A checkpoint whose every byte is as it was written. Nothing but tensors and plain types is read."""
     try:
         with zipfile.ZipFile(path) as archive:
-            if wrong := archive.testzip():
-                raise Damaged(f"the checksum of {wrong} is wrong")
+            _check_whole(archive, path.stat().st_size)
         state = torch.load(path, map_location=device, weights_only=True)
     except (Damaged, MemoryError, torch.OutOfMemoryError):
         raise
@@ -107,6 +111,18 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise Damaged(f"it holds a {type(state).__name__}")
     return state
+
+
+def _check_whole(archive: zipfile.ZipFile, size: int) -> None:
+    """`Damaged` where a byte is not as it was written, or a few bytes stand for many."""
+    if sum(record.file_size for record in archive.infolist()) > size:  # torch does not compress
+        raise Damaged("it claims to hold more than it has room for")
+    if wrong := archive.testzip():
+        raise Damaged(f"the checksum of {wrong} is wrong")
+    for pickled in (name for name in archive.namelist() if name.endswith(".pkl")):
+        for code, argument, _ in pickletools.genops(archive.read(pickled)):
+            if code.name == "GLOBAL" and not PLAIN.fullmatch(argument):
+                raise Damaged(f"it holds a {argument.replace(' ', '.')}")
 
 
 def _checked_version(state: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ python crossval.py --name N --dataset D --folds all --seeds 1 2 --methods darts 
 """
 
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from study.report import write_report
 from study.running import compare, flags_of, is_done, plan, run_trial
 from study.trials import METHODS, Key, keys_in
 from training import Interruption
-from utils import Interrupted, UserError, run_command, write_json
+from utils import Interrupted, UserError, delete_folder, run_command, write_json
 
 MARK = "crossval.json"
 """The file that tells a study's folder."""
@@ -74,7 +73,7 @@ def look(config: CrossvalConfig, keys: list[Key]) -> None:
 def take(config: CrossvalConfig) -> None:
     """Begin to write: delete what --overwrite deletes, and mark the folder as a study's."""
     if config.overwrite:
-        shutil.rmtree(RUNS / config.name, ignore_errors=True)
+        delete_folder(RUNS / config.name)
     write_json(RUNS / config.name / MARK, config.model_dump(mode="json", exclude={"resume", "overwrite"}))
 
 

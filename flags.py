@@ -16,9 +16,19 @@ from pydantic.fields import FieldInfo
 
 from utils import UserError
 
+MAX_FILE = 100_000  # bytes of a configuration file; a real one has a few thousand
 COMMANDS = ("prepare", "search", "augment", "evaluate", "predict", "export", "visualize", "crossval")
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError)
 """What reading a hostile YAML file can raise: the safe loader's own constructors fail in all these ways."""
+
+
+class PlainLoader(yaml.SafeLoader):
+    """Plain values alone: by aliases, a few lines may stand for more values than any memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias such as *name is not read: write out what it stands for")
+        return super().compose_node(parent, index)
 
 
 class Flags(BaseModel):
@@ -74,7 +84,11 @@ def validated(kind: type[Config], values: dict[str, Any]) -> Config:
 def read_file(path: Path, command: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """A YAML (or JSON) mapping of flags: those at its top, and those under the name of `command`."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE + 1)
+        if len(content) > MAX_FILE:
+            raise ValueError(f"larger than {MAX_FILE} bytes")
+        values = yaml.load(content.decode("utf-8"), PlainLoader)
     except UNREADABLE as error:
         raise UserError(f"--config {path}: not a readable YAML file ({' '.join(str(error).split())[:200]})") from None
     values = {} if values is None else values

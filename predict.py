@@ -18,7 +18,7 @@ from data.corpora.manifest import files_of
 from devices import make_fabric
 from flags import parse
 from predictor import Answer, load_run
-from utils import UserError, progress, run_command
+from utils import UserError, printable, progress, run_command
 
 SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga", ".opus"} - {".raw"}
 """What counts as audio in a folder."""
@@ -32,7 +32,7 @@ def run(config: PredictConfig) -> list[Answer]:
     show(answers, model.classes, config)
     for answer in answers:
         if answer.error:
-            print(f"unreadable  {answer.file}: {answer.error}", file=sys.stderr)
+            print(printable(f"unreadable  {answer.file}: {answer.error}"), file=sys.stderr)
     return answers
 
 
@@ -63,7 +63,8 @@ def show(answers: Sequence[Answer], classes: Sequence[str], config: PredictConfi
         lines = csv.writer(sys.stdout, lineterminator="\n")
         lines.writerows([header, *([*row[:-1], *(f"{p:.6f}" for p in row[-1])] for row in rows)])
     else:
-        cells = [header, *([*row[:-1], *(f"{p:.1%}" for p in row[-1])] for row in rows)]
+        lines = [header, *([*row[:-1], *(f"{p:.1%}" for p in row[-1])] for row in rows)]
+        cells = [[printable(cell) for cell in line] for line in lines]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         for line in cells:
             words, shares = line[: -len(classes)], line[-len(classes) :]

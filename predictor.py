@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from data.features import Transform, UnreadableAudio, read_clips
-from data.front_end import FrontEnd
+from data.front_end import MOST_POINTS, FrontEnd
 from models.saved import SavedModel
 from utils import UserError
 
@@ -75,7 +75,11 @@ class Predictor:
         self.networks = nn.ModuleList(model.standardised for model in models).to(self.device).eval()
 
     def predict(self, files: Iterable[str | Path], batch_size: int = 32) -> Iterator[Answer]:
-        """An answer for each file, in order. A file that cannot be read has an answer too."""
+        """An answer for each file, in order. A file that cannot be read has an answer too.
+
+        Where windows are long, there are fewer at a time than `batch_size`: the model file says how long they are.
+        """
+        batch_size = max(1, min(batch_size, MOST_POINTS // self.front_end.points))
         answers = groupby(self._windows(map(Path, files), batch_size), key=lambda found: found[0])
         for (_, file), found in answers:
             answer = Answer(file, self.classes)

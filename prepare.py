@@ -16,7 +16,7 @@ from data.store import FeatureStore
 from flags import parse
 from plots import draw_balance
 from stores import folder_of, list_corpus, prepare_dataset
-from utils import UserError, run_command
+from utils import UserError, printable, run_command
 
 DRAWN = 12
 """Folds that a picture has room for."""
@@ -112,7 +112,9 @@ def _few(names: Sequence[str], most: int = 8) -> str:
 
 def _table(header: Sequence[str], lines: Sequence[Sequence], most: int = 40) -> str:
     """Aligned columns, numbers to the right; of a long table the first lines."""
-    cells = [[f"{cell:,}" if isinstance(cell, int) else cell for cell in line] for line in [header, *lines[:most]]]
+    cells = [
+        [f"{cell:,}" if isinstance(cell, int) else printable(cell) for cell in line] for line in [header, *lines[:most]]
+    ]
     columns = []
     for column, kind in zip(zip(*cells, strict=True), lines[0], strict=True):
         align, width = ">" if isinstance(kind, int) else "<", max(map(len, column))

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from checkpoints import Checkpoints
 from config import RunFlags
 from meters import Cost
-from utils import UserError, write_json, write_text
+from utils import UserError, delete_folder, read_text, write_json, write_text
 
 RUNS = Path("runs")
 MAY_DIFFER = {"resume", "overwrite", "config", "workers", "gpus", "print_freq", "checkpoint_every"}
@@ -59,7 +58,7 @@ class RunFolder:
     def _earlier(self, file: str) -> dict[str, Any]:
         path = self.path / file
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8")).items())
+            return dict(json.loads(read_text(path)).items())
         except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise UserError(f"{path} is damaged ({error}): choose another --name, or --overwrite the run") from None
 
@@ -84,6 +83,7 @@ class RunFolder:
             self._check_earlier_run()
             if self.config.overwrite:
                 self._delete_earlier_run()
+            self._refuse_links()
             write_json(self.path / "config.json", self.flags)  # before all else: by it a run is known
             self._record_origin()
             self.plots.mkdir(exist_ok=True)
@@ -101,10 +101,19 @@ class RunFolder:
     def _delete_earlier_run(self) -> None:
         """At one go: a kill leaves the whole run in its place, or none of it."""
         doomed = self.path.with_name(f".{self.path.name}.deleted")
-        shutil.rmtree(doomed, ignore_errors=True)  # of an attempt that was killed
+        delete_folder(doomed)  # of an attempt that was killed
         if self.path.exists():
             self.path.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            delete_folder(doomed)
+
+    def _refuse_links(self) -> None:
+        """`UserError` where a link within the folder would have the run write elsewhere.
+
+        The folder itself may be one, to a larger disk: who made it chose where the run is.
+        """
+        for path in self.path.rglob("*"):
+            if path.is_symlink():
+                raise UserError(f"{path} is a link, and a run writes in its own folder alone: choose another --name")
 
     def _compare(self) -> None:
         """Refuse to go on with a run under other settings, or from other inputs."""
@@ -125,7 +134,11 @@ class RunFolder:
     def _earlier_origin(self) -> dict[str, Any]:
         """What origin.json says; nothing where a run was killed before it was written."""
         nothing = {"inputs": {}, "starts": []}
-        return {**nothing, **self._earlier("origin.json")} if (self.path / "origin.json").exists() else nothing
+        path = self.path / "origin.json"
+        found = {**nothing, **self._earlier(path.name)} if path.exists() else nothing
+        if not (isinstance(found["inputs"], dict) and isinstance(found["starts"], list)):
+            raise UserError(f"{path} is damaged: choose another --name, or --overwrite the run")
+        return found
 
     def _record_origin(self) -> None:
         """Add this start to those before."""

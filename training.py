@@ -4,10 +4,12 @@
 is due after an epoch. What steps return stays on the device and is read once an epoch.
 """
 
+import json
 import math
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +24,7 @@ from meters import Meter
 from runs import RunFolder, log
 from utils import Interrupted, UserError, progress
 
+MOST = 10**7  # parts of a history: lists that hold each other may stand for more than any disk holds
 Metrics = dict[str, Tensor]
 
 
@@ -46,6 +49,14 @@ class Position:
         return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """`ValueError` where a state is none of a position: a checkpoint may be anyone's."""
+        counts, totals, history = (state["epoch"], state["step"]), state["totals"], state["history"]
+        right = all(type(count) is int and 0 <= count < 2**31 for count in counts)
+        right &= isinstance(totals, dict) and all(isinstance(t, Tensor) and t.numel() == 1 for t in totals.values())
+        right &= bool(totals) == bool(counts[1])
+        right &= isinstance(history, list) and len(history) == counts[0] and all(isinstance(e, dict) for e in history)
+        if not right or sum(1 for _ in islice(json.JSONEncoder().iterencode(history), MOST)) == MOST:
+            raise ValueError("no position of a run")
         vars(self).update(state)
 
 
@@ -82,6 +93,10 @@ def fit(run: RunFolder, task: Task, device: torch.device) -> list[dict[str, Any]
         f"{position.epoch} {position.step}".encode(),
         f"the processes find different checkpoints in {run.path}: runs/ must be one folder that all hosts share",
     )
+    if position.step >= task.steps:  # such an epoch would never end
+        raise UserError(
+            f"the checkpoint is in step {position.step} of an epoch of {task.steps}; --overwrite starts anew"
+        )
     run.open_events(position.epoch + 1)
     with Interruption() as interruption, memory_advice(advice(task.config)):
         while position.epoch < task.config.epochs:
@@ -188,14 +203,24 @@ def restore(state: dict[str, Any] | None, stateful: Mapping[str, Stateful], devi
     try:
         for name, part in stateful.items():
             part.load_state_dict(state[name])
+            if isinstance(part, torch.optim.Optimizer):
+                check_moments(part)
+        set_random_state({name: value.cpu() for name, value in state["random"].items()}, device)
     except Exception as error:  # whatever a part makes of a state that is not its own
         raise UserError(
             f"the checkpoint does not fit this run ({type(error).__name__}); --overwrite starts anew"
         ) from None
     before, now = state.get("processes", 1), processes.count()
     if before != now:
-        log.info("resume    a run of %d processes goes on in %d: not to the bit as it would have gone on", before, now)
-    set_random_state({name: value.cpu() for name, value in state["random"].items()}, device)
+        log.info("resume    a run of %s processes goes on in %s: not to the bit as it would have gone on", before, now)
+
+
+def check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """`ValueError` where what an optimiser remembers has not its weights' shapes, which PyTorch does not check."""
+    for weight, memory in optimizer.state.items():
+        for moment in memory.values():
+            if not (moment is None or (isinstance(moment, Tensor) and moment.shape in (weight.shape, ()))):
+                raise ValueError("moments of other weights")
 
 
 class Interruption:

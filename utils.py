@@ -1,7 +1,9 @@
 """Small things that have no better home: the error a user sees, files that appear whole, progress bars."""
 
+import errno
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -9,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+MAX_TEXT = 2**30  # bytes of a text file; the manifest of a million utterances has a quarter of that
 
 
 class UserError(Exception):
@@ -24,6 +28,7 @@ def run_command(main: Callable[[], None]) -> None:
 
     `UserError`, or an error of the system (a full disk, a folder that may not be written to): one line, exit code 2.
     """
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text at all
     try:
         main()
         sys.stdout.flush()
@@ -35,7 +40,7 @@ def run_command(main: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except (UserError, OSError) as error:
-        print("error:", " ".join(reason(error).split()), file=sys.stderr)
+        print("error:", printable(" ".join(reason(error).split())), file=sys.stderr)
         sys.exit(2)
 
 
@@ -44,6 +49,34 @@ def reason(error: UserError | OSError) -> str:
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error)
+
+
+def printable(text: str) -> str:
+    """Text that a terminal only shows: what would move its cursor or turn its letters stands there as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text file within a folder that may be anyone's.
+
+    `OSError` where it is no regular file (a pipe would never end) or larger than `MAX_TEXT`, `ValueError` where it is
+    not UTF-8.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with path.open("rb") as file:
+        content = file.read(MAX_TEXT + 1)
+    if len(content) > MAX_TEXT:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return content.decode("utf-8")
+
+
+def delete_folder(folder: Path) -> None:
+    """Delete a folder, if it is there; of a link only the link: what it leads to is another's."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

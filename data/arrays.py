@@ -70,6 +70,8 @@ class RowReader:
 
     def __init__(self, path: Path):
         """Raises `OSError` where there is no file, `ValueError` where it holds no such array, or not all of it."""
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{path.name} is not a regular file")
         self.file = path.open("rb", buffering=0)
         self.shape, fortran, dtype = _read_header(self.file)
         if fortran or dtype != DTYPE or not self.shape or self.shape[0] < 0 or min(self.shape[1:], default=1) < 1:

@@ -4,6 +4,7 @@ Axes: N clips, F coefficients, T frames.
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from utils import UserError
 
 LOUDEST = 1e9  # above any sensible sample, far below where the power spectrum leaves float32
 UNKNOWN = 2**63 - 1  # samples in a file whose header does not tell how many
+RATES = 1_000, 1_000_000  # samples a second; no speech has less, and a header may claim anything
+LONGEST = 24 * 3600  # seconds of a recording that is cut into clips: a small file can claim, and hold, weeks of sound
 BLOCK = 32  # hops transformed at a time
 FLOOR = 80.0  # dB below the loudest point of a clip; what is softer counts as this
 
@@ -124,12 +127,6 @@ def mfcc(front_end: FrontEnd) -> nn.Module:
 TRANSFORMS: dict[str, Callable[[FrontEnd], nn.Module]] = {"mfcc": mfcc, "logmel": logmel, "stft": stft}
 
 
-def load_clips(path: Path, front_end: FrontEnd, copy: str = "", name: str = "") -> tuple[float, list[Clip]]:
-    """The seconds that a whole file lasts, and all clips of `read_clips`."""
-    clips = list(read_clips(path, front_end, copy, name))
-    return clips[0].recording, clips
-
-
 def read_clips(path: Path, front_end: FrontEnd, copy: str = "", name: str = "") -> Iterator[Clip]:
     """Read what the front-end keeps of a file, as one channel at its rate, padded with zeros.
 
@@ -142,6 +139,8 @@ def read_clips(path: Path, front_end: FrontEnd, copy: str = "", name: str = "") 
     with _opened(path) as file:
         seconds, rate = file.frames / file.samplerate, file.samplerate * speed_of(copy)
         length = max(1, round(front_end.duration * rate))
+        if front_end.long == "chunks" and seconds > LONGEST:
+            raise UnreadableAudio(path, f"{seconds / 3600:.0f} hours, of which at most {LONGEST // 3600} can be cut up")
         for start in starts(file.frames, length, front_end.long):
             if start:
                 file.seek(start)
@@ -185,7 +184,7 @@ def one_thread() -> Iterator[None]:
 @contextmanager
 def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
     """An audio file; what goes wrong while it is read is told in a few words."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # never raises, whatever the name
         raise UnreadableAudio(path, "no such file")
     if path.suffix.lower() == ".raw":  # soundfile would ask for a rate
         raise UnreadableAudio(path, "not readable as audio (raw samples without a header)")
@@ -193,6 +192,8 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
         with soundfile.SoundFile(path) as file:
             if file.frames == UNKNOWN:
                 raise UnreadableAudio(path, "a header that does not tell the length")
+            if not RATES[0] <= file.samplerate <= RATES[1]:
+                raise UnreadableAudio(path, f"a rate of {file.samplerate} Hz; {RATES[0]} to {RATES[1]} are read")
             yield file
     except soundfile.LibsndfileError as error:
         raise UnreadableAudio(path, f"not readable as audio ({error.error_string.rstrip('.')})") from None

@@ -4,6 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+MOST_POINTS = 2**26
+"""A quarter of a gigabyte: ten minutes at the paper's settings take half of it."""
+
 
 class FrontEnd(BaseModel):
     """How sound becomes a picture of F coefficients by T frames. The defaults are those of the emoDARTS paper."""
@@ -49,6 +52,11 @@ class FrontEnd(BaseModel):
         """(F, T) of a clip's features."""
         return self.coefficients, self.frames
 
+    @property
+    def points(self) -> int:
+        """Numbers that a clip becomes on its way: its samples or its spectrogram, whichever are more."""
+        return max(self.samples, self.hops * max(1 + self.n_fft // 2, self.n_mels))
+
     @model_validator(mode="after")
     def _fits_together(self) -> "FrontEnd":
         if self.n_mfcc > self.n_mels:
@@ -57,6 +65,11 @@ class FrontEnd(BaseModel):
             raise ValueError(f"hop_length ({self.hop_length}) must be at most n_fft ({self.n_fft})")
         if self.n_fft > self.samples:
             raise ValueError(f"n_fft ({self.n_fft}) must be at most duration x sample_rate ({self.samples} samples)")
+        if self.points > MOST_POINTS:
+            raise ValueError(
+                f"a clip would become {self.points:,} numbers, at most {MOST_POINTS:,} are computed: lower duration, "
+                "sample_rate or n_fft, or raise hop_length"
+            )
         if self.frames > self.hops:
             raise ValueError(
                 f"frames ({self.frames}) must be at most 1 + duration x sample_rate / hop_length ({self.hops})"

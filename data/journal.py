@@ -4,6 +4,7 @@ Of each file the features are written first, then a line of the journal: what ha
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from data.arrays import RowWriter, rows_written
 from data.corpora.utterance import Utterance
 from data.front_end import FrontEnd
 from data.store import Row
-from utils import write_json, write_text
+from utils import read_text, write_json, write_text
 
 MAKING = ("journal.jsonl", "settings.json")
 """What only the making needs."""
@@ -55,7 +56,7 @@ def stamp(file: Path) -> str:
     """Size and time of the last change, by which a changed file is known; empty where there is no file."""
     try:
         found = file.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return ""
     return f"{found.st_size}-{found.st_mtime_ns}"
 
@@ -97,23 +98,30 @@ def _line(entry: Entry) -> str:
     return json.dumps(asdict(entry)) + "\n"
 
 
+def _is_plain(entry: Entry) -> bool:
+    """Whether a result is of the right types, and a file gave either clips or a reason."""
+    numbers = [entry.duration, *entry.starts]
+    sound = all(type(number) is float and 0 <= number < math.inf for number in numbers)
+    return sound and type(entry.reason) is str and bool(entry.reason) != bool(entry.starts)
+
+
 def _kept(folder: Path, front_end: FrontEnd, jobs: Sequence[Job], strict: bool, overwrite: bool) -> list[Entry]:
     """The entries that an earlier attempt left, as far as they are whole and of the same jobs and files."""
     entries: list[Entry] = []
     try:
-        settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        settings = json.loads(read_text(folder / "settings.json"))
         if settings["front_end"] != front_end.model_dump() or overwrite > settings["overwrite"]:
             return []
         room = rows_written(folder / "features.npy", front_end.shape)
-        lines = (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = read_text(folder / "journal.jsonl").splitlines()
         for line, job in zip(lines, jobs, strict=False):
             values = json.loads(line)
             result = {"duration": values["duration"], "starts": tuple(values["starts"]), "reason": values["reason"]}
             entry = Entry.of(job, **result)
             room -= len(entry.starts)
-            if room < 0 or json.loads(_line(entry)) != values or (strict and entry.reason):
+            if room < 0 or not _is_plain(entry) or json.loads(_line(entry)) != values or (strict and entry.reason):
                 break
             entries.append(entry)
-    except (OSError, ValueError, LookupError, TypeError):  # no earlier attempt, or a line cut short
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # no earlier attempt, or a line cut short
         pass
     return entries

@@ -19,11 +19,11 @@ import torch
 from filelock import FileLock
 
 from data.corpora.utterance import Utterance
-from data.features import Transform, UnreadableAudio, load_clips, one_thread
+from data.features import Transform, UnreadableAudio, one_thread, read_clips
 from data.front_end import FrontEnd
 from data.journal import MAKING, Entry, Job, Journal
 from data.store import COLUMNS, VERSION, FeatureStore
-from utils import UserError, progress, sync, write_json
+from utils import UserError, progress, read_text, sync, write_json
 
 FILES = {"manifest.csv", "features.npy", "config.json", "skipped.csv", "balance.png", *MAKING}
 HALF_WRITTEN = re.compile(r"^\.(.+)\.\d+$")  # as `whole_file` names what it has not finished
@@ -83,19 +83,30 @@ def check_free(folder: Path, settings: Settings) -> None:
 
 def _corpus_of(folder: Path) -> str | None:
     try:
-        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["corpus"])
-    except (OSError, ValueError, LookupError, TypeError):  # nothing there, or nothing of use
+        return str(json.loads(read_text(folder / "config.json"))["corpus"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # nothing there, or nothing of use
         return None
 
 
 def _list_jobs(utterances: Sequence[Utterance], settings: Settings) -> list[Job]:
     """Every file to read and every copy to make of it, by name: whatever the order on disk."""
+    for utterance in utterances:
+        if not _is_text(utterance):
+            raise UserError(f"{utterance.file}: its name is not UTF-8 and cannot stand in a manifest; rename it")
     names = Counter(utterance.utterance for utterance in utterances)
     if twice := [name for name, count in names.items() if count > 1]:
         corpus = settings.corpus
         raise UserError(f"corpus {corpus!r} has {len(twice)} utterance names more than once, {twice[0]!r} for one")
     ordered = sorted(utterances, key=lambda utterance: utterance.utterance)
     return [Job(utterance, copy) for utterance in ordered for copy in dict.fromkeys(("", *settings.copies))]
+
+
+def _is_text(utterance: Utterance) -> bool:
+    """Whether all that is said of an utterance can be written; a file's name on disk may be any bytes."""
+    try:
+        return bool("".join(map(str, astuple(utterance))).encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
 
 
 class Earlier:
@@ -145,13 +156,14 @@ def _work_off(journal: Journal, jobs: Sequence[Job], settings: Settings, earlier
 @torch.inference_mode()
 def _compute(entry: Entry, job: Job, front_end: FrontEnd, transform: Transform) -> tuple[Entry, np.ndarray | None]:
     """Read a file and transform its clips, one at a time: what a clip gives must not depend on its company."""
+    starts, features = [], []
     try:
-        seconds, clips = load_clips(job.utterance.file, front_end, job.copy, entry.utterance)
+        for clip in read_clips(job.utterance.file, front_end, job.copy, entry.utterance):
+            starts.append(round(clip.start, 3))
+            features.append(transform(torch.from_numpy(clip.sound)[None]).numpy())
     except UnreadableAudio as error:
         return replace(entry, reason=error.reason), None
-    features = [transform(torch.from_numpy(clip.sound)[None]).numpy() for clip in clips]
-    starts = tuple(round(clip.start, 3) for clip in clips)
-    return replace(entry, duration=round(seconds, 3), starts=starts), np.concatenate(features)
+    return replace(entry, duration=round(clip.recording, 3), starts=tuple(starts)), np.concatenate(features)
 
 
 def _ahead(work: Callable, items: Sequence, workers: int) -> Iterator[Callable]:

@@ -8,7 +8,9 @@
 
 import csv
 import hashlib
+import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -19,7 +21,7 @@ from pydantic import ValidationError
 
 from data.arrays import RowReader
 from data.front_end import FrontEnd
-from utils import UserError
+from utils import UserError, read_text
 
 VERSION = 2
 CHUNK = 64  # rows of features held in float64 at a time
@@ -74,12 +76,14 @@ class FeatureStore:
 
     @classmethod
     def _read(cls, folder: Path) -> "FeatureStore":
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(read_text(folder / "config.json"))
         if config["version"] != VERSION:
             raise ValueError(f"config.json has version {config['version']}, this program reads {VERSION}")
+        if not isinstance(config["corpus"], str):
+            raise TypeError(f"config.json has the corpus {config['corpus']!r}")
         front_end = FrontEnd(**config["front_end"])
         manifest = [
-            Row(*names, float(duration), text, copy, float(start), stamp)
+            Row(*names, _seconds(duration), text, copy, _seconds(start), stamp)
             for *names, duration, text, copy, start, stamp in _read_csv(folder / "manifest.csv", COLUMNS)
         ]
         skipped = [(file, reason) for file, reason in _read_csv(folder / "skipped.csv", ("file", "reason"))]
@@ -114,9 +118,14 @@ class FeatureStore:
         return len(self.manifest)
 
 
+def _seconds(text: str) -> float:
+    if not 0 <= (seconds := float(text)) < math.inf:
+        raise ValueError(f"manifest.csv has a time of {seconds} seconds")
+    return seconds
+
+
 def _read_csv(path: Path, columns: Sequence[str]) -> list[list[str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        header, *rows = list(csv.reader(file)) or [[]]
+    header, *rows = list(csv.reader(io.StringIO(read_text(path), newline=""))) or [[]]
     if header != list(columns):
         raise ValueError(f"{path.name} must have the columns {','.join(columns)}")
     if any(len(row) != len(columns) for row in rows):

@@ -1,7 +1,6 @@
 """The rest of a report: what the trials cost, which ops were chosen, how they learned, and under which settings."""
 
 import json
-import math
 import platform
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from genotypes import Node
 from study.trials import SEARCHED, Trial
 
+LARGEST = 1e18
 CELLS = ("normal", "reduce", "rnn")
 CURVES = ("train/loss", "valid/ua")
 OWN = {"name", "fold", "seed", "genotype", "gpus", "workers", "print_freq"}
@@ -22,8 +22,8 @@ PACKAGES = ("torch", "numpy", "scikit-learn", "lightning-fabric")
 
 
 def number(value: Any) -> float | int | None:
-    """A finite number that a file held; None for anything else."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """A number that a file held, of a size that one can reckon with; None for anything else."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
     return value if good else None
 
 

@@ -94,7 +94,8 @@ def shared(trials: Sequence[Trial]) -> dict[str, Any]:
     out = {}
     for name in ("dataset", "protocol", "folds_by"):
         out[name] = ", ".join(sorted({str(trial.metrics.get(name)) for trial in trials}))
-    leaks = {str(leak) for trial in trials for leak in trial.metrics.get("allow_leak") or ()}
+    allowed = [trial.metrics.get("allow_leak") for trial in trials]
+    leaks = {str(leak) for each in allowed if isinstance(each, list) for leak in each}
     return {**out, "allow_leak": sorted(leaks)}
 
 

@@ -4,6 +4,7 @@ A trial that is not there, is damaged, or heard other utterances than the rest i
 """
 
 import csv
+import io
 import json
 import re
 from collections import Counter
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from genotypes import Genotype
-from utils import UserError
+from utils import UserError, read_text
 
 METHODS = {  # in the order of the report, and as a reader knows them
     "darts": "DARTS",
@@ -26,6 +27,7 @@ METHODS = {  # in the order of the report, and as a reader knows them
     "cnn_lstm": "CNN + LSTM",
     "cnn_lstm_att": "CNN + LSTM + attention",
 }
+MOST = 100_000  # trials, with those that are missing
 SEARCHED = ("darts", "random")
 FOLDER = re.compile(r"(?P<method>\w+)-fold(?P<fold>\d{1,6})-seed(?P<seed>\d{1,18})", re.ASCII)
 COLUMNS = ["utterance", "speaker", "emotion", "predicted"]
@@ -101,6 +103,8 @@ def read_trials(
     """
     found = [*keys_in(folder), *(Key(*key) for key in planned)]
     methods, folds, seeds = (dict.fromkeys(values) for values in zip(*found, strict=True)) if found else ((), (), ())
+    if (size := len(methods) * len(folds) * len(seeds)) > MOST:
+        raise UserError(f"{folder}: the names of its folders make {size:,} trials; a report is of at most {MOST:,}")
     trials, missing = [], {}
     for key in in_order(Key(m, f, s) for m in methods for f in folds for s in seeds):
         try:
@@ -146,19 +150,18 @@ def read_trial(folder: Path, key: Key) -> Trial:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")).items())
+    return dict(json.loads(read_text(path)).items())
 
 
 def _history(path: Path) -> list[dict[str, Any]]:
     """An epoch a line; none where there is no file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = read_text(path).splitlines() if path.exists() else []
     return [dict(json.loads(line).items()) for line in lines if line.strip()]
 
 
 def _predictions(path: Path) -> tuple[list[list[str]], tuple[str, ...]]:
     """(utterance, speaker, emotion, predicted) of each line, and the classes."""
-    with path.open(encoding="utf-8", newline="") as file:
-        header, *rows = list(csv.reader(file)) or [[]]
+    header, *rows = list(csv.reader(io.StringIO(read_text(path), newline=""))) or [[]]
     if header[:4] != COLUMNS or not rows or any(len(row) != len(header) for row in rows):
         raise ValueError("predictions.csv is damaged")
     if len({row[0] for row in rows}) < len(rows):

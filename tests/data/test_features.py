@@ -12,13 +12,19 @@ import soxr
 import torch
 from pydantic import ValidationError
 
-from data.features import Transform, UnreadableAudio, load_clips, one_thread, starts
+from data.features import Clip, Transform, UnreadableAudio, one_thread, read_clips, starts
 from data.front_end import FrontEnd
 
 DEFAULT = FrontEnd()
 TELEPHONE = FrontEnd(sample_rate=8000, n_fft=400, hop_length=160, n_mels=40, n_mfcc=13, duration=3, frames=50)
 PAPER = FrontEnd(features="stft", sample_rate=16000, n_fft=278, hop_length=229, n_mels=64, n_mfcc=64, frames=300)
 KINDS = ["mfcc", "logmel", "stft"]
+
+
+def load_clips(path: Path, *how: object) -> tuple[float, list[Clip]]:
+    """The seconds that a whole file lasts, and all its clips."""
+    clips = list(read_clips(path, *how))
+    return clips[0].recording, clips
 
 
 def voiced(seconds: float, rate: int, seed: int = 0) -> np.ndarray:

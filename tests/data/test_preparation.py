@@ -21,7 +21,7 @@ from conftest import ROOT, environment
 import data.preparation
 from data.arrays import RowWriter
 from data.corpora import Utterance
-from data.features import Transform, load_clips
+from data.features import Transform, read_clips
 from data.front_end import FrontEnd
 from data.preparation import Settings, prepare
 from data.store import FeatureStore
@@ -61,9 +61,9 @@ def reads(monkeypatch) -> list[str]:
 
     def load(path, *arguments):
         names.append(path.stem)
-        return load_clips(path, *arguments)
+        return read_clips(path, *arguments)
 
-    monkeypatch.setattr(data.preparation, "load_clips", load)
+    monkeypatch.setattr(data.preparation, "read_clips", load)
     return names
 
 
@@ -102,10 +102,10 @@ def interrupt(corpus: list[Utterance], folder: Path, at: str, **settings) -> Non
     def load(path, *arguments):
         if path.stem == at:
             raise KeyboardInterrupt
-        return load_clips(path, *arguments)
+        return read_clips(path, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data.preparation, "load_clips", load)
+        patch.setattr(data.preparation, "read_clips", load)
         with pytest.raises(KeyboardInterrupt):
             make(corpus, folder, **settings)
 
@@ -119,8 +119,7 @@ def test_rows_are_the_transform_of_the_clips_of_their_files(corpus, tmp_path, fr
     store, transform, number = make(corpus, tmp_path / "x", front_end=front_end, copies=copies), Transform(front_end), 0
     for each in sorted(corpus, key=lambda each: each.utterance):
         for copy in ("", *copies):
-            seconds, clips = load_clips(each.file, front_end, copy, each.utterance)
-            for clip in clips:
+            for clip in read_clips(each.file, front_end, copy, each.utterance):
                 row, features = store.manifest[number], store.features[number]
                 with torch.inference_mode():
                     want = transform(torch.from_numpy(clip.sound)[None])[0].numpy()
@@ -128,7 +127,7 @@ def test_rows_are_the_transform_of_the_clips_of_their_files(corpus, tmp_path, fr
                 assert (row.utterance, row.file, row.copy) == (each.utterance, str(each.file), copy)
                 assert (row.speaker, row.session, row.emotion) == (each.speaker, each.session, each.emotion)
                 assert (row.split, row.text) == (each.split, each.text)
-                assert (row.duration, row.start) == (round(seconds, 3), round(clip.start, 3))
+                assert (row.duration, row.start) == (round(clip.recording, 3), round(clip.start, 3))
                 assert store.classes[store.labels[number]] == each.emotion
                 number += 1
     assert len(store) == number
