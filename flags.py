@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from utils import UserError
 
 MAX_FILE = 100_000  # bytes of a configuration file; a real one has a few thousand
+MAX_DIGITS = 40  # of a whole number in it: longer ones take long to read, and cannot be printed
 COMMANDS = ("prepare", "search", "augment", "evaluate", "predict", "export", "visualize", "crossval")
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError)
 """What reading a hostile YAML file can raise: the safe loader's own constructors fail in all these ways."""
@@ -28,7 +29,10 @@ class PlainLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("an alias such as *name is not read: write out what it stands for")
-        return super().compose_node(parent, index)
+        node = super().compose_node(parent, index)
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > MAX_DIGITS:
+            raise yaml.YAMLError(f"a whole number of more than {MAX_DIGITS} characters")
+        return node
 
 
 class Flags(BaseModel):

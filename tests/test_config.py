@@ -315,7 +315,7 @@ def test_resume_of_the_file_and_overwrite_of_the_line_exclude_each_other(yaml_fi
         ("\0", "not a readable YAML file"),
         ("[" * 20_000, "not a readable YAML file"),
         ("a: " + "{a: " * 5_000, "not a readable YAML file"),
-        ("epochs: &a [*a]", "--epochs"),
+        ("epochs: &a [*a]", "alias"),
         ("&a {search: *a}", "unknown flag --search"),
         ("x: 2001-99-99", "not a readable YAML file"),
         ("x: 0x_", "not a readable YAML file"),
