@@ -186,8 +186,13 @@ class SearchConfig(RunFlags):
     """Candidate ops of the SeqNN cells: a list, or one of all, lstm, rnn, lstm_att, rnn_att."""
     order: Literal["first", "second"] = "second"
     """Order of the alpha gradient: second looks one weight step ahead, first costs about 2.5 times less."""
-    recompute: Literal["none", "ops", "cells"] = "none"
-    """What backward computes again rather than store."""
+    batch_size: Annotated[int, Field(ge=2)] | Literal["auto"] = 64
+    """Utterances a step, over all processes; auto: as many as fit into the free memory, a power of two."""
+    recompute: Literal["auto", "none", "ops", "cells"] = "auto"
+    """What backward computes again rather than store, for about a third more time: nothing, the SeqNN's ops (and half
+    of each separable convolution), or cells, the least memory; auto: the first of these that fits."""
+    plan: bool = False
+    """Print how much memory the choices would take, and stop."""
     train_portion: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the training rows that train the weights; the rest trains the alphas."""
     w_lr: PositiveFloat = 0.025

@@ -3,7 +3,9 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
+import psutil
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
@@ -49,6 +51,30 @@ def available_gpus() -> tuple[str, int]:
     if torch.cuda.is_available():
         return "cuda", torch.cuda.device_count()
     return ("mps", 1) if torch.backends.mps.is_available() else ("cpu", 0)
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that this process may still take; the least of all processes' answers, so that they choose alike."""
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    elif device.type == "mps":
+        free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    else:
+        free = min(psutil.virtual_memory().available, *_limits()) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return -processes.highest(-int(free))
+
+
+def _limits() -> Iterator[float]:
+    """What the control groups of this process leave of their memory, as containers and Slurm set them on Linux."""
+    yield float("inf")
+    try:
+        group = Path("/sys/fs/cgroup") / Path("/proc/self/cgroup").read_text().rpartition("::/")[2].strip()
+        for folder in (group, *group.parents[:-3]):
+            limit = (folder / "memory.max").read_text().strip()
+            if limit != "max":
+                yield int(limit) - int((folder / "memory.current").read_text())
+    except (OSError, ValueError):
+        return
 
 
 @contextmanager

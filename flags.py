@@ -175,7 +175,9 @@ def shown(value: Any) -> str:
 
 def metavar(annotation: Any) -> str:
     """What stands for a value in the help: the choices, or the type."""
+    kinds = {int: "N", float: "X"}
     literal = next((each for each in (annotation, *get_args(annotation)) if get_origin(each) is Literal), None)
     if literal:
-        return "|".join(get_args(literal))
-    return {int: "N", float: "X"}.get(annotation, "PATH" if "Path" in str(annotation) else "TEXT")
+        numbers = [kinds[kind] for each in get_args(annotation) for kind in get_args(each)[:1] if kind in kinds]
+        return "|".join([*numbers, *get_args(literal)])
+    return kinds.get(annotation, "PATH" if "Path" in str(annotation) else "TEXT")

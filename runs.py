@@ -18,10 +18,18 @@ from meters import Cost
 from utils import UserError, delete_folder, read_text, write_json, write_text
 
 RUNS = Path("runs")
-MAY_DIFFER = {"resume", "overwrite", "config", "workers", "gpus", "print_freq", "checkpoint_every"}
+MAY_DIFFER = {"resume", "overwrite", "config", "workers", "gpus", "print_freq", "checkpoint_every", "recompute"}
 """Settings that do not change the result: a resumed run may have others."""
 
 log = logging.getLogger("emodarts")
+
+
+def earlier_flags(kind: str, name: str) -> dict[str, Any]:
+    """What the configuration of a run says; nothing where there is none to be read."""
+    try:
+        return dict(json.loads(read_text(RUNS / name / kind / "config.json")).items())
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class RunFolder:
         self.path, self.writes, self.events, self.config = RUNS / config.name / kind, writes, None, config
         self.lock = FileLock(self.path.with_name(f".{kind}.lock"))  # beside: --overwrite deletes the folder
         self.plots, self.checkpoints = self.path / "plots", Checkpoints(self.path)
-        self.flags = config.model_dump(mode="json", exclude={"resume", "overwrite", "config"})
+        self.flags = config.model_dump(mode="json", exclude={"resume", "overwrite", "config", "plan"})
         if writes:  # others may come when it is taken already
             self._check_earlier_run()
 

@@ -6,11 +6,13 @@ python search.py --name NAME --dataset DATASET --fold K     ->  runs/NAME/search
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+import planner
 import plots
 import processes
 import visualize
@@ -24,20 +26,37 @@ from genotypes import Genotype
 from losses import JointLoss
 from metrics import scores
 from models.search_network import SearchNetwork
-from runs import RunFolder, log
+from runs import RunFolder, earlier_flags, log
 from training import Metrics, cross_entropy, fit, logits_of
 from utils import run_command
 
 
-def run(config: SearchConfig) -> Genotype:
-    """Search on the training speakers of a fold; its validation and test speakers are not touched."""
+def run(config: SearchConfig) -> Genotype | None:
+    """Search on the training speakers of a fold; its validation and test speakers are not touched.
+
+    With --plan, tell what memory that would take, and do nothing else.
+    """
     experiment = begin(config)
+    if config.plan:
+        print(planner.table(experiment, config))
+        return None
+    if config.strategy == "darts":
+        config = settled(config, experiment)
+        experiment = replace(experiment, config=config)
     folder = RunFolder("search", config, experiment.fabric.is_global_zero, experiment.origin())
     search = STRATEGIES[config.strategy](config, experiment, folder)
     with folder:
         processes.barrier()  # no process looks for a checkpoint before the first has taken the folder
         log.info("search    %s", folder.path)
         return finish(folder, search.find(), config)
+
+
+def settled(config: SearchConfig, experiment: Experiment) -> SearchConfig:
+    """The flags with a choice for every `auto`; a run that is gone on with keeps its batch size."""
+    earlier = earlier_flags("search", config.name).get("batch_size") if config.resume else None
+    if config.batch_size == "auto" and isinstance(earlier, int) and earlier > 1:
+        config = config.model_copy(update={"batch_size": earlier})
+    return planner.Planner.of(experiment, config).settle()
 
 
 class Search:

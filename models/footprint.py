@@ -1,0 +1,82 @@
+"""What the cells of a supernet hold in memory, found by a forward pass of a few utterances.
+
+Whatever backward will need, autograd stores, and tells of every tensor as it does so. That grows in proportion to the
+batch; the gradients of the weights, which come to be as the stored tensors go, do not.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from models.cells import Cell
+from models.mixed_ops import MixedOp
+from models.search_network import SearchNetwork
+
+UTTERANCES = 4  # in the pass: the workspace of an LSTM is rounded up, for fewer by more
+WORKING = 12  # states of a cell that its backward works on at a time: the gradients of an edge's maps, and their sums
+DROPPED_OUT = 1.25  # what dropout stores of an output of 4 bytes a number: itself, and a byte
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of a cell: its weights; per utterance, what it stores under each --recompute and what backward works on."""
+
+    weights: int
+    stored: Mapping[str, float]
+    working: float
+
+
+class Stored:
+    """Sums up the memory of tensors, each once, but for that of some `others`."""
+
+    def __init__(self, others: Iterable[Tensor]):
+        self.bytes, self.seen = 0, {tensor.untyped_storage().data_ptr() for tensor in others}
+
+    def add(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self.seen:
+            self.seen.add(storage.data_ptr())
+            self.bytes += storage.nbytes()
+        return tensor
+
+
+def footprints(network: SearchNetwork, shape: tuple[int, int]) -> list[Footprint]:
+    """Those of each cell of a network that recomputes nothing, for inputs (F, T). What the stem stores is the first's.
+
+    The network's running statistics are moved.
+    """
+    cells = [*network.network.cnn_cells, *network.network.rnn_cells]
+    everything, outputs = _pass(network, cells, shape)
+    for module in network.modules():
+        if isinstance(module, MixedOp):
+            module.recompute = True
+    but_ops, _ = _pass(network, cells, shape)
+    return [
+        Footprint(
+            sum(w.nbytes for w in cell.parameters()),
+            {"none": whole, "ops": part, "cells": DROPPED_OUT * output},
+            WORKING * output / len(cell.concat),
+        )
+        for cell, whole, part, output in zip(cells, everything, but_ops, outputs, strict=True)
+    ]
+
+
+def _pass(network: SearchNetwork, cells: list[Cell], shape: tuple[int, int]) -> tuple[list[float], list[float]]:
+    """(bytes stored, bytes of the output) of each cell in a forward pass, per utterance."""
+    stored, totals, outputs = Stored([*network.parameters(), *network.buffers()]), [0.0], []
+
+    def note(cell: Cell, inputs: tuple, output: Tensor) -> None:
+        totals.append(stored.bytes / UTTERANCES)
+        outputs.append(output.nbytes / UTTERANCES)
+
+    handles = [cell.register_forward_hook(note) for cell in cells]
+    x = torch.zeros(UTTERANCES, 1, *shape, device=next(network.parameters()).device)
+    with saved_tensors_hooks(stored.add, lambda tensor: tensor):
+        kept = network(x)  # noqa: F841  while it is there, so is all that is stored, and no memory is used twice
+    for handle in handles:
+        handle.remove()
+    return [after - before for before, after in pairwise(totals)], outputs
