@@ -26,7 +26,7 @@ def space_of(config: SearchConfig) -> SearchSpace:
 def make_supernet(config: SearchConfig, classes: int) -> SearchNetwork:
     """The supernet of the flags."""
     size = Size(config.layers, config.init_channels, config.rnn_layers, config.rnn_channels)
-    return SearchNetwork(space_of(config), size, classes, config.dropout, config.recompute)
+    return SearchNetwork(space_of(config), size, classes, config.dropout, config.recompute, config.nested_depth)
 
 
 class Bilevel:

@@ -193,6 +193,8 @@ class SearchConfig(RunFlags):
     of each separable convolution), or cells, the least memory; auto: the first of these that fits."""
     plan: bool = False
     """Print how much memory the choices would take, and stop."""
+    nested_depth: bool = False
+    """Let lstm_1 to lstm_4 be the outputs after each layer of one stack, likewise rnn and att: faster, not the same."""
     train_portion: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the training rows that train the weights; the rest trains the alphas."""
     w_lr: PositiveFloat = 0.025

@@ -31,11 +31,13 @@ class MixedOp(nn.Module):
 class MixedNode(nn.Module):
     """A node fed by every earlier state through a relaxed edge: x_j = sum_{i<j} o_ij(x_i) (eq. 1)."""
 
+    edge: type[MixedOp] = MixedOp
+
     def __init__(
         self, world: World, ops: Sequence[str], channels: int, strides: Sequence[int], recompute: bool = False
     ):
         super().__init__()
-        self.edges = nn.ModuleList(MixedOp(world, ops, channels, stride, recompute) for stride in strides)
+        self.edges = nn.ModuleList(self.edge(world, ops, channels, stride, recompute) for stride in strides)
 
     def forward(self, states: Sequence[Tensor], weights: Tensor) -> Tensor:
         """`weights` (E, K): the softmaxed alphas of this node's edges."""

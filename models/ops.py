@@ -97,6 +97,12 @@ def attended(h: Tensor, key: nn.Module, score: nn.Module) -> Tensor:
     return (attention * h).sum(dim=1)
 
 
+def contextual(h: Tensor, key: nn.Module, score: nn.Module, project: nn.Module) -> Tensor:
+    """Every step joined by the context, which is what attention makes of all: (N, T, 2C) -> (N, T, 4C), projected."""
+    context = attended(h, key, score).unsqueeze(1)  # (N, 1, 2C)
+    return project(torch.cat([h, context.expand_as(h)], dim=2))
+
+
 class RecurrentAttention(nn.Module):
     """A bidirectional k-layer LSTM or RNN, then additive attention over time: (N, T, C) -> (N, T, C).
 
@@ -111,9 +117,7 @@ class RecurrentAttention(nn.Module):
         self.project = nn.Linear(4 * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = recur(self.rnn, x)  # (N, T, 2C)
-        context = attended(h, self.key, self.score).unsqueeze(1)  # (N, 1, 2C)
-        return self.project(torch.cat([h, context.expand_as(h)], dim=2))
+        return contextual(recur(self.rnn, x), self.key, self.score, self.project)
 
 
 def sequence_op(block: type[nn.Module], kind: type[nn.RNNBase], layers: int, channels: int, *_: int) -> nn.Module:
@@ -136,10 +140,19 @@ MAP_OPS: Mapping[str, MakeOp] = {
     "dil_conv_5x5": partial(ConvUnit, 5, 2),
 }
 
+FAMILIES: Mapping[str, tuple[type[nn.Module], type[nn.RNNBase], int]] = {
+    "lstm": (Recurrent, nn.LSTM, 4),
+    "rnn": (Recurrent, nn.RNN, 4),
+    "lstm_att": (RecurrentAttention, nn.LSTM, 2),
+    "rnn_att": (RecurrentAttention, nn.RNN, 2),
+}
+"""The recurrent ops FAMILY_1 to FAMILY_K, which differ in their number of layers: block, kind, K."""
+
 SEQUENCE_OPS: Mapping[str, MakeOp] = {
-    **{f"lstm_{k}": partial(sequence_op, Recurrent, nn.LSTM, k) for k in (1, 2, 3, 4)},
-    **{f"rnn_{k}": partial(sequence_op, Recurrent, nn.RNN, k) for k in (1, 2, 3, 4)},
-    **{f"lstm_att_{k}": partial(sequence_op, RecurrentAttention, nn.LSTM, k) for k in (1, 2)},
-    **{f"rnn_att_{k}": partial(sequence_op, RecurrentAttention, nn.RNN, k) for k in (1, 2)},
+    **{
+        f"{family}_{k}": partial(sequence_op, block, kind, k)
+        for family, (block, kind, deepest) in FAMILIES.items()
+        for k in range(1, deepest + 1)
+    },
     "skip_connect": skip_sequence,
 }

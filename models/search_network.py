@@ -10,6 +10,7 @@ from models.cells import WORLDS, Cell
 from models.joint_network import JointNetwork, Size
 from models.mixed_maps import MixedMaps, RelaxedMapsCell
 from models.mixed_ops import MixedNode
+from models.nested import NestedNode
 from search_space import SearchSpace
 
 ALPHA_SCALE = 1e-3  # the standard deviation of the alphas at the start, as in DARTS
@@ -19,12 +20,22 @@ class SearchNetwork(nn.Module):
     """(N, 1, F, T) -> logits (N, classes), relaxed over `space`. Cells of one kind share their alphas.
 
     `recompute` says what backward computes again rather than store what is inside it: "none", the "ops", whose inputs
-    and outputs are stored, or the "cells", of which only the inputs are.
+    and outputs are stored, or the "cells", of which only the inputs are. With `nested_depth`, recurrent ops of a family
+    share their layers (see `nested`).
     """
 
-    def __init__(self, space: SearchSpace, size: Size, classes: int, dropout: float = 0.0, recompute: str = "none"):
+    def __init__(
+        self,
+        space: SearchSpace,
+        size: Size,
+        classes: int,
+        dropout: float = 0.0,
+        recompute: str = "none",
+        nested_depth: bool = False,
+    ):
         super().__init__()
         self.space, self.recompute_ops = space, recompute == "ops"
+        self.sequence_node = NestedNode if nested_depth else MixedNode
         self.network = JointNetwork(size, classes, self._relaxed_cell, dropout, recompute_cells=recompute == "cells")
         kinds = ["normal", "reduce"] + ["rnn"] * (size.rnn_layers > 0)
         self.alphas = nn.ModuleDict({kind: self._initial_alphas(kind) for kind in kinds})
@@ -35,7 +46,7 @@ class SearchNetwork(nn.Module):
 
     def _relaxed_cell(self, kind: str, inputs: tuple[int, int], channels: int, reduction_prev: bool) -> Cell:
         world, (count, ops) = WORLDS[kind], self.space.of(kind)
-        make_cell, make_node = (Cell, MixedNode) if kind == "rnn" else (RelaxedMapsCell, MixedMaps)
+        make_cell, make_node = (Cell, self.sequence_node) if kind == "rnn" else (RelaxedMapsCell, MixedMaps)
         strides = [2 if kind == "reduce" and source < 2 else 1 for source in range(count + 1)]
         nodes = [make_node(world, ops, channels, strides[: node + 2], self.recompute_ops) for node in range(count)]
         return make_cell(world, nodes, range(2, count + 2), inputs, channels, reduction_prev, affine=False)
