@@ -194,7 +194,7 @@ class SearchConfig(RunFlags):
     plan: bool = False
     """Print how much memory the choices would take, and stop."""
     nested_depth: bool = False
-    """Let lstm_1 to lstm_4 be the outputs after each layer of one stack, likewise rnn and att: faster, not the same."""
+    """Let lstm_k, rnn_k and *_att_k be the outputs after k layers of one stack each: faster, but another relaxation."""
     train_portion: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the training rows that train the weights; the rest trains the alphas."""
     w_lr: PositiveFloat = 0.025

@@ -132,6 +132,16 @@ def test_computing_again_changes_no_bit(recompute):
     assert all(torch.equal(a, b) for a, b in zip(stored, again, strict=True))
 
 
+def test_of_a_stack_that_is_computed_again_only_input_and_outputs_are_stored():
+    x = torch.randn(3, 5, CHANNELS, dtype=torch.float64, requires_grad=True)
+    weights = torch.rand(len(RNN_OPS), dtype=torch.float64, requires_grad=True)
+    stored = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: stored.append(t) or t, lambda t: t):
+        nested_edge(RNN_OPS, recompute=True)(x, weights)
+    distinct = {t.data_ptr(): t.numel() for t in stored}
+    assert sum(distinct.values()) == (len(RNN_OPS) - 1) * (x.numel() + 1)  # of weight * output; skip_connect's is x
+
+
 @pytest.mark.parametrize("rnn_layers", [1, 2])
 def test_every_weight_learns_and_what_is_found_builds_a_network(rnn_layers):
     network = supernet(RNN_OPS, rnn_layers)
