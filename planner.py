@@ -144,9 +144,10 @@ def smaller_spaces(config: SearchConfig) -> Iterator[tuple[str, SearchConfig]]:
     if config.rnn_layers:
         changes += [("rnn_nodes", n, n) for n in (3, 2) if n < config.rnn_nodes]
         changes += [("rnn_layers", n, n) for n in (2, 1) if n < config.rnn_layers]
+        changes += [("nested_depth", "", True)] * (not config.nested_depth)
         changes += [("rnn_ops", name, ops) for name, ops in RNN_SCOPES.items() if set(ops) < set(config.rnn_ops)]
     for flag, word, value in changes:
-        yield f"--{flag} {word}", config.model_copy(update={flag: value})
+        yield f"--{flag} {word}".strip(), config.model_copy(update={flag: value})
 
 
 def table(experiment: Experiment, config: SearchConfig) -> str:

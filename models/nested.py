@@ -14,21 +14,8 @@ from torch import Tensor, nn
 
 from models.cells import World
 from models.mixed_ops import MixedNode, MixedOp
-from models.ops import FAMILIES, RecurrentAttention, contextual
+from models.ops import FAMILIES, Context, RecurrentAttention
 from models.scan import recur
-
-
-class Context(nn.Module):
-    """The attention of one depth: (N, T, 2C) -> (N, T, C)."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.key = nn.Linear(2 * channels, channels)
-        self.score = nn.Linear(channels, 1, bias=False)
-        self.project = nn.Linear(4 * channels, channels)
-
-    def forward(self, h: Tensor) -> Tensor:
-        return contextual(h, self.key, self.score, self.project)
 
 
 class Stack(nn.Module):

@@ -97,27 +97,31 @@ def attended(h: Tensor, key: nn.Module, score: nn.Module) -> Tensor:
     return (attention * h).sum(dim=1)
 
 
-def contextual(h: Tensor, key: nn.Module, score: nn.Module, project: nn.Module) -> Tensor:
-    """Every step joined by the context, which is what attention makes of all: (N, T, 2C) -> (N, T, 4C), projected."""
-    context = attended(h, key, score).unsqueeze(1)  # (N, 1, 2C)
-    return project(torch.cat([h, context.expand_as(h)], dim=2))
+class Context(nn.Module):
+    """Every step joined by what attention makes of all of them: (N, T, 2C) -> (N, T, C), y_t = W h_t + V c + b."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.key = nn.Linear(2 * channels, channels)
+        self.score = nn.Linear(channels, 1, bias=False)
+        self.project = nn.Linear(2 * channels, channels)
+        self.project_context = nn.Linear(2 * channels, channels, bias=False)
+
+    def forward(self, h: Tensor) -> Tensor:
+        context = attended(h, self.key, self.score)  # (N, 2C)
+        return self.project(h) + self.project_context(context).unsqueeze(1)
 
 
 class RecurrentAttention(nn.Module):
-    """A bidirectional k-layer LSTM or RNN, then additive attention over time: (N, T, C) -> (N, T, C).
-
-    What attention makes of the recurrent outputs, the context, joins every step; both are projected back to the width.
-    """
+    """A bidirectional k-layer LSTM or RNN, then additive attention over time: (N, T, C) -> (N, T, C)."""
 
     def __init__(self, kind: type[nn.RNNBase], layers: int, channels: int):
         super().__init__()
         self.rnn = kind(channels, channels, layers, batch_first=True, bidirectional=True)
-        self.key = nn.Linear(2 * channels, channels)
-        self.score = nn.Linear(channels, 1, bias=False)
-        self.project = nn.Linear(4 * channels, channels)
+        self.context = Context(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return contextual(recur(self.rnn, x), self.key, self.score, self.project)
+        return self.context(recur(self.rnn, x))
 
 
 def sequence_op(block: type[nn.Module], kind: type[nn.RNNBase], layers: int, channels: int, *_: int) -> nn.Module:

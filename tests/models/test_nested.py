@@ -53,7 +53,7 @@ def plain_output(edge, op, x):
     energy = torch.tanh(h @ read.key.weight.T + read.key.bias) @ read.score.weight[0]  # (N, T)
     shares = energy.exp() / energy.exp().sum(dim=1, keepdim=True)
     context = torch.einsum("nt,ntc->nc", shares, h)[:, None].repeat(1, x.shape[1], 1)
-    return torch.cat([h, context], dim=2) @ read.project.weight.T + read.project.bias
+    return h @ read.project.weight.T + context @ read.project_context.weight.T + read.project.bias
 
 
 @pytest.mark.parametrize("recompute", [False, True])

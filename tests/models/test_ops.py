@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from genotypes import CNN_OPS, RNN_OPS
@@ -258,9 +257,10 @@ def test_recurrent_op_equals_a_loop_over_steps(name):
 def test_attention_op_equals_a_loop_over_steps(name):
     torch.manual_seed(2)
     op, x = SEQUENCE_OPS[name](3, 1, False).double(), 2 * torch.randn(2, 6, 3, dtype=torch.float64)
-    for layer in (op.requires_grad_(False).key, op.score):
+    made = op.requires_grad_(False).context
+    for layer in (made.key, made.score):
         nn.init.normal_(layer.weight, std=5)  # attention far from uniform
-    u, b, v = op.key.weight, op.key.bias, op.score.weight[0]
+    u, b, v = made.key.weight, made.key.bias, made.score.weight[0]
     truth = torch.empty_like(x)
     for n, row in enumerate(x):
         h = looped_layers(op.rnn, row, int(name[-1]), both=True)
@@ -269,14 +269,15 @@ def test_attention_op_equals_a_loop_over_steps(name):
         assert max(shares) > 1.5 / 6
         context = sum(share * step for share, step in zip(shares, h, strict=True))
         for t, step in enumerate(h):
-            truth[n, t] = op.project.weight @ torch.cat([step, context]) + op.project.bias
+            truth[n, t] = made.project.weight @ step + made.project_context.weight @ context + made.project.bias
     torch.testing.assert_close(op(x), truth)
 
 
 @pytest.mark.parametrize("name", ATTENTION)
 def test_equal_scores_make_the_context_the_mean(name):
     op, x = SEQUENCE_OPS[name](3, 1, False).double(), torch.randn(2, 6, 3, dtype=torch.float64)
-    nn.init.zeros_(op.score.weight)
+    made = op.context
+    nn.init.zeros_(made.score.weight)
     h = op.rnn(x)[0]
-    mean = h.mean(dim=1, keepdim=True).expand(-1, 6, -1)
-    torch.testing.assert_close(op(x), F.linear(torch.cat([h, mean], dim=2), op.project.weight, op.project.bias))
+    truth = made.project(h) + made.project_context(h.mean(dim=1, keepdim=True))
+    torch.testing.assert_close(op(x), truth)
