@@ -1,7 +1,7 @@
 """Seconds and peak memory of one search step, by part: CNN cells, SeqNN cells, optimisers, first and second order.
 
 python benchmarks/search_step.py --batch_size 16 --rounds 3          the paper's space; any search flag changes it
-python benchmarks/search_step.py --batch_size 8 --plain              also the cells that run one op at a time
+python benchmarks/search_step.py --batch_size 8 --plain              also one library call an op, one op at a time
 python benchmarks/search_step.py --batch_size 16 --against PATH      also the publication's code (see original.py)
 
 Every measurement runs in a process of its own, so that its peak is its own; rounds go through all parts in turn, and
@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,32 +30,43 @@ from bilevel import Bilevel, make_supernet
 from config import SearchConfig
 from devices import local_gradient, make_fabric
 from flags import parse
+from models import ops
 from models.cells import Cell
 from models.joint_network import as_sequence
 from models.mixed_maps import MixedMaps, RelaxedMapsCell
 from models.mixed_ops import MixedNode
+from models.search_network import SearchNetwork
 
 MEGABYTE = 2**20
 CLASSES, COEFFICIENTS, FRAMES = 4, 128, 128
 
 
-def cnn_cells(config: SearchConfig, device: torch.device) -> Callable[[], None]:
+def cnn_cells(config: SearchConfig, device: torch.device, only_alphas: bool = False) -> Callable[[], None]:
     """Stem, CNN cells and head: forward and backward for all weights and alphas."""
     network = make_supernet(config.model_copy(update={"rnn_layers": 0}), CLASSES).to(device)
+    freeze(network, only_alphas)
     x, y = batch(config, device)
-    return lambda: local_gradient(F.cross_entropy(network(x), y), list(network.parameters()))
+    inputs = [p for p in network.parameters() if p.requires_grad]
+    return lambda: local_gradient(F.cross_entropy(network(x), y), inputs)
 
 
-def rnn_cells(config: SearchConfig, device: torch.device) -> Callable[[], None]:
+def freeze(network: SearchNetwork, only_alphas: bool) -> None:
+    """Let the weights ask for no gradient, as in the passes at w+ and w-."""
+    for w in network.weights().values():
+        w.requires_grad_(not only_alphas)
+
+
+def rnn_cells(config: SearchConfig, device: torch.device, only_alphas: bool = False) -> Callable[[], None]:
     """The SeqNN cells alone, on what the CNN gives them: forward and backward for all their weights and alphas."""
     network = make_supernet(config, CLASSES).to(device)
+    freeze(network, only_alphas)
     joint, weights = network.network, network.softmaxed
     with torch.no_grad():
         s0 = s1 = joint.stem(batch(config, device)[0])
         for kind, cell in zip(joint.kinds, joint.cnn_cells, strict=True):
             s0, s1 = s1, cell(s0, s1, weights()[kind])
-    first, second = as_sequence(s0), as_sequence(s1)
-    inputs = [*joint.rnn_cells.parameters(), *network.alphas["rnn"]]
+    first, second = (as_sequence(s).requires_grad_() for s in (s0, s1))  # as the CNN's alphas have it
+    inputs = [p for p in (*joint.rnn_cells.parameters(), *network.alphas["rnn"]) if p.requires_grad]
 
     def work() -> None:
         s0, s1 = first, second
@@ -89,7 +101,9 @@ def search_step(config: SearchConfig, device: torch.device) -> Callable[[], None
 
 PARTS = {
     "CNN cells, forward + backward": (cnn_cells, {}),
+    "CNN cells, for the alphas alone": (partial(cnn_cells, only_alphas=True), {}),
     "SeqNN cells, forward + backward": (rnn_cells, {}),
+    "SeqNN cells, for the alphas alone": (partial(rnn_cells, only_alphas=True), {}),
     "optimisers": (optimisers, {}),
     "step, first order": (search_step, {"order": "first"}),
     "step, second order": (search_step, {"order": "second"}),
@@ -106,6 +120,7 @@ def measure(part: str, side: str, config: SearchConfig, warmup: int, repeats: in
     """(median seconds, peak MB) of one part, in this process, after `warmup` runs; `side`: ours, plain, or a path."""
     if side == "plain":
         RelaxedMapsCell.forward, MixedMaps.forward = Cell.forward, MixedNode.forward
+        ops.recur = lambda rnn, x: rnn(x)[0]
     device = make_fabric(config.gpus).device
     make, changes = PARTS[part]
     torch.manual_seed(config.seed)

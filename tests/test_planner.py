@@ -3,6 +3,7 @@
 import json
 import weakref
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -69,9 +70,14 @@ def live_peak(config: SearchConfig) -> int:
     return live.most
 
 
-@pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("recompute", ["none", "ops", "cells"])
-@pytest.mark.parametrize("order", ["first", "second"])
+QUICK = {("all ops", "ops", "second"), ("no SeqNN", "cells", "first"), ("LSTMs, one cell", "none", "second")}
+CASES = [
+    pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
+    for case in product(SPACES, ("none", "ops", "cells"), ("first", "second"))
+]
+
+
+@pytest.mark.parametrize(("space", "recompute", "order"), CASES)
 def test_the_foretold_peak_is_within_a_tenth(space, recompute, order):
     config = SearchConfig(**{**SMALL, **SPACES[space]}, batch_size=16, recompute=recompute, order=order)
     foretold = replace(demand(config, 4, SHAPE, CPU), program=0).peak(16, order, recompute)

@@ -1,0 +1,83 @@
+"""How far is a pass from what the machine could do at best, by the work alone and by the memory that moves?
+
+python benchmarks/floor.py --batch_size 16          any flag of search.py; OMP_NUM_THREADS sets the threads
+
+A pass, forward and backward for all weights and alphas, needs three products for every one of forward. And whatever
+backward needs is written and read once, and so is its gradient: four times its bytes. Rates are measured in
+the same run, of a product of 512 x 128 x 512 numbers and of a copy that no cache holds.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import search_step
+import torch
+
+from config import SearchConfig
+from devices import make_fabric
+from flags import parse
+from models.cells import Cell
+from models.cost import multiply_adds
+from models.mixed_maps import MixedMaps, RelaxedMapsCell
+from models.mixed_ops import MixedNode
+from planner import demand
+
+
+def seconds(work: Callable[[], object], times: int) -> float:
+    """The median of so many calls, after one that is not counted."""
+    found = []
+    for _ in range(times + 1):
+        start = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - start)
+    return statistics.median(found[1:])
+
+
+def rates() -> tuple[float, float]:
+    """(operations a second in matrix products, bytes a second in a copy, read and written)."""
+    a, b, source = torch.randn(512, 128), torch.randn(128, 512), torch.randn(2**26)
+    target = torch.empty_like(source)
+    products = 2 * 512 * 128 * 512 / seconds(lambda: a @ b, 200)
+    return products, 2 * source.nbytes / seconds(lambda: target.copy_(source), 5)
+
+
+def forward_operations(config: SearchConfig) -> float:
+    """Of one forward pass of one utterance, two a multiply-add; counted with one module an op."""
+    fast = RelaxedMapsCell.forward, MixedMaps.forward
+    RelaxedMapsCell.forward, MixedMaps.forward = Cell.forward, MixedNode.forward
+    with torch.device("meta"):
+        network = search_step.make_supernet(config, search_step.CLASSES)
+    count = 2 * multiply_adds(network, (search_step.COEFFICIENTS, search_step.FRAMES))
+    RelaxedMapsCell.forward, MixedMaps.forward = fast
+    return count
+
+
+def main() -> None:
+    """Print, for the CNN and the SeqNN, the two floors and the time taken."""
+    config = parse(SearchConfig, "search", ["--recompute", "none", *sys.argv[1:]])
+    device, n = make_fabric("none").device, config.batch_size
+    shape = search_step.COEFFICIENTS, search_step.FRAMES
+    cells = demand(config, search_step.CLASSES, shape, device).cells
+    alone = forward_operations(config.model_copy(update={"rnn_layers": 0}))
+    works = {
+        "CNN cells": (alone, cells[: config.layers], search_step.cnn_cells),
+        "SeqNN cells": (forward_operations(config) - alone, cells[config.layers :], search_step.rnn_cells),
+    }
+    products, bandwidth = rates()
+    print(search_step.machine(config))
+    print(f"{products / 1e9:.0f} GFLOP/s in products, {bandwidth / 1e9:.1f} GB/s in a copy; batch {n}\n")
+    print(f"{'':14}{'GFLOP':>9}{'floor s':>9}{'GB moved':>10}{'floor s':>9}{'taken s':>9}{'x floor':>9}")
+    for name, (operations, footprints, make) in works.items():
+        flop, moved = 3 * n * operations, 4 * n * sum(cell.stored["none"] for cell in footprints)
+        floor, taken = max(flop / products, moved / bandwidth), seconds(make(config, device), 3)
+        row = flop / 1e9, flop / products, moved / 1e9, moved / bandwidth, taken, taken / floor
+        print(
+            f"{name:14}"
+            + "".join(f"{number:{width}.2f}" for number, width in zip(row, (9, 9, 10, 9, 9, 9), strict=True))
+        )
+
+
+if __name__ == "__main__":
+    main()
