@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from devices import Gradient, local_gradient, random_state, set_random_state
+from engine.devices import Gradient, local_gradient, random_state, set_random_state
 from models.search_network import SearchNetwork
 
 Weights = Mapping[str, Tensor]

@@ -12,13 +12,15 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-import processes
 import visualize
 from config import AugmentConfig
 from data.leaks import speakers_of
 from data.transforms import cutout, mixup, spec_augment
-from devices import mean_gradient
-from experiment import Experiment, begin
+from engine import processes
+from engine.devices import mean_gradient
+from engine.experiment import Experiment, begin
+from engine.runs import RUNS, RunFolder, log
+from engine.training import Metrics, fit, weight_step
 from flags import parse
 from genotypes import Genotype, resolve
 from hearing import Hearing, draw_confusion, hear
@@ -30,8 +32,6 @@ from models.baselines import Shape
 from models.cost import multiply_adds
 from models.joint_network import Size
 from models.saved import SavedModel, TrainedOn
-from runs import RUNS, RunFolder, log
-from training import Metrics, fit, weight_step
 from utils import UserError, run_command, write_json
 
 

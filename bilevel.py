@@ -8,11 +8,11 @@ import torch.nn.functional as F
 
 from architect import Architect, Batch, Criterion, Unrolled
 from config import SearchConfig
-from devices import Gradient, local_gradient
+from engine.devices import Gradient, local_gradient
+from engine.training import Metrics, weight_step
 from models.joint_network import Size
 from models.search_network import SearchNetwork
 from search_space import SearchSpace
-from training import Metrics, weight_step
 
 ALPHA_BETAS = (0.5, 0.999)
 

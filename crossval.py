@@ -11,15 +11,15 @@ from pathlib import Path
 from config import CrossvalConfig
 from data.folds import choose_fold, make_folds
 from data.leaks import verify
+from engine.runs import RUNS
+from engine.training import Interruption
 from flags import parse
-from runs import RUNS
 from stores import open_dataset
 from study import cluster
 from study.board import Board
 from study.report import write_report
 from study.running import compare, flags_of, is_done, plan, run_trial
 from study.trials import METHODS, Key, keys_in
-from training import Interruption
 from utils import Interrupted, UserError, delete_folder, run_command, write_json
 
 MARK = "crossval.json"

@@ -15,7 +15,7 @@ from data.batches import Features
 from data.folds import choose_fold, make_folds
 from data.leaks import Leaks, speakers_of, verify
 from data.store import FeatureStore
-from devices import make_fabric
+from engine.devices import make_fabric
 from flags import parse
 from hearing import Hearing, draw_confusion, hear, mean_of
 from metrics import table

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 import plots
 from data.batches import Features
 from data.store import FeatureStore
+from engine.training import cross_entropy, logits_of, pooled
 from metrics import report, scores, write_predictions
-from training import cross_entropy, logits_of, pooled
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import processes
+from engine import processes
 
 
 def class_weights(labels: np.ndarray, classes: int) -> Tensor:

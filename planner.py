@@ -14,12 +14,12 @@ from itertools import product
 
 import torch
 
-import processes
 from bilevel import make_supernet
 from config import SearchConfig
 from data.folds import halves
-from devices import free_memory
-from experiment import Experiment
+from engine import processes
+from engine.devices import free_memory
+from engine.experiment import Experiment
 from genotypes import RNN_SCOPES
 from models.footprint import Footprint, footprints
 from utils import UserError, progress

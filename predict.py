@@ -15,7 +15,7 @@ import soundfile
 
 from config import PredictConfig
 from data.corpora.manifest import files_of
-from devices import make_fabric
+from engine.devices import make_fabric
 from flags import parse
 from predictor import Answer, load_run
 from utils import UserError, printable, progress, run_command

@@ -14,20 +14,20 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import planner
 import plots
-import processes
 import visualize
 from bilevel import Bilevel, make_supernet, space_of
 from config import SearchConfig
 from data.folds import halves
-from devices import mean_gradient
-from experiment import Experiment, begin
+from engine import processes
+from engine.devices import mean_gradient
+from engine.experiment import Experiment, begin
+from engine.runs import RunFolder, earlier_flags, log
+from engine.training import Metrics, cross_entropy, fit, logits_of
 from flags import parse
 from genotypes import Genotype
 from losses import JointLoss
 from metrics import scores
 from models.search_network import SearchNetwork
-from runs import RunFolder, earlier_flags, log
-from training import Metrics, cross_entropy, fit, logits_of
 from utils import run_command
 
 

@@ -20,11 +20,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import search
 from bilevel import Bilevel, make_supernet
-from checkpoints import Checkpoints, Schedule
 from config import SearchConfig
+from engine.checkpoints import Checkpoints, Schedule
+from engine.runs import RunFolder
+from engine.training import check_finite, snapshot
 from flags import parse
-from runs import RunFolder
-from training import check_finite, snapshot
 
 CPU = torch.device("cpu")
 CLASSES = 4

@@ -16,7 +16,7 @@ import search_step
 import torch
 
 from config import SearchConfig
-from devices import make_fabric
+from engine.devices import make_fabric
 from flags import parse
 from models.cells import Cell
 from models.cost import multiply_adds

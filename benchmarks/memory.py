@@ -14,7 +14,7 @@ from typing import Any
 import search_step
 
 from config import SearchConfig
-from devices import make_fabric
+from engine.devices import make_fabric
 from flags import parse
 from planner import demand
 

@@ -17,7 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from devices import make_fabric
+from engine.devices import make_fabric
 from predictor import load_run
 
 RATE = 16_000

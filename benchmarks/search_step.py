@@ -28,7 +28,7 @@ import original
 
 from bilevel import Bilevel, make_supernet
 from config import SearchConfig
-from devices import local_gradient, make_fabric
+from engine.devices import local_gradient, make_fabric
 from flags import parse
 from models import ops
 from models.cells import Cell

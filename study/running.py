@@ -13,8 +13,8 @@ import torch
 import augment
 import search
 from config import AugmentConfig, CrossvalConfig, SearchConfig
+from engine.runs import RUNS, RunFolder
 from flags import from_file
-from runs import RUNS, RunFolder
 from study.trials import SEARCHED, Key
 from utils import write_json
 

@@ -15,13 +15,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
 from torch import Tensor
 
-import processes
 import search
 from augment import Augment, find_genotype
 from config import AugmentConfig, RunFlags, SearchConfig
-from experiment import begin
+from engine import processes
+from engine.experiment import begin
+from engine.runs import RunFolder
 from flags import from_file
-from runs import RunFolder
 from search import Search
 from utils import Interrupted, run_command
 

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 import architect
 from architect import Architect, Unrolled
-from devices import local_gradient
+from engine.devices import local_gradient
 from models.joint_network import Size
 from models.search_network import SearchNetwork
 from search_space import SearchSpace

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from checkpoints import VERSION, Checkpoints
+from engine.checkpoints import VERSION, Checkpoints
 from utils import UserError
 
 CPU = torch.device("cpu")

@@ -18,7 +18,7 @@ from config import (
     SearchConfig,
     VisualizeConfig,
 )
-from experiment import begin
+from engine.experiment import begin
 from flags import Flags, build_parser, flag_names, from_file, parse
 from genotypes import CNN_OPS, RNN_OPS
 from utils import UserError

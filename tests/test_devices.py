@@ -5,8 +5,8 @@ import os
 import pytest
 import torch
 
-import devices
-from devices import (
+from engine import devices
+from engine.devices import (
     accelerator_for,
     available_gpus,
     local_gradient,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from meters import MB, Cost, Meter, brief, device_memory, host_memory
+from engine.meters import MB, Cost, Meter, brief, device_memory, host_memory
 
 CPU = torch.device("cpu")
 

@@ -18,8 +18,8 @@ from matplotlib.image import imsave
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from config import AugmentConfig, SearchConfig
-from meters import Cost
-from runs import MAY_DIFFER, RunFolder, log
+from engine.meters import Cost
+from engine.runs import MAY_DIFFER, RunFolder, log
 from utils import UserError
 
 CPU = torch.device("cpu")

@@ -19,9 +19,9 @@ from tensorboard.summary.writer import event_file_writer
 from torch import nn
 
 from config import SearchConfig
-from devices import local_gradient
-from runs import RunFolder
-from training import Interruption, cross_entropy, fit, logits_of, pooled, weight_step
+from engine.devices import local_gradient
+from engine.runs import RunFolder
+from engine.training import Interruption, cross_entropy, fit, logits_of, pooled, weight_step
 from utils import Interrupted, UserError
 
 CPU = torch.device("cpu")

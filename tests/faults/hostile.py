@@ -24,15 +24,15 @@ from data.features import Transform, read_clips
 from data.front_end import FrontEnd
 from data.journal import Entry, Job
 from data.preparation import Settings
-from devices import local_gradient
+from engine.devices import local_gradient
+from engine.runs import RunFolder
+from engine.training import fit, weight_step
 from flags import parse
 from genotypes import BUILT_IN, resolve
 from models.architecture import Designed
 from models.saved import SavedModel
 from predictor import load_run
-from runs import RunFolder
 from study.report import write_report
-from training import fit, weight_step
 
 SETTINGS = {
     "sample_rate": 4000,

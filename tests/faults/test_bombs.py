@@ -13,19 +13,19 @@ import soundfile
 import torch
 from hostile import FRONT_END, Toy, prepare_corpus, train, write_corpus, write_store
 
-from checkpoints import Checkpoints
 from config import EvaluateConfig, SearchConfig
 from data.arrays import RowReader
 from data.features import read_clips
 from data.front_end import FrontEnd
 from data.journal import stamp
 from data.store import FeatureStore
+from engine.checkpoints import Checkpoints
+from engine.runs import RunFolder
+from engine.training import Position
 from flags import parse
 from models.saved import SavedModel
-from runs import RunFolder
 from study.details import number
 from study.trials import read_trials
-from training import Position
 from utils import UserError, printable, run_command
 
 CPU = torch.device("cpu")
@@ -92,7 +92,7 @@ STATES = {
 
 @pytest.mark.parametrize("change", STATES.values(), ids=STATES)
 def test_a_whole_checkpoint_with_another_state_is_refused(change: dict, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("training.MOST", 10**5)
+    monkeypatch.setattr("engine.training.MOST", 10**5)
     train()
     path = Path("runs/toy/search/checkpoint.pt")
     state = torch.load(path, weights_only=True)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from harness import RESULTS, checkpoint, contents, folder, here, is_one_line, result, run, start, wait_for, whole
 
-from runs import RunFolder
+from engine.runs import RunFolder
 
 
 def cut_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,9 @@ from filelock import FileLock, Timeout
 from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
 
-from checkpoints import Checkpoints
 from config import RunFlags
-from meters import Cost
+from engine.checkpoints import Checkpoints
+from engine.meters import Cost
 from utils import UserError, delete_folder, read_text, write_json, write_text
 
 RUNS = Path("runs")

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
 
-import processes
+from engine import processes
 from utils import UserError
 
 Gradient = Callable[[Tensor, Sequence[Tensor]], list[Tensor]]

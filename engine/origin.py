@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-PROGRAM = Path(__file__).parent
+PROGRAM = Path(__file__).parent.parent
 
 
 def describe(device: torch.device) -> dict[str, str | int | None]:

@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import processes
-from checkpoints import Schedule
 from config import RunFlags
-from devices import Gradient, memory_advice, random_state, set_random_state
-from meters import Meter
-from runs import RunFolder, log
+from engine import processes
+from engine.checkpoints import Schedule
+from engine.devices import Gradient, memory_advice, random_state, set_random_state
+from engine.meters import Meter
+from engine.runs import RunFolder, log
 from utils import Interrupted, UserError, progress
 
 MOST = 10**7  # parts of a history: lists that hold each other may stand for more than any disk holds

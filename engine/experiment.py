@@ -13,11 +13,11 @@ from data.batches import Features, TrainingBatches
 from data.folds import Fold, choose_fold, make_folds
 from data.leaks import Leaks, verify
 from data.store import FeatureStore, statistics
-from devices import make_fabric
+from engine.devices import make_fabric
+from engine.origin import describe
+from engine.runs import Origin
 from losses import class_weights
 from models.sync_batchnorm import synchronise
-from origin import describe
-from runs import Origin
 from stores import open_dataset
 
 
