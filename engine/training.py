@@ -121,7 +121,7 @@ def fit(run: RunFolder, task: Task, device: torch.device) -> list[dict[str, Any]
 def advice(config: RunFlags) -> str:
     """What to do where the memory does not suffice."""
     half = f"lower --batch_size (half of {config.batch_size} takes about half of the memory)"
-    return f"{half}, or pass --recompute cells" if getattr(config, "recompute", "cells") == "none" else half
+    return f"{half}, or pass --recompute cells" if getattr(config, "recompute", "cells") != "cells" else half
 
 
 def some_steps(position: Position, task: Task, interruption: "Interruption", schedule: Schedule) -> int:
