@@ -78,9 +78,10 @@ class Toy:
     """A linear map that a run can train, go on with, and keep the best of."""
 
     steps = 2
+    waited = 0.0
 
     def __init__(self) -> None:
-        self.config = SearchConfig(name="toy", epochs=2, print_freq=1, checkpoint_every=1, resume=True)
+        self.config = SearchConfig(name="toy", epochs=2, print_freq=1, checkpoint_every="1", resume=True)
         torch.manual_seed(0)
         self.network = nn.Linear(3, 2)
         self.optimizer = torch.optim.Adam(self.network.parameters())
