@@ -16,7 +16,7 @@ import visualize
 from config import AugmentConfig
 from data.leaks import speakers_of
 from data.transforms import cutout, mixup, spec_augment
-from engine import processes
+from engine import processes, states
 from engine.devices import mean_gradient
 from engine.experiment import Experiment, begin
 from engine.runs import RUNS, RunFolder, log
@@ -170,6 +170,10 @@ class Best:
         return {"epoch": self.epoch, "rank": self.rank, "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """`ValueError` where a state is not that of a best network: a checkpoint may be anyone's."""
+        none_yet = {"epoch": 0, "rank": None, "weights": {}}
+        one = {"epoch": 0, "rank": (0.0, 0.0), "weights": dict(self.network.state_dict())}
+        states.require_alike(state, none_yet if state["rank"] is None else one)
         self.epoch, self.rank, self.weights = state["epoch"], state["rank"], state["weights"]
 
 

@@ -126,9 +126,12 @@ def _check_whole(archive: zipfile.ZipFile, size: int) -> None:
 
 
 def _checked_version(state: dict[str, Any], path: Path) -> dict[str, Any]:
-    if state.get("version") != VERSION:
+    version = state.get("version")
+    if version is not None and not (type(version) is int and abs(version) < 2**31):
+        raise Damaged("its version is no number")
+    if version != VERSION:
         raise UserError(
-            f"{path} has the layout of version {state.get('version')}, this program goes on from version {VERSION}: "
+            f"{path} has the layout of version {version}, this program goes on from version {VERSION}: "
             "resume it with the program that began it, or --overwrite the run"
         )
     return state

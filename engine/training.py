@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import RunFlags
-from engine import processes
+from engine import processes, states
 from engine.checkpoints import Schedule
 from engine.devices import Gradient, memory_advice, random_state, set_random_state
 from engine.meters import Meter
@@ -202,25 +202,16 @@ def restore(state: dict[str, Any] | None, stateful: Mapping[str, Stateful], devi
         return
     try:
         for name, part in stateful.items():
-            part.load_state_dict(state[name])
-            if isinstance(part, torch.optim.Optimizer):
-                check_moments(part)
+            states.load(part, state[name])
         set_random_state({name: value.cpu() for name, value in state["random"].items()}, device)
+        before = state.get("processes", 1)
+        states.require_alike(before, 1, changing=True)
     except Exception as error:  # whatever a part makes of a state that is not its own
         raise UserError(
             f"the checkpoint does not fit this run ({type(error).__name__}); --overwrite starts anew"
         ) from None
-    before, now = state.get("processes", 1), processes.count()
-    if before != now:
+    if before != (now := processes.count()):
         log.info("resume    a run of %s processes goes on in %s: not to the bit as it would have gone on", before, now)
-
-
-def check_moments(optimizer: torch.optim.Optimizer) -> None:
-    """`ValueError` where what an optimiser remembers has not its weights' shapes, which PyTorch does not check."""
-    for weight, memory in optimizer.state.items():
-        for moment in memory.values():
-            if not (moment is None or (isinstance(moment, Tensor) and moment.shape in (weight.shape, ()))):
-                raise ValueError("moments of other weights")
 
 
 class Interruption:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 import soundfile
 import torch
 import torch.nn.functional as F
@@ -72,6 +73,14 @@ def spoilt(draw: st.DrawFn, good: bytes) -> bytes:
             new = draw(st.sampled_from([b"", 2 * part, *NUMBERS]) | st.binary(max_size=16))
         content = content[:start] + new + content[end:]
     return content
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test works in a folder of its own, below which it must stay."""
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "inside")
+    return tmp_path
 
 
 class Toy:

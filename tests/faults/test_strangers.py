@@ -63,7 +63,7 @@ def check(good: tuple[Path, str], data: st.DataObject) -> None:
         assert not Path("sprung").exists()
 
 
-@settings(max_examples=8, **OPTIONS)
+@settings(max_examples=4, **OPTIONS)
 @given(data=st.data())
 def test_a_spoilt_file_is_read_or_refused(good: tuple[Path, str], data: st.DataObject):
     check(good, data)
