@@ -14,7 +14,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import visualize
 from config import AugmentConfig
-from data.leaks import speakers_of
+from data.heard import Heard
+from data.leaks import few, refusal
 from data.transforms import cutout, mixup, spec_augment
 from engine import processes, states
 from engine.devices import mean_gradient
@@ -22,7 +23,7 @@ from engine.experiment import Experiment, begin
 from engine.runs import RUNS, RunFolder, log
 from engine.training import Metrics, fit, weight_step
 from flags import parse
-from genotypes import Genotype, resolve
+from genotypes import Found, Genotype, look_up
 from hearing import Hearing, draw_confusion, hear
 from losses import JointLoss, blend
 from metrics import table
@@ -31,17 +32,17 @@ from models.augment_network import drop_paths_of
 from models.baselines import Shape
 from models.cost import multiply_adds
 from models.joint_network import Size
-from models.saved import SavedModel, TrainedOn
+from models.saved import SavedModel
 from utils import UserError, run_command, write_json
 
 
 def run(config: AugmentConfig) -> dict[str, Any]:
     """Train, pick the epoch, test; return what metrics.json says."""
-    genotype = find_genotype(config)
+    genotype, searched_on = find_genotype(config)
     experiment = begin(config)
     origin = experiment.origin(genotype=genotype and genotype.to_json())
     folder = RunFolder("augment", config, experiment.fabric.is_global_zero, origin)
-    augment = Augment(config, experiment, genotype)
+    augment = Augment(config, experiment, genotype, searched_on)
     with folder:
         processes.barrier()  # no process looks for a checkpoint before the first has taken the folder
         introduce(folder, augment)
@@ -60,20 +61,37 @@ def introduce(folder: RunFolder, augment: "Augment") -> None:
     log.info("network   %s, %.3f M weights on %s\n", *what)
 
 
-def find_genotype(config: AugmentConfig) -> Genotype | None:
-    """The genotype of the flag, or of the search of the same name; None for a network that is designed by hand.
+def find_genotype(config: AugmentConfig) -> Found | tuple[None, None]:
+    """The genotype of the flag, or of the search of the same name, and whom the search heard, where that is known.
 
-    `UserError` where there is none, or one that does not fit --rnn_layers.
+    Neither for a network that is designed by hand. `UserError` where there is none, or one that does not fit
+    --rnn_layers.
     """
     if config.model != "searched":
-        return None
-    found = RUNS / config.name / "search" / "genotype.json"
-    if config.genotype is None and not found.exists():
-        raise UserError(f"--genotype is missing, and there is no {found}: run search.py --name {config.name} first")
-    genotype = resolve(config.genotype or str(found))
-    if config.rnn_layers and not genotype.rnn:
+        return None, None
+    path = RUNS / config.name / "search" / "genotype.json"
+    if config.genotype is None and not path.exists():
+        raise UserError(f"--genotype is missing, and there is no {path}: run search.py --name {config.name} first")
+    found = look_up(config.genotype or str(path))
+    if config.rnn_layers and not found.genotype.rnn:
         raise UserError("--genotype has no rnn part (is it one of pt.darts?): pass --rnn_layers 0")
-    return genotype
+    return found
+
+
+def heard_in_search(searched_on: Heard | None, experiment: Experiment) -> list[str] | None:
+    """The test speakers whom the search of the genotype heard; None where nothing is known of a search.
+
+    `UserError` where there are any, and --allow_leak does not allow it. Validation speakers may have been heard: they
+    pick the epoch, the test is of others.
+    """
+    if searched_on is None:
+        return None
+    config, heard = experiment.config, searched_on.among(experiment.heard(experiment.fold.test))
+    if heard and "speakers" not in config.allow_leak:
+        leak = f"the search of the genotype heard {few(heard)}, so this is no test"
+        better = f"search on this fold (search.py --fold {config.fold}, the same --folds_by)"
+        raise refusal(f"fold {config.fold}", leak, better)
+    return heard
 
 
 def choose(config: AugmentConfig, genotype: Genotype | None, shape: Shape) -> Architecture:
@@ -87,8 +105,11 @@ def choose(config: AugmentConfig, genotype: Genotype | None, shape: Shape) -> Ar
 class Augment:
     """The training of a network, and the choice of its epoch."""
 
-    def __init__(self, config: AugmentConfig, experiment: Experiment, genotype: Genotype | None):
+    def __init__(
+        self, config: AugmentConfig, experiment: Experiment, genotype: Genotype | None, searched_on: Heard | None
+    ):
         self.config, self.experiment, self.store = config, experiment, experiment.store
+        self.searched_on, self.heard_in_search = searched_on, heard_in_search(searched_on, experiment)
         self.train_rows, self.picking_rows = experiment.fold.parts(config.protocol)
         self.features, self.statistics = experiment.features(self.train_rows)
         self.batches = experiment.batches(self.features, self.train_rows)
@@ -133,12 +154,10 @@ class Augment:
         return hear(self.network, self.features, self.store, rows, self.config.batch_size)
 
     @property
-    def trained_on(self) -> TrainedOn:
-        """Whom the network hears before its test."""
+    def trained_on(self) -> Heard:
+        """Whom the network, and the search of its genotype, hear before its test."""
         rows = np.concatenate([self.train_rows, self.picking_rows])
-        return TrainedOn(
-            dataset=self.config.dataset, corpus=self.store.corpus, speakers=speakers_of(self.store.manifest, rows)
-        )
+        return self.experiment.heard(rows).joined(self.searched_on)
 
     def after_epoch(self, epoch: int) -> dict[str, Any]:
         """Scores on the utterances that pick the epoch; the best epoch's weights are kept."""
@@ -194,6 +213,7 @@ def test(folder: RunFolder, augment: Augment) -> dict[str, Any]:
         "folds_by": config.folds_by,
         "allow_leak": list(config.allow_leak),
         "leaks": augment.experiment.leaks.to_json(),
+        "heard_in_search": augment.heard_in_search,
         "model": config.model,
         "genotype": genotype and genotype.to_json(),
     }

@@ -13,13 +13,14 @@ import numpy as np
 from config import EvaluateConfig
 from data.batches import Features
 from data.folds import choose_fold, make_folds
-from data.leaks import Leaks, speakers_of, verify
+from data.heard import Heard
+from data.leaks import Leaks, few, heard_in, refusal, verify
 from data.store import FeatureStore
 from engine.devices import make_fabric
 from flags import parse
 from hearing import Hearing, draw_confusion, hear, mean_of
 from metrics import table
-from models.saved import SavedModel, TrainedOn
+from models.saved import SavedModel
 from predictor import find_model, front_end_of
 from stores import open_dataset
 from utils import UserError, run_command, write_json
@@ -36,8 +37,9 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     for name, model in models.items():
         check_fit(name, model, store)
     fold = choose_fold(make_folds(store.manifest, config.folds_by, config.unknown_speakers), config.fold)
-    heard = heard_before(models, store, fold.test, config)
-    trained_here = any(of_this_corpus(model.trained_on, store, config.dataset) for model in models.values())
+    tested = heard_in(store, fold.test, config.dataset)
+    heard = heard_before(models, tested, config)
+    trained_here = any(model.trained_on and model.trained_on.names_as(tested) for model in models.values())
     leaks = verify(store.manifest, fold, config.allow_leak, f"fold {config.fold}") if trained_here else Leaks()
 
     hearings = []
@@ -83,29 +85,20 @@ def check_fit(name: str, model: SavedModel, store: FeatureStore) -> None:
             raise UserError(f"{name} takes features with {setting} {value}; {store.folder} has {gives[setting]}")
 
 
-def of_this_corpus(trained: TrainedOn | None, store: FeatureStore, dataset: str) -> bool:
-    """Whether speakers of a training and of a store go by the same names: one store, or one published corpus."""
-    return trained is not None and (trained.dataset == dataset or trained.corpus == store.corpus != "manifest")
-
-
 def heard_before(
-    models: Mapping[str, SavedModel], store: FeatureStore, rows: np.ndarray, config: EvaluateConfig
+    models: Mapping[str, SavedModel], tested: Heard, config: EvaluateConfig
 ) -> dict[str, list[str] | None]:
-    """The test speakers whom each model heard in training; None where it does not say.
+    """The test speakers whom each model heard in its search or training; None where it does not say.
 
     `UserError` where there are any, or it does not say, and --allow_leak does not allow it.
     """
-    test, found = speakers_of(store.manifest, rows), {}
+    found = {}
     for name, model in models.items():
-        trained = model.trained_on
-        known = trained.speakers if of_this_corpus(trained, store, config.dataset) else ()
-        found[name] = None if trained is None else [speaker for speaker in test if speaker in set(known)]
+        found[name] = model.trained_on and model.trained_on.among(tested)
         if found[name] != [] and "speakers" not in config.allow_leak:
-            why = f"heard {', '.join(found[name][:8])}" if trained else "does not say whom it heard"
-            raise UserError(
-                f"fold {config.fold}: {name} {why} in training, so this is no test; evaluate it on the fold it was"
-                " trained on; to go on as it is pass --allow_leak speakers, and metrics.json will say so"
-            )
+            why = "does not say whom it heard" if found[name] is None else f"heard {few(found[name])}"
+            leak = f"{name} {why} in training, so this is no test"
+            raise refusal(f"fold {config.fold}", leak, "evaluate it on the fold it was trained on")
     return found
 
 

@@ -13,10 +13,11 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from data.heard import Heard
 from utils import UserError, write_json
 
 CNN_OPS = (
@@ -34,7 +35,7 @@ RNN_SCOPES: dict[str, tuple[str, ...]] = {"all": RNN_OPS} | {
 }
 
 VERSION = 1
-MAX_FILE = 1_000_000  # bytes; a real genotype has about one thousand
+MAX_FILE = 4_000_000  # bytes; a genotype has about one thousand, the names of 100,000 speakers some million
 MAX_TEXT = 100_000  # characters of a string form
 MAX_STATE = 100  # the largest number that `range(a, b)` may name
 
@@ -99,14 +100,22 @@ class Genotype:
         _check_keys(set(value) - {"version"}, required=_KEYS)
         return cls(**{key: value[key] for key in _KEYS})
 
-    def save(self, path: Path | str) -> None:
-        """Write the JSON file; it appears whole or not at all."""
-        write_json(Path(path), self.to_json())
+    def save(self, path: Path | str, searched_on: Heard | None = None) -> None:
+        """Write the JSON file, with whom the search heard where that is known; it appears whole or not at all."""
+        known = {"searched_on": searched_on.model_dump()} if searched_on else {}
+        write_json(Path(path), self.to_json() | known)
 
     @classmethod
-    def load(cls, path: Path | str) -> Self:
+    def load(cls, path: Path | str) -> "Genotype":
         """Read the JSON file."""
-        return cls.from_json(_json(_read(path), where=f"genotype file {_show(str(path))}"))
+        return _found(_read(path), where=f"genotype file {_show(str(path))}").genotype
+
+
+class Found(NamedTuple):
+    """A genotype, and whom the search that found it heard; None where that is not known."""
+
+    genotype: Genotype
+    searched_on: Heard | None = None
 
 
 def parse(text: str) -> Genotype:
@@ -131,18 +140,23 @@ def parse(text: str) -> Genotype:
 
 def resolve(text: str) -> Genotype:
     """The genotype that a command-line argument means: a file, a string form, inline JSON or a built-in name."""
+    return look_up(text).genotype
+
+
+def look_up(text: str) -> Found:
+    """That genotype, and whom its search heard, where the JSON says so."""
     given, stripped = str(text), str(text).strip()
     if os.path.isfile(given):  # never raises, whatever the text
         content = _read(given)
         if content.lstrip().startswith("Genotype"):
-            return parse(content)
-        return Genotype.from_json(_json(content, where=f"genotype file {_show(given)}"))
+            return Found(parse(content))
+        return _found(content, where=f"genotype file {_show(given)}")
     if stripped.startswith("Genotype("):
-        return parse(stripped)
+        return Found(parse(stripped))
     if stripped.startswith("{"):
-        return Genotype.from_json(_json(stripped, where="genotype given as JSON"))
+        return _found(stripped, where="genotype given as JSON")
     if stripped in BUILT_IN:
-        return BUILT_IN[stripped]
+        return Found(BUILT_IN[stripped])
     raise UserError(
         f"genotype {_show(given)} is not known: give a file that exists (JSON or a string form), "
         f"a string Genotype(...), JSON {{...}}, or a built-in name ({', '.join(BUILT_IN)})"
@@ -257,11 +271,24 @@ def _read(path: Path | str) -> str:
         raise UserError(f"{where}: {reason}") from None
 
 
-def _json(text: str, where: str) -> Any:
+def _found(text: str, where: str) -> Found:
+    """What a genotype file says."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not valid JSON ({str(error)[:80]})") from None
+    heard = _heard(value.pop("searched_on"), where) if isinstance(value, dict) and "searched_on" in value else None
+    return Found(Genotype.from_json(value), heard)
+
+
+def _heard(value: Any, where: str) -> Heard:
+    try:
+        return Heard.model_validate_json(json.dumps(value))  # as JSON: a list is a tuple there, and half a letter none
+    except (ValueError, RecursionError):
+        raise UserError(
+            f"{where}: searched_on is {_show(value)}, not the object of the texts dataset and corpus and of speakers,"
+            " a list of texts, that search.py writes"
+        ) from None
 
 
 def _show(value: Any) -> str:

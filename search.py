@@ -18,6 +18,7 @@ import visualize
 from bilevel import Bilevel, make_supernet, space_of
 from config import SearchConfig
 from data.folds import halves
+from data.heard import Heard
 from engine import processes
 from engine.devices import mean_gradient
 from engine.experiment import Experiment, begin
@@ -48,7 +49,7 @@ def run(config: SearchConfig) -> Genotype | None:
     with folder:
         processes.barrier()  # no process looks for a checkpoint before the first has taken the folder
         log.info("search    %s", folder.path)
-        return finish(folder, search.find(), config)
+        return finish(folder, search.find(), search.searched_on, config)
 
 
 def settled(config: SearchConfig, experiment: Experiment) -> SearchConfig:
@@ -66,6 +67,7 @@ class Search:
         self.config, self.folder, self.experiment, self.store = config, folder, experiment, experiment.store
         rows = experiment.fold.train
         self.weight_rows, self.alpha_rows = halves(self.store.manifest, rows, config.train_portion, config.seed)
+        self.searched_on = experiment.heard(rows)
         self.features, _ = experiment.features(rows)
         self.weight_batches = experiment.batches(self.features, self.weight_rows)
         self.alpha_batches = experiment.batches(self.features, self.alpha_rows, stream=1)
@@ -130,6 +132,7 @@ class RandomSearch:
 
     def __init__(self, config: SearchConfig, experiment: Experiment, folder: RunFolder):
         self.config, self.folder = config, folder
+        self.searched_on = None  # it hears nobody
 
     def find(self) -> Genotype:
         """The genotype of the seed and the fold, drawn into plots/."""
@@ -179,11 +182,11 @@ def draw_architecture(folder: RunFolder, network: SearchNetwork, epoch: int) -> 
         folder.show(f"cells/{picture.stem}", picture, epoch)
 
 
-def finish(folder: RunFolder, genotype: Genotype, config: SearchConfig) -> Genotype:
-    """Write the genotype, and say what to do next."""
+def finish(folder: RunFolder, genotype: Genotype, searched_on: Heard | None, config: SearchConfig) -> Genotype:
+    """Write the genotype and whom its search heard, and say what to do next."""
     path = folder.path / "genotype.json"
     if folder.writes:
-        genotype.save(path)
+        genotype.save(path, searched_on)
     log.info("\n%s\n", genotype)
     log.info("genotype  %s\npictures  %s", path, folder.plots)
     log.info("next      python augment.py --name %s --dataset %s --fold %d", config.name, config.dataset, config.fold)

@@ -12,6 +12,8 @@ import numpy as np
 
 from data.corpora.utterance import IMPROVISED
 from data.folds import Fold, Labelled, first_rows, is_known, natural
+from data.heard import Heard
+from data.store import FeatureStore
 from utils import UserError
 
 TELLING = 0.25  # a text tells the emotion if knowing it goes this share of the way from chance to certainty
@@ -46,7 +48,7 @@ class Leaks:
             ua, chance = f"{100 * self.text_ua:.1f} %", f"{100 * self.chance:.1f} %"
             return f"{are} in training and test; knowing the text alone gives a UA of {ua} (chance {chance})"
         names = getattr(self, kind)
-        are = f"{kind[:-1]} {names[0]} is" if len(names) == 1 else f"{kind} {_few(names)} are"
+        are = f"{kind[:-1]} {names[0]} is" if len(names) == 1 else f"{kind} {few(names)} are"
         return f"{are} in {'training and test' if kind == 'sessions' else 'two of training, validation and test'}"
 
     def lines(self) -> list[str]:
@@ -78,11 +80,20 @@ def verify(rows: Sequence[Labelled], fold: Fold, allowed: Collection[str], where
     leaks = find_leaks(rows, fold)
     for kind in leaks.kinds:
         if kind not in allowed:
-            raise UserError(
-                f"{where}: {leaks.line(kind)}; {BETTER[kind]}; to go on as it is pass --allow_leak {kind},"
-                " and metrics.json will say so"
-            )
+            raise refusal(where, leaks.line(kind), BETTER[kind], kind)
     return leaks
+
+
+def refusal(where: str, leak: str, better: str, kind: str = "speakers") -> UserError:
+    """The line that stops a run for a leak of this kind: what leaks where, and what would be better."""
+    return UserError(
+        f"{where}: {leak}; {better}; to go on as it is pass --allow_leak {kind}, and metrics.json will say so"
+    )
+
+
+def heard_in(store: FeatureStore, rows: Iterable[int], dataset: str) -> Heard:
+    """Whom one hears in rows of the store of a dataset."""
+    return Heard(dataset=dataset, corpus=store.corpus, speakers=speakers_of(store.manifest, rows))
 
 
 def speakers_of(rows: Sequence[Labelled], part: Iterable[int]) -> tuple[str, ...]:
@@ -115,5 +126,6 @@ def _guess(known: Sequence[Labelled], tested: Sequence[Labelled]) -> tuple[float
     return sum(hits[emotion] / support[emotion] for emotion in support) / len(support), 1 / len(support)
 
 
-def _few(names: Sequence[str], most: int = 8) -> str:
+def few(names: Sequence[str], most: int = 8) -> str:
+    """Names in a sentence: the first of them, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from config import RunFlags
 from data.batches import Features, TrainingBatches
 from data.folds import Fold, choose_fold, make_folds
-from data.leaks import Leaks, verify
+from data.heard import Heard
+from data.leaks import Leaks, heard_in, verify
 from data.store import FeatureStore, statistics
 from engine.devices import make_fabric
 from engine.origin import describe
@@ -41,6 +42,10 @@ class Experiment:
             return Origin({}, {})
         store = {str(self.store.folder): self.store.fingerprint()}
         return Origin({**store, **inputs}, describe(self.device))
+
+    def heard(self, rows: np.ndarray) -> Heard:
+        """Whom one hears in rows."""
+        return heard_in(self.store, rows, self.config.dataset)
 
     def features(self, training_rows: np.ndarray) -> tuple[Features, tuple[np.ndarray, np.ndarray]]:
         """The features, standardised by the training rows alone, and the (mean, std) that did it."""

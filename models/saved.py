@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from data.heard import Heard
 from genotypes import Genotype
 from models.architecture import Architecture, Designed, Searched
 from models.baselines import BASELINES
@@ -40,16 +41,6 @@ Length = Annotated[int, Field(ge=1, le=2**31)]
 Class = Annotated[str, Field(min_length=1)]
 
 
-class TrainedOn(BaseModel):
-    """Whom a network heard while it was trained and its epoch was picked; what tells a test of other speakers."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    dataset: str
-    corpus: str
-    speakers: Annotated[tuple[str, ...], Field(max_length=10**6)]
-
-
 class Header(BaseModel):
     """What the file's header must be, whatever the architecture."""
 
@@ -58,7 +49,7 @@ class Header(BaseModel):
     version: Literal[1]
     classes: Annotated[list[Class], Field(min_length=1), AfterValidator(distinct)]
     front_end: dict[str, Any]
-    trained_on: TrainedOn | None = None
+    trained_on: Heard | None = None
 
 
 class SearchedHeader(Header):
@@ -90,7 +81,7 @@ HEADER = TypeAdapter(SearchedHeader | DesignedHeader)
 class SavedModel:
     """A network, what it was built from, the statistics of its inputs (F,), its classes, the front-end's settings.
 
-    `trained_on` is None where the file does not say.
+    `trained_on`: whom search, training and choice of the epoch heard; None where the file does not say.
     """
 
     network: nn.Module
@@ -99,7 +90,7 @@ class SavedModel:
     std: np.ndarray
     classes: tuple[str, ...]
     front_end: Mapping[str, Any]
-    trained_on: TrainedOn | None = None
+    trained_on: Heard | None = None
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all. The auxiliary head served the training and stays behind."""

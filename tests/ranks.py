@@ -45,7 +45,7 @@ def task_of(config: RunFlags) -> Search | Augment:
     experiment = begin(config)
     if isinstance(config, SearchConfig):
         return Search(config, experiment, RunFolder("search", config, writes=False))
-    return Augment(config, experiment, find_genotype(config))
+    return Augment(config, experiment, *find_genotype(config))
 
 
 def stepped(config: RunFlags, steps: int = STEPS) -> dict[str, Tensor]:

@@ -154,6 +154,7 @@ def test_a_random_search_leaves_what_a_search_leaves_and_trains_nothing(run: Pat
     succeed("augment", "--config", "tiny.yaml", "--name", "chance", "--fold", 2, "--epochs", 1, cwd=workspace)
     metrics = json.loads((workspace / "runs" / "chance" / "augment" / "metrics.json").read_text())
     assert Genotype.from_json(metrics["genotype"]) == genotype
+    assert metrics["heard_in_search"] is None  # chance hears nobody
 
 
 def test_a_random_search_without_seqnn_draws_none(workspace: Path):
@@ -173,6 +174,7 @@ def test_a_baseline_takes_the_same_path(workspace: Path, model: str):
     folder = workspace / "runs" / f"by-hand-{model}" / "augment"
     metrics = json.loads((folder / "metrics.json").read_text())
     assert (metrics["model"], metrics["genotype"], metrics["n"]) == (model, None, 192)
+    assert metrics["heard_in_search"] is None
     network = BASELINES[model](4, (16, 24))
     assert metrics["params"] == sum(p.numel() for p in network.parameters())
     assert [path.name for path in (folder / "plots").iterdir()] == ["confusion.png"]

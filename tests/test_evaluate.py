@@ -2,7 +2,6 @@
 
 import csv
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -161,14 +160,6 @@ def test_names_mean_the_same_speakers_in_one_store_and_in_one_corpus(
     else:
         config = EvaluateConfig(model=[other], fold=2, out=f"{dataset}-{corpus}", gpus="none")
         assert evaluate.run(config)["heard_in_training"] == {other: []}
-
-
-def test_two_manifests_may_use_one_name_for_two_people(inside: Path):
-    store = FeatureStore.open(Path("features/demo"))
-    trained = evaluate.TrainedOn(dataset="other", corpus="manifest", speakers=("S1",))
-    mine = replace(store, corpus="manifest")
-    assert not evaluate.of_this_corpus(trained, mine, "my")
-    assert evaluate.of_this_corpus(trained, mine, "other")
 
 
 def test_what_a_fold_shares_stops_the_models_that_it_has_trained(inside: Path):

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genotypes import BUILT_IN, CNN_OPS, RNN_OPS, RNN_SCOPES, Genotype, discretise, parse, resolve
+from data.heard import Heard
+from genotypes import BUILT_IN, CNN_OPS, RNN_OPS, RNN_SCOPES, Found, Genotype, discretise, look_up, parse, resolve
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,6 +72,28 @@ def test_files_read_back(genotype):
         text.write_text(f"\n  {genotype}\n")
         assert Genotype.load(path) == resolve(str(path)) == resolve(str(text)) == genotype
         assert [entry.name for entry in path.parent.iterdir()] == ["g.json"]
+
+
+texts = st.text(st.characters(codec="utf-8"), max_size=8)
+
+
+@settings(quick, max_examples=30)
+@given(genotypes(), st.builds(Heard, dataset=texts, corpus=texts, speakers=st.lists(texts, max_size=4).map(tuple)))
+def test_a_file_may_say_whom_the_search_heard_and_the_genotype_is_the_same(genotype, heard):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "g.json")
+        genotype.save(path, heard)
+        assert look_up(str(path)) == look_up(path.read_text()) == Found(genotype, heard)
+        assert Genotype.load(path) == resolve(str(path)) == genotype
+        assert json.loads(path.read_text()) == genotype.to_json() | {"searched_on": heard.model_dump(mode="json")}
+        genotype.save(path)
+        assert look_up(str(path)) == look_up(str(genotype)) == Found(genotype, None)
+
+
+def test_a_file_holds_the_speakers_of_any_corpus(tmp_path):
+    heard = Heard(dataset="d", corpus="c", speakers=tuple(f"MSP-PODCAST_{n:06}" for n in range(100_000)))
+    V2.save(tmp_path / "g.json", heard)
+    assert look_up(str(tmp_path / "g.json")).searched_on == heard
 
 
 def test_json_is_the_contract():
@@ -164,6 +187,7 @@ def test_a_defect_is_named(name):
         ({"version": "1"}, "unknown version '1'"),
         ({"version": None}, "unknown version None"),
         ({"extra": 1}, "unknown part 'extra'"),
+        ({"searched_on": {}}, "unknown part 'searched_on'"),  # of the file, not of the genotype
     ],
 )
 def test_versions_and_keys(change, message):
@@ -186,7 +210,7 @@ def test_a_missing_key_is_named(key):
         (b"[" * 200_000, "not valid JSON"),
         (b'{"version": 1' + b"1" * 5000 + b"}", "not valid JSON"),
         (b"\xff\xfe\x00", "not a UTF-8 text file"),
-        (b" " * 1_000_001, "larger than"),
+        (b" " * 4_000_001, "larger than"),
         (b"[]", "not a JSON object"),
         (b"Genotype(", "cannot be read"),
         (b"", "not valid JSON"),
@@ -198,6 +222,27 @@ def test_bad_files(tmp_path, content, message):
     with pytest.raises(UserError, match=message):
         resolve(str(path))
     assert only_user_error(Genotype.load, path) is None
+
+
+HEARD = {"dataset": "demo", "corpus": "demo", "speakers": ["F01"]}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [None, [], {}, "F01", 3, [HEARD], HEARD | {"speakers": "F01"}, HEARD | {"speakers": [1]},
+     HEARD | {"speakers": {"F01": 1}}, HEARD | {"speakers": [["F01"]]}, HEARD | {"speakers": ["\ud800"]},
+     HEARD | {"speakers": ["S"] * 700_000 + [2]}, HEARD | {"speakers": ["S" * 1_000_000, None]},
+     HEARD | {"corpus": None}, HEARD | {"dataset": 7}, HEARD | {"more" * 100_000: 1}, HEARD | {"\x1b[2J\n": 1},
+     {"dataset": "demo", "corpus": "demo"}, float("nan")],
+    ids=lambda wrong: repr(wrong)[:50],
+)  # fmt: skip
+def test_only_whom_a_search_heard_may_stand_there(tmp_path, wrong):
+    path = tmp_path / "g.json"
+    path.write_text(json.dumps(V2.to_json() | {"searched_on": wrong}))
+    with pytest.raises(UserError, match=r"g\.json': searched_on is .*, not the object"):
+        look_up(str(path))
+    for read in (look_up, resolve, Genotype.load):
+        assert only_user_error(read, str(path)) is None
 
 
 def test_paths_that_are_no_file(tmp_path):
@@ -296,6 +341,14 @@ def test_a_damaged_genotype_is_refused_or_valid(genotype, wrong, data):
     spot[key] = wrong
     found = only_user_error(Genotype.from_json, value)
     assert found is None or parse(str(found)) == found
+
+
+@quick
+@given(plain, st.sampled_from([None, *HEARD]))
+def test_any_value_in_the_place_of_whom_a_search_heard_is_refused_or_valid(wrong, key):
+    value = V2.to_json() | {"searched_on": HEARD | {key: wrong} if key else wrong}
+    found = only_user_error(look_up, json.dumps(value))
+    assert found is None or json.loads(found.searched_on.model_dump_json()) == value["searched_on"]
 
 
 def test_imports_no_torch():

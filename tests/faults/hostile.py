@@ -23,6 +23,7 @@ from config import PrepareConfig, SearchConfig
 from data.corpora.manifest import files_of, read
 from data.features import Transform, read_clips
 from data.front_end import FrontEnd
+from data.heard import Heard
 from data.journal import Entry, Job
 from data.preparation import Settings
 from engine.devices import local_gradient
@@ -160,6 +161,11 @@ def write_model() -> None:
     SavedModel(*parts, ("angry", "sad"), FRONT_END.model_dump()).save(Path("model.safetensors"))
 
 
+def write_genotype() -> None:
+    heard = Heard(dataset="toy", corpus="manifest", speakers=("S1", "Zoë"))
+    BUILT_IN["cnn_lstm"].save("genotype.json", heard)
+
+
 def write_flags() -> None:
     Path("flags.yaml").write_text("search: {epochs: 3, w_lr: 0.1, rnn_ops: [lstm_1, none]}\nname: x\nresume: yes\n")
 
@@ -188,7 +194,7 @@ def write_study() -> None:
 TRIAL = ("augment/metrics.json", "augment/predictions.csv", "augment/config.json", "augment/history.jsonl",
          "search/genotype.json", "search/history.jsonl", "seconds.json")  # fmt: skip
 READERS = {
-    "genotype.json": Reader(lambda: BUILT_IN["cnn_lstm"].save("genotype.json"), lambda: resolve("genotype.json")),
+    "genotype.json": Reader(write_genotype, lambda: resolve("genotype.json")),
     "genotype": Reader(lambda: Path("genotype").write_text(str(BUILT_IN["cnn_lstm"])), lambda: resolve("genotype")),
     "flags.yaml": Reader(write_flags, lambda: parse(SearchConfig, "search", ["--config", "flags.yaml"])),
     "list.csv": Reader(write_corpus, lambda: (files_of(Path("list.csv")), prepare_corpus())),

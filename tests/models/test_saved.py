@@ -13,18 +13,19 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import models.architecture
+from data.heard import Heard
 from genotypes import Genotype
 from models.architecture import Designed, Searched
 from models.augment_network import AugmentNetwork, drop_paths_of
 from models.baselines import BASELINES
 from models.joint_network import Size
-from models.saved import SavedModel, TrainedOn
+from models.saved import SavedModel
 from utils import UserError
 
 F, T = 8, 10
 CLASSES = ("angry", "happy", "ünïcode")
 FRONT_END = {"sample_rate": 8000, "n_mfcc": F, "frames": T}
-TRAINED_ON = TrainedOn(dataset="demo", corpus="demo", speakers=("F01", "Zoë"))
+TRAINED_ON = Heard(dataset="demo", corpus="demo", speakers=("F01", "Zoë"))
 SIZE = Size(layers=2, init_channels=2, rnn_layers=1, rnn_channels=4)
 GENOTYPE = Genotype(
     normal=[[["sep_conv_3x3", 0], ["skip_connect", 1]]],
