@@ -120,7 +120,7 @@ class Augment:
         self.drop_paths = drop_paths_of(network)
         self.weight_count = sum(p.numel() for name, p in network.named_parameters() if ".auxiliary." not in name)
         self.optimizer = torch.optim.SGD(
-            network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
+            network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
         self.scheduler = CosineAnnealingLR(self.optimizer, config.epochs)
         self.criterion = JointLoss(experiment.class_weights(self.train_rows), config.aux_weight)

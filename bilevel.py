@@ -41,12 +41,11 @@ class Bilevel:
     ):
         self.config, self.network, self.criterion, self.gradient = config, network, criterion, gradient
         self.architect = Architect(network, criterion, gradient)
-        self.weight_optimizer = torch.optim.SGD(  # fused: without a second copy of the gradients
+        self.weight_optimizer = torch.optim.SGD(
             network.weights().values(),
             config.w_lr,
             momentum=config.w_momentum,
             weight_decay=config.w_weight_decay,
-            fused=True,
         )
         self.alpha_optimizer = torch.optim.Adam(
             network.architecture_parameters(), config.alpha_lr, ALPHA_BETAS, weight_decay=config.alpha_weight_decay

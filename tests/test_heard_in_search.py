@@ -90,7 +90,7 @@ def test_with_leave_metrics_and_model_say_whom_the_search_heard(place: Path, tol
     assert json.loads(Path("runs/h/elsewhere/augment/metrics.json").read_text())["heard_in_search"] == heard
     trained = SavedModel.load(Path("runs/h/elsewhere/augment/model.safetensors")).trained_on
     assert set(trained.speakers) == speakers(2, "train", "validation") | set(told["speakers"])
-    again = {"model": ["runs/h/elsewhere"], "fold": 2, "out": "leaky", "gpus": "none"}
+    again = {"model": ["runs/h/elsewhere"], "fold": 2, "out": "untold", "gpus": "none"}
     with pytest.raises(UserError, match=rf"runs/h/elsewhere heard {', '.join(heard)} in training"):
         evaluate.run(EvaluateConfig(**again))
     found = evaluate.run(EvaluateConfig(**again, allow_leak=["speakers"]))
