@@ -9,7 +9,7 @@ it had not stored, r; and backward works on some maps, t. N: utterances a proces
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -104,8 +104,8 @@ class Planner:
         number = f"{self.peak(batch_size, order, recompute) / GB:.2f}"
         return number if self.fits(batch_size, order, recompute) else f"({number})"
 
-    def settle(self) -> SearchConfig:
-        """The configuration with a choice for each `auto`: the largest batch that fits, and the least computed again.
+    def settle(self) -> "Planner":
+        """With a choice for each `auto` in `config`: the largest batch that fits, and the least computed again.
 
         `UserError` where nothing fits. A choice of the user's may fill what an `auto` would spare.
         """
@@ -113,10 +113,19 @@ class Planner:
         ways = RECOMPUTE if config.recompute == "auto" else (config.recompute,)
         for batch_size, recompute in product(sizes, ways):
             if self.fits(batch_size, config.order, recompute):
-                return config.model_copy(update={"batch_size": batch_size, "recompute": recompute})
+                return self._with(batch_size, recompute)
         if self.peak(sizes[-1], config.order, ways[-1]) > self.free:
             raise UserError(self._way_out(sizes[-1], ways[-1]))
-        return config.model_copy(update={"batch_size": sizes[-1], "recompute": ways[-1]})
+        return self._with(sizes[-1], ways[-1])
+
+    def _with(self, batch_size: int, recompute: str) -> "Planner":
+        return replace(self, config=self.config.model_copy(update={"batch_size": batch_size, "recompute": recompute}))
+
+    def __str__(self) -> str:
+        """What the search as it is settled will take."""
+        config = self.config
+        peak = self.peak(config.batch_size, config.order, config.recompute) / GB
+        return f"about {peak:.2f} GB at the peak, of {self.free / GB:.1f} free; --recompute {config.recompute}"
 
     def _sizes(self) -> list[int]:
         """The batch sizes to choose from, the largest first."""

@@ -41,19 +41,21 @@ def run(config: SearchConfig) -> Genotype | None:
     if config.plan:
         print(planner.table(experiment, config))
         return None
-    if config.strategy == "darts":
-        config = settled(config, experiment)
-        experiment = replace(experiment, config=config)
+    plan = settled(config, experiment) if config.strategy == "darts" else None
+    if plan:
+        config, experiment = plan.config, replace(experiment, config=plan.config)
     folder = RunFolder("search", config, experiment.fabric.is_global_zero, experiment.origin())
     search = STRATEGIES[config.strategy](config, experiment, folder)
     with folder:
         processes.barrier()  # no process looks for a checkpoint before the first has taken the folder
         log.info("search    %s", folder.path)
+        if plan:
+            log.info("memory    %s", plan)
         return finish(folder, search.find(), search.searched_on, config)
 
 
-def settled(config: SearchConfig, experiment: Experiment) -> SearchConfig:
-    """The flags with a choice for every `auto`; a run that is gone on with keeps its batch size."""
+def settled(config: SearchConfig, experiment: Experiment) -> planner.Planner:
+    """The plan, with a choice for every `auto` of the flags; a run that is gone on with keeps its batch size."""
     earlier = earlier_flags("search", config.name).get("batch_size") if config.resume else None
     if config.batch_size == "auto" and isinstance(earlier, int) and earlier > 1:
         config = config.model_copy(update={"batch_size": earlier})

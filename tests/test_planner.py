@@ -117,7 +117,7 @@ def test_the_peak_written_out():
     ],
 )
 def test_the_largest_batch_that_fits_and_the_least_computed_again(free, flags, chosen):
-    settled = planner_of(free, **flags).settle()
+    settled = planner_of(free, **flags).settle().config
     assert (settled.batch_size, settled.recompute) == chosen
 
 
@@ -130,7 +130,7 @@ def test_what_fits_in_no_way_is_refused_with_a_way_out():
 
 def test_a_users_choice_may_fill_what_auto_would_spare():
     tight = replace(planner_of(645e6, recompute="none"), spare=0.5)
-    assert tight.settle().recompute == "none"
+    assert tight.settle().config.recompute == "none"
     with pytest.raises(UserError, match="see --plan"):
         replace(tight, free=640e6).settle()
 
@@ -155,7 +155,7 @@ def test_a_plan_is_a_table_and_nothing_else(workspace):
 def test_auto_is_settled_once_and_for_all(workspace):
     """The run notes the batch size that was chosen, and keeps it when it is gone on with."""
     flags = ["--config", "tiny.yaml", "--name", "auto", "--batch_size", "auto", "--epochs", "1"]
-    succeed("search", *flags, cwd=workspace)
+    assert "GB at the peak" in succeed("search", *flags, cwd=workspace)
     noted = workspace / "runs" / "auto" / "search" / "config.json"
     config = json.loads(noted.read_text())
     assert config["batch_size"] in BATCHES
