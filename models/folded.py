@@ -2,10 +2,11 @@
 
 Vectors of the processor hold 16 numbers. With 8 channels, convolutions on a CPU run several times slower than with 16;
 so a cell of few channels lays `fold` utterances side by side along the channels, and repeats its kernels for each.
-Whatever works channel by channel (pools, ReLU, depthwise convolutions, sums) never knows; a pointwise convolution
+Whatever works channel by channel (pools, ReLU, depthwise convolutions, sums) never knows; a matrix on the channels
 becomes block-diagonal, and the mean over a channel is the mean over its copies.
 
-Shapes: N utterances, C channels, m = `fold`; maps (N, C, F, T), folded (N/m, mC, F, T), in channels_last memory format.
+Shapes: N utterances, C channels, m = `fold`; maps (N, C, F, T), folded (N/m, mC, F, T), in channels_last memory format;
+as a matrix of a row a pixel, (R, mC).
 """
 
 import torch
@@ -37,19 +38,41 @@ def unfold(x: Tensor, channels: int) -> Tensor:
     return grouped.reshape(-1, f, t, channels).permute(0, 3, 1, 2)
 
 
+def side_by_side(x: Tensor, y: Tensor, m: int) -> Tensor:
+    """Maps joined along C: (N/m, mC, F, T) twice -> (N/m, m 2C, F, T)."""
+    pixels = [z.permute(0, 2, 3, 1).unflatten(3, (m, -1)) for z in (x, y)]
+    return torch.cat(pixels, dim=4).flatten(3).permute(0, 3, 1, 2)
+
+
+def rows(x: Tensor) -> Tensor:
+    """Maps as a matrix, a row a pixel: (N/m, mC, F, T) -> (R, mC); it shares their memory."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def maps(x: Tensor, like: Tensor) -> Tensor:
+    """Rows as maps again, of as many and as large images as those of `like`."""
+    n, _, f, t = like.shape
+    return x.view(n, f, t, -1).permute(0, 3, 1, 2)
+
+
 def repeated(weight: Tensor, m: int) -> Tensor:
     """Depthwise kernels (C, 1, k, k) for folded maps: (mC, 1, k, k)."""
     return weight.repeat(m, 1, 1, 1) if m > 1 else weight
 
 
-def block_diagonal(weight: Tensor, m: int) -> Tensor:
-    """A pointwise kernel (C, C', 1, 1) for folded maps: (mC, mC', 1, 1)."""
-    return torch.block_diag(*[weight[:, :, 0, 0]] * m)[:, :, None, None] if m > 1 else weight
+def blocks(matrix: Tensor, m: int) -> Tensor:
+    """A matrix on the channels (C, C') for folded maps: (mC, mC'), block-diagonal."""
+    return torch.block_diag(*[matrix] * m) if m > 1 else matrix
 
 
-def block_gradient(g: Tensor, m: int) -> Tensor:
-    """The gradient by the one kernel (C, C') from that by the block-diagonal (mC, mC')."""
-    return g.unflatten(1, (m, -1)).unflatten(0, (m, -1)).diagonal(dim1=0, dim2=2).sum(dim=2) if m > 1 else g
+def block_sum(matrix: Tensor, m: int) -> Tensor:
+    """The sum of the m blocks on the diagonal: (mC, mC') -> (C, C')."""
+    return matrix.unflatten(1, (m, -1)).unflatten(0, (m, -1)).diagonal(dim1=0, dim2=2).sum(dim=2) if m > 1 else matrix
+
+
+def moment(x: Tensor, y: Tensor, m: int) -> Tensor:
+    """mean(x y^T) over all pixels of maps, (C, C')."""
+    return over_processes(block_sum(rows(x).T @ rows(y), m) / (m * (x.numel() // x.shape[1])))
 
 
 def mean(x: Tensor, m: int) -> Tensor:
@@ -59,7 +82,13 @@ def mean(x: Tensor, m: int) -> Tensor:
 
 def over_copies(statistic: Tensor, m: int) -> Tensor:
     """The mean of a statistic (mC,) over the copies of each channel, (mC,), and over the processes that share it."""
+    statistic = over_processes(statistic)
+    return statistic.unflatten(0, (m, -1)).mean(dim=0).repeat(m) if m > 1 else statistic
+
+
+def over_processes(statistic: Tensor) -> Tensor:
+    """The mean of a statistic over the processes that share it."""
     if processes > 1:
         statistic = statistic / processes
         dist.all_reduce(statistic)
-    return statistic.unflatten(0, (m, -1)).mean(dim=0).repeat(m) if m > 1 else statistic
+    return statistic

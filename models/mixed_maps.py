@@ -5,29 +5,30 @@ Shapes: E edges, K ops; maps (N/m, mC, F, T) in channels_last memory format, fol
 
 from collections.abc import Sequence
 from functools import cached_property, reduce
+from itertools import chain, groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from models.batchnorm import centred
 from models.cells import Cell
+from models.convolutions import Before, Depthwise, Given, Separable
 from models.depthwise import CHANNELS_LAST
-from models.folded import block_diagonal, fold, fold_of, unfold
-from models.fused import Convolutions, ConvOp, WeightedSum, centred, convolved
+from models.edge_ops import MapOp, ProductOps
+from models.folded import fold, fold_of, side_by_side, unfold
+from models.fused import Op, relaxed_edge
 from models.mixed_ops import MixedNode, MixedOp
 from models.ops import ConvUnit, FactorizedReduce, Pool
-
-Term = tuple[Tensor, Tensor | None]
-"""A map, and the scale of the BatchNorm that is still due to it."""
 
 
 class Source:
     """A state of a relaxed cell, and what the edges that leave it share. They all have the same stride."""
 
     def __init__(self, x: Tensor, channels: int):
-        self.x, self.m = x, x.shape[1] // channels
-        self.pools: dict[type, tuple[Term, nn.BatchNorm2d]] = {}
+        self.x, self.channels, self.m = x, channels, x.shape[1] // channels
+        self.pools: dict[type, tuple[Tensor, Tensor, nn.BatchNorm2d]] = {}
 
     @cached_property
     def positive(self) -> Tensor:
@@ -40,47 +41,70 @@ class Source:
 
     @cached_property
     def both_grids(self) -> Tensor:
-        """The even grid and the odd one side by side, for the factorised reduction."""
+        """The even grid and the odd one side by side, for the factorised reduction: (N/m, m 2C, F/2, T/2)."""
         odd = F.pad(self.positive, (0, 1, 0, 1))[:, :, 1::2, 1::2]
-        return torch.cat([self.even, odd], dim=1).contiguous(memory_format=CHANNELS_LAST)
+        return side_by_side(self.even, odd, self.m)
 
-    def term(self, op: nn.Module, recompute: bool) -> Term:
-        """An op of this state."""
-        if isinstance(op, nn.Identity):
-            return self.x, None
-        if isinstance(op, Pool):
-            return self.pooled(op)
-        if isinstance(op, FactorizedReduce):
-            return convolved(self.both_grids, both_kernels(op, self.m), op.norm, self.m)
-        return self.convolution([op] if isinstance(op, ConvUnit) else list(op), recompute)
+    def ops(self, modules: Sequence[nn.Module], recompute: bool) -> list[Op]:
+        """The ops of an edge that leaves this state: convolutions that follow each other are computed together."""
+        found: list[Op] = []
+        for kind, members in groupby(modules, form):
+            if kind != "map":
+                ends = [self.product(module) for module in members]
+                norms, before, inputs = zip(*ends, strict=True)
+                found.append((ProductOps(norms, before, self.m, recompute), list(chain.from_iterable(inputs))))
+            else:
+                found += [self.map(module) for module in members]
+        return found
 
-    def convolution(self, units: Sequence[ConvUnit], recompute: bool) -> Term:
-        first = units[0].depthwise
-        stride, dilation, x = first.stride[0], first.dilation[0], self.positive
+    def map(self, module: nn.Module) -> Op:
+        """An op that puts out a map: skip, or a pool."""
+        if isinstance(module, nn.Identity):
+            return MapOp(), [self.x]
+        y, scale = self.pooled(module)
+        return MapOp(scale, module.norm.training), [y]
+
+    def product(self, module: nn.Module) -> tuple[nn.BatchNorm2d, Before, list[Tensor]]:
+        """An op that ends in a pointwise convolution: its last BatchNorm, what comes before, its inputs."""
+        if isinstance(module, FactorizedReduce):
+            return module.norm, Given(), [self.both_grids, both_kernels(module)]
+        units = [module] if isinstance(module, ConvUnit) else list(module)
+        first, x = units[0].depthwise, self.positive
+        stride, dilation = first.stride[0], first.dilation[0]
         if stride == dilation == 2:
             stride, dilation, x = 1, 1, self.even
+        one = len(units) == 1
+        before = Depthwise(self.m, stride, dilation) if one else Separable(self.m, stride, units[0].norm)
         kernels = [kernel for unit in units for kernel in (unit.depthwise.weight, unit.pointwise.weight)]
-        op = Convolutions([unit.norm for unit in units], stride, dilation, self.m, recompute)
-        return ConvOp.apply(x, op, *kernels)
+        return units[-1].norm, before, [x, *kernels]
 
-    def pooled(self, pool: Pool) -> Term:
-        """All edges pool alike: it is done for the first, whose running statistics the others take over."""
+    def pooled(self, pool: Pool) -> tuple[Tensor, Tensor]:
+        """The pooled map, less its mean, and its scale.
+
+        All edges pool alike: it is done for the first, whose running statistics the others take over.
+        """
         kind = type(pool.pooling)
         if kind not in self.pools:
             # the places of the maxima would take twice the memory of a map: they are found again
             pooled = checkpoint(pool.pooling, self.x, use_reentrant=False)
-            self.pools[kind] = centred(pooled, pool.norm, self.m), pool.norm
-        term, first = self.pools[kind]
+            self.pools[kind] = *centred(pooled, pool.norm, self.m), pool.norm
+        y, scale, first = self.pools[kind]
         for mine, its in zip(pool.norm.buffers(), first.buffers(), strict=True):
             mine.copy_(its)
-        return term
+        return y, scale
 
 
-def both_kernels(op: FactorizedReduce, m: int) -> Tensor:
-    """One pointwise kernel (mC, 2mC, 1, 1) on both grids: the first channels of each image see the even one alone."""
+def form(module: nn.Module) -> str:
+    """Which ops can be computed together: those whose matrices are of one shape."""
+    if isinstance(module, nn.Identity | Pool):
+        return "map"
+    return "reduction" if isinstance(module, FactorizedReduce) else "products"
+
+
+def both_kernels(op: FactorizedReduce) -> Tensor:
+    """One pointwise kernel (C, 2C, 1, 1) on both grids: the first channels of each image see the even one alone."""
     even, odd = op.even.weight, op.odd.weight
-    even, odd = F.pad(even, (0, 0) * 3 + (0, len(odd))), F.pad(odd, (0, 0) * 3 + (len(even), 0))
-    return torch.cat([block_diagonal(even, m), block_diagonal(odd, m)], dim=1)
+    return torch.block_diag(even[:, :, 0, 0], odd[:, :, 0, 0])[:, :, None, None]
 
 
 class MixedMaps(MixedNode):
@@ -92,9 +116,8 @@ class MixedMaps(MixedNode):
         return reduce(torch.add, edges)
 
     def _edge(self, edge: MixedOp, source: Source, weights: Tensor) -> Tensor:
-        maps, scales = zip(*(source.term(op, edge.recompute) for op in edge.ops), strict=True)
-        computed = weights[: len(maps)]  # all but that of `none`
-        return WeightedSum.apply(computed, scales, self.training, source.m, *maps)
+        computed = weights[: len(edge.ops)]  # all but that of `none`
+        return relaxed_edge(source.ops(edge.ops, edge.recompute), computed, source.channels, source.m)
 
 
 class RelaxedMapsCell(Cell):

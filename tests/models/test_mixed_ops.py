@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import models.fused as fused_module
+import models.convolutions as convolutions
 from genotypes import CNN_OPS, RNN_OPS
 from models.cells import CNN, SEQ
 from models.folded import fold, unfold
@@ -168,7 +168,7 @@ def test_fused_node_asks_for_no_gradient_that_nobody_wants(monkeypatch):
     node.requires_grad_(False)
     weights = torch.rand(2, len(CNN_OPS), dtype=torch.float64, requires_grad=True)
     out = node([Source(torch.randn(2, 16, 6, 8, dtype=torch.float64), 16) for _ in range(2)], weights)
-    monkeypatch.setattr(fused_module, "weight_gradient", None)
-    monkeypatch.setattr(fused_module, "input_gradient", None)
+    monkeypatch.setattr(convolutions, "weight_gradient", None)
+    monkeypatch.setattr(convolutions, "input_gradient", None)
     out.sum().backward()
     assert weights.grad[:, :-1].any(dim=1).all()

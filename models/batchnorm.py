@@ -1,0 +1,59 @@
+"""BatchNorm of folded maps in pieces, so that the fused edges can spread it over what comes before and after.
+
+BN(y) = r (y - mean(y)) with r = 1 / sqrt(var(y) + eps), without affine: what it subtracts is its center, r its scale.
+In training both are of the batch, and the running statistics are tracked; else they are the running ones.
+
+Shapes: maps (N/m, mC, F, T) in channels_last memory format, folded (see `folded`); statistics (C,) or, as m copies of
+them, (mC,).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models import folded
+from models.folded import mean
+
+
+def centred(y: Tensor, norm: nn.BatchNorm2d, m: int) -> tuple[Tensor, Tensor]:
+    """BatchNorm of a map, but for its scale: (centred map, scale (mC,)).
+
+    The mean is held fixed in backward: the gradient of what BatchNorm centres has no mean itself.
+    """
+    center = mean(y.detach(), m) if norm.training else norm.running_mean.repeat(m)
+    y = y - column(center)
+    return y, scale_of(y, center, norm, m)
+
+
+@torch.no_grad()
+def scale_of(y: Tensor, center: Tensor, norm: nn.BatchNorm2d, m: int) -> Tensor:
+    """BatchNorm's scale of a centred map, (mC,)."""
+    if not norm.training:
+        return torch.rsqrt(norm.running_var + norm.eps).repeat(m)
+    c, count = norm.num_features, y.numel() // y.shape[1] * m
+    return tracked([norm], center[None, :c], mean(y.square(), m)[None, :c], count)[0].repeat(m)
+
+
+def tracked(norms: Sequence[nn.BatchNorm2d], center: Tensor, variance: Tensor, count: int) -> Tensor:
+    """The scales of P BatchNorms, alike but for their statistics, (P, C); their running statistics are moved.
+
+    Of `count` values a channel in this process, as `nn.BatchNorm2d` does.
+    """
+    count, momentum, eps = count * folded.processes, norms[0].momentum, norms[0].eps
+    unbiased = variance * (count / max(count - 1, 1))
+    torch._foreach_add_([norm.num_batches_tracked for norm in norms], 1)
+    torch._foreach_lerp_([norm.running_mean for norm in norms], list(center), momentum)
+    torch._foreach_lerp_([norm.running_var for norm in norms], list(unbiased), momentum)
+    return torch.rsqrt(variance + eps)
+
+
+def through_norm(g: Tensor, y: Tensor, scale: Tensor, m: int) -> Tensor:
+    """g - mean(g) - r^2 y mean(g y), in place of g: backward through the BatchNorm of a centred y, r in g already."""
+    correction = -scale.square() * mean(g * y, m)
+    return g.sub_(column(mean(g, m))).addcmul_(y, column(correction))
+
+
+def column(statistic: Tensor) -> Tensor:
+    """(mC,) for maps."""
+    return statistic.view(1, -1, 1, 1)
