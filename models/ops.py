@@ -61,19 +61,25 @@ def skip_maps(channels: int, stride: int, affine: bool) -> nn.Module:
 
 
 class FactorizedReduce(nn.Module):
-    """Halve F and T, rounding up, by two pointwise convolutions on grids one step apart: each sees what one skips."""
+    """Halve F and T, rounding up, by two pointwise convolutions on grids one step apart: each sees what one skips.
+
+    The grids are taken before: oneDNN 3.10 computes the weights' gradient of a pointwise convolution of stride 2 beyond
+    the memory that it has taken, where the maps are channels_last and have fewer channels than fit a register (its
+    issue 6035). That ends in `free(): invalid size`, if it is noticed at all.
+    """
 
     def __init__(self, channels_in: int, channels_out: int, affine: bool):
         super().__init__()
         half = channels_out // 2
-        self.even = nn.Conv2d(channels_in, half, 1, stride=2, bias=False)
-        self.odd = nn.Conv2d(channels_in, channels_out - half, 1, stride=2, bias=False)
+        self.even = nn.Conv2d(channels_in, half, 1, bias=False)
+        self.odd = nn.Conv2d(channels_in, channels_out - half, 1, bias=False)
         self.norm = nn.BatchNorm2d(channels_out, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(x)  # (N, C_in, F, T)
-        shifted = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]  # the padding lets odd sizes round up like the even grid
-        return self.norm(torch.cat([self.even(x), self.odd(shifted)], dim=1))  # (N, C_out, F/2, T/2)
+        even = x[:, :, ::2, ::2]
+        odd = F.pad(x, (0, 1, 0, 1))[:, :, 1::2, 1::2]  # the padding lets odd sizes round up like the even grid
+        return self.norm(torch.cat([self.even(even), self.odd(odd)], dim=1))  # (N, C_out, F/2, T/2)
 
 
 class Recurrent(nn.Module):

@@ -171,6 +171,13 @@ def test_factorized_reduce_equals_loops(height, width, channels_out):
     torch.testing.assert_close(op(x), normalised(truth))
 
 
+@pytest.mark.parametrize("name", MAP_OPS)
+def test_no_pointwise_convolution_has_a_stride(name):
+    """Its weights' gradient would be written beyond its memory (see `FactorizedReduce`)."""
+    convolutions = [m for m in MAP_OPS[name](2, 2, True).modules() if isinstance(m, nn.Conv2d)]
+    assert all(m.stride == (1, 1) for m in convolutions if m.kernel_size == (1, 1))
+
+
 def test_skip_with_stride_one_is_the_identity_in_both_worlds():
     maps, sequence = torch.randn(2, 3, 5, 6), torch.randn(2, 5, 3)
     assert torch.equal(MAP_OPS["skip_connect"](3, 1, True)(maps), maps)
