@@ -38,6 +38,11 @@ def _interval(word: str) -> str:
 
 Interval = Annotated[str, AfterValidator(_interval)]
 
+Devices = Annotated[
+    str, Field(pattern=r"^(auto|none|cpu|cuda|mps|all|\d+(,\d+)*)$", json_schema_extra={"also": ["device"]})
+]
+Device = Annotated[str, Field(pattern=r"^(auto|none|cpu|cuda|mps|\d+)$", json_schema_extra={"also": ["device"]})]
+
 
 def cores() -> int:
     """The cores that this process may use."""
@@ -119,8 +124,9 @@ class RunFlags(FoldFlags):
     """Drives the initial weights, the order of the rows, and every random choice."""
     workers: NonNegativeInt = 4
     """Threads that fetch batches ahead where the features do not fit on the device."""
-    gpus: Annotated[str, Field(pattern=r"^(auto|none|all|\d+(,\d+)*)$")] = "auto"
-    """GPUs by index (0 or 0,1), all, none, or auto: one where there is one."""
+    gpus: Devices = "auto"
+    """GPUs by index (0 or 0,1), or all; none or cpu; cuda or mps: the first GPU of that kind; auto: a GPU where there
+    is one."""
     layers: PositiveInt = 4
     """CNN cells; those at 1/3 and 2/3 of the depth reduce."""
     rnn_layers: NonNegativeInt = 4
@@ -337,8 +343,8 @@ class PredictConfig(Flags):
     """Hear all of a long recording, and print each window with its times."""
     batch_size: PositiveInt = 32
     """Windows at a time."""
-    gpus: Annotated[str, Field(pattern=r"^(auto|none|\d+)$")] = "auto"
-    """A GPU by index, none, or auto: one where there is one."""
+    gpus: Device = "auto"
+    """A GPU by index; none or cpu; cuda or mps: the first GPU of that kind; auto: a GPU where there is one."""
     json_: Annotated[bool, Field(alias="json")] = False
     """Print JSON instead of a table."""
     csv: bool = False
@@ -372,8 +378,8 @@ class EvaluateConfig(FoldFlags):
     """The folder to write to."""
     batch_size: PositiveInt = 96
     """Clips at a time."""
-    gpus: Annotated[str, Field(pattern=r"^(auto|none|\d+)$")] = "auto"
-    """A GPU by index, none, or auto: one where there is one."""
+    gpus: Device = "auto"
+    """A GPU by index; none or cpu; cuda or mps: the first GPU of that kind; auto: a GPU where there is one."""
     overwrite: bool = False
     """Replace the evaluation that is there."""
 

@@ -58,13 +58,13 @@ def parse(kind: type[Config], command: str, argv: list[str] | None = None) -> Co
     typed = vars(build_parser(kind, command).parse_args(argv))
     if "config" not in typed:
         return validated(kind, typed)
-    everyones, own = read_file(Path(typed["config"]), command)
+    everyones, own = read_file(Path(typed["config"]), kind, command)
     return validated(kind, {**everyones, **own, **typed})
 
 
 def from_file(kind: type[Config], command: str, path: Path | None, **flags: Any) -> Config:
     """What a configuration file says under `command`'s own name, `flags` winning over it."""
-    return validated(kind, {**(read_file(path, command)[1] if path else {}), **flags})
+    return validated(kind, {**(read_file(path, kind, command)[1] if path else {}), **flags})
 
 
 def validated(kind: type[Config], values: dict[str, Any]) -> Config:
@@ -85,7 +85,7 @@ def validated(kind: type[Config], values: dict[str, Any]) -> Config:
     raise UserError(f"{name} {shown(error['input'])[:80]}: {message}")
 
 
-def read_file(path: Path, command: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_file(path: Path, kind: type[Flags], command: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """A YAML (or JSON) mapping of flags: those at its top, and those under the name of `command`."""
     try:
         with path.open("rb") as file:
@@ -99,12 +99,14 @@ def read_file(path: Path, command: str) -> tuple[dict[str, Any], dict[str, Any]]
     if not isinstance(values, dict) or not all(isinstance(values.get(name) or {}, dict) for name in COMMANDS):
         raise UserError(f"--config {path}: must map flags to values, at the top or under {', '.join(COMMANDS)}")
     top = {key: value for key, value in values.items() if key not in COMMANDS}
-    return underscored(top), underscored(values.get(command) or {})
+    return by_own_name(top, kind), by_own_name(values.get(command) or {}, kind)
 
 
-def underscored(flags: dict[Any, Any]) -> dict[str, Any]:
-    """Flags of a file by the names of their fields."""
-    return {str(name).replace("-", "_"): value for name, value in flags.items()}
+def by_own_name(flags: dict[Any, Any], kind: type[Flags]) -> dict[str, Any]:
+    """Flags of a file, each by its own name, whichever it stands there under."""
+    own = {other: name for name, field in flag_names(kind).items() for other in other_names(field)}
+    named = {str(name).replace("-", "_"): value for name, value in flags.items()}
+    return {own.get(name, name): value for name, value in named.items()}
 
 
 class Parser(argparse.ArgumentParser):
@@ -130,13 +132,14 @@ class Parser(argparse.ArgumentParser):
 
 def unknown_flag(flag: str, kind: type[Flags]) -> str:
     """The message for a flag that does not exist, with the nearest that does."""
-    flags = [f"--{name}" for name, field in flag_names(kind).items() if not is_positional(field)]
+    fields = {name: field for name, field in flag_names(kind).items() if not is_positional(field)}
+    flags = [f"--{each}" for name, field in fields.items() for each in (name, *other_names(field))]
     near = difflib.get_close_matches(flag, flags, n=1)
     return f"unknown flag {flag}" + (f"; did you mean {near[0]}?" if near else "; --help lists them all")
 
 
 def flag_names(kind: type[Flags]) -> dict[str, FieldInfo]:
-    """Field by flag name."""
+    """Field by the flag's own name."""
     return {field.alias or name: field for name, field in kind.model_fields.items()}
 
 
@@ -156,8 +159,14 @@ def build_parser(kind: type[Flags], command: str) -> Parser:
         elif get_origin(field.annotation) is tuple:
             parser.add_argument(f"--{name}", nargs="+", metavar=name[:-1].rpartition("_")[2].upper(), help=text)
         else:
-            parser.add_argument(f"--{name}", metavar=metavar(field.annotation), help=text)
+            names = [f"--{each}" for each in (name, *other_names(field))]
+            parser.add_argument(*names, dest=name, metavar=metavar(field.annotation), help=text)
     return parser
+
+
+def other_names(field: FieldInfo) -> list[str]:
+    """What a flag that takes one value is called besides its own name, as users of other programs call it."""
+    return (field.json_schema_extra or {}).get("also", [])
 
 
 def is_positional(field: FieldInfo) -> bool:

@@ -19,13 +19,18 @@ Gradient = Callable[[Tensor, Sequence[Tensor]], list[Tensor]]
 
 
 def make_fabric(gpus: str) -> Fabric:
-    """The engine for `--gpus`: "auto" (a GPU where there is one), "none", "all", or indices such as "0,1".
+    """The engine for `--gpus`: "auto" (a GPU where there is one), "none" or "cpu", "cuda" or "mps" (the first GPU of
+    that kind), "all", or indices such as "0,1".
 
     More than one GPU, or `torchrun`, means one process each; every process sees its own share of each batch.
     """
     accelerator, devices = accelerator_for(gpus)
     here, everywhere = (int(os.environ.get(name, 1)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))  # of torchrun
-    if here > 1 and gpus in ("auto", "none"):
+    if accelerator == "mps" and everywhere > 1:
+        if gpus != "auto":
+            raise UserError(f"--gpus {gpus}: Apple's GPU is for one process; --gpus none runs several on the CPU")
+        accelerator, devices = "cpu", 1
+    if here > 1 and gpus in ("auto", "none", "cpu", "cuda"):
         devices = here
     if everywhere == 1 and not (isinstance(devices, list) and len(devices) > 1):
         return Fabric(accelerator=accelerator, devices=devices)
@@ -36,11 +41,14 @@ def make_fabric(gpus: str) -> Fabric:
 def accelerator_for(gpus: str) -> tuple[str, int | list[int]]:
     """Fabric's accelerator and devices for the flag; a `UserError` where the machine has not what it asks for."""
     kind, count = available_gpus()
-    if gpus == "none" or (gpus == "auto" and count == 0):
+    if gpus in ("none", "cpu") or (gpus == "auto" and count == 0):
         return "cpu", 1
+    if gpus in ("cuda", "mps") and gpus != kind:
+        raise UserError(f"--device {gpus}: this machine has none that torch can use; --device cpu runs on the CPU")
     if count == 0:
         raise UserError(f"--gpus {gpus}: this machine has no GPU that torch can use; --gpus none runs on the CPU")
-    wanted = {"auto": [0], "all": list(range(count))}.get(gpus) or sorted({int(index) for index in gpus.split(",")})
+    named = {"auto": [0], kind: [0], "all": list(range(count))}
+    wanted = named.get(gpus) or sorted({int(index) for index in gpus.split(",")})
     if wanted[-1] >= count:
         raise UserError(f"--gpus {gpus}: there is no GPU {wanted[-1]}; this machine has 0 to {count - 1}")
     return kind, 1 if kind == "mps" else wanted

@@ -19,7 +19,7 @@ from config import (
     VisualizeConfig,
 )
 from engine.experiment import begin
-from flags import Flags, build_parser, flag_names, from_file, parse
+from flags import Flags, build_parser, flag_names, from_file, other_names, parse
 from genotypes import CNN_OPS, RNN_OPS
 from utils import UserError
 
@@ -75,6 +75,26 @@ def test_the_flags_of_pt_darts_are_there_and_set_their_field(command: str, flag:
     assert config.model_dump(exclude={flag}) == KINDS[command]().model_dump(exclude={flag})
 
 
+@pytest.mark.parametrize("command", ["search", "augment", "evaluate", "predict"])
+@pytest.mark.parametrize("word", ["auto", "none", "cpu", "cuda", "mps", "1"])
+def test_device_is_another_name_of_gpus(yaml_file, command: str, word: str):
+    needed = {"evaluate": ["--model", "m", "--out", "o"], "predict": ["--model", "m", "a.wav"]}.get(command, [])
+    parsed = [parse(KINDS[command], command, [*needed, f"--{name}", word]) for name in ("gpus", "device")]
+    assert parsed[0].gpus == word
+    assert parsed[0] == parsed[1]
+    path = yaml_file(f"{command}: {{device: {word}}}")
+    assert parse(KINDS[command], command, [*needed, "--config", str(path)]).gpus == word
+    assert "device" not in parsed[1].model_dump()
+
+
+@pytest.mark.parametrize(("file", "line"), [("gpus", "device"), ("device", "gpus"), ("device", "device")])
+def test_the_line_wins_over_the_file_under_whichever_name(yaml_file, file: str, line: str):
+    path = yaml_file(f"{{{file}: 0, search: {{{line}: 1}}}}")
+    assert search("--config", path).gpus == "1"
+    assert search(f"--{line}", "cpu", "--config", path).gpus == "cpu"
+    assert from_file(SearchConfig, "search", path, gpus="none").gpus == "none"
+
+
 @pytest.mark.parametrize("flag", SEARCH_ONLY)
 def test_what_shapes_a_search_is_no_flag_of_augment(flag: str):
     with pytest.raises(UserError, match=f"unknown flag --{flag}"):
@@ -109,6 +129,7 @@ def test_every_flag_has_a_help_text_that_is_printed():
             assert field.description, f"{command} --{name}"
             assert " ".join(field.description.split()) in printed
             assert re.search(rf"--{name}\b|\b{name.upper()}\b", printed)
+            assert all(f"--{other} " in printed for other in other_names(field))
 
 
 @pytest.mark.parametrize(
@@ -253,6 +274,8 @@ def test_checkpoints_come_after_steps_or_minutes(yaml_file, word: str):
         ("--gpus gpu0", "--gpus gpu0: "),
         ("--gpus 0,", "--gpus 0,: "),
         ("--gpus -1", "--gpus -1: "),
+        ("--device tpu", "--gpus tpu: "),
+        ("--devise cpu", "unknown flag --devise; did you mean --device?"),
         ("--folds_by group0", "--folds_by group0: "),
         ("--name ../escape", "--name ../escape: "),
         ("--name a//b", "--name a//b: "),
@@ -372,7 +395,7 @@ TREES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dic
 @given(data=st.data())
 def test_any_values_give_a_config_or_a_user_error(command: str, data: st.DataObject):
     kind: type[Flags] = KINDS[command]
-    names = st.sampled_from(sorted(flag_names(kind)))
+    names = st.sampled_from(sorted([*flag_names(kind), "device"]))
     values = data.draw(st.dictionaries(names, TREES, max_size=3))
     with suppress(UserError):
         assert isinstance(from_file(kind, command, None, **values), kind)
@@ -410,6 +433,7 @@ def test_the_words_after_the_runs_are_recordings(tmp_path: Path):
         ("--model m", "FILES is missing"),
         ("a.wav", "--model is missing"),
         ("a.wav --model m --gpus 0,1", "--gpus 0,1: "),
+        ("a.wav --model m --device all", "--gpus all: "),
         ("a.wav --model m --batch_size 0", "--batch_size 0: "),
     ],
 )

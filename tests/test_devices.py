@@ -35,6 +35,11 @@ from utils import UserError
         (("mps", 1), "none", ("cpu", 1)),
         (("cpu", 0), "auto", ("cpu", 1)),
         (("cpu", 0), "none", ("cpu", 1)),
+        (("cuda", 2), "cpu", ("cpu", 1)),
+        (("cuda", 2), "cuda", ("cuda", [0])),
+        (("mps", 1), "mps", ("mps", 1)),
+        (("mps", 1), "cpu", ("cpu", 1)),
+        (("cpu", 0), "cpu", ("cpu", 1)),
     ],
 )
 def test_what_a_flag_means(monkeypatch, machine: tuple[str, int], gpus: str, expected: tuple):
@@ -57,6 +62,15 @@ def test_a_gpu_that_is_not_there_is_a_user_error(monkeypatch, machine: tuple[str
     with pytest.raises(UserError, match=f"--gpus {gpus}: ") as error:
         accelerator_for(gpus)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("machine", "kind"), [(("cpu", 0), "cuda"), (("cpu", 0), "mps"), (("mps", 1), "cuda"), (("cuda", 2), "mps")]
+)
+def test_a_kind_of_gpu_that_is_not_there_is_a_user_error(monkeypatch, machine: tuple[str, int], kind: str):
+    monkeypatch.setattr(devices, "available_gpus", lambda: machine)
+    with pytest.raises(UserError, match=f"^--device {kind}: this machine has none .*; --device cpu runs on the CPU$"):
+        accelerator_for(kind)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +118,11 @@ def test_one_process_needs_no_strategy(monkeypatch, machine: tuple[str, int], gp
         (("cuda", 4), "auto", 4, 8, ("cuda", 4, 2)),
         (("cuda", 1), "auto", 1, 2, ("cuda", [0], 2)),
         (("cpu", 0), "auto", 1, 3, ("cpu", 1, 3)),
+        (("cuda", 2), "cpu", 2, 2, ("cpu", 2, 1)),
+        (("cuda", 2), "cuda", 2, 2, ("cuda", 2, 1)),
+        (("cuda", 1), "cuda", 1, 2, ("cuda", [0], 2)),
+        (("mps", 1), "auto", 2, 2, ("cpu", 2, 1)),
+        (("mps", 1), "auto", 1, 2, ("cpu", 1, 2)),
     ],
 )
 def test_several_gpus_or_torchrun_mean_several_processes(
@@ -115,8 +134,15 @@ def test_several_gpus_or_torchrun_mean_several_processes(
     assert asked["strategy"].process_group_backend == backend
 
 
-def test_none_is_the_cpu_in_one_process():
-    fabric = make_fabric("none")
+@pytest.mark.parametrize("gpus", ["mps", "all", "0"])
+def test_several_processes_do_not_share_the_gpu_of_apple(monkeypatch, gpus: str):
+    with pytest.raises(UserError, match=f"--gpus {gpus}: Apple's GPU is for one process"):
+        asked_of_fabric(monkeypatch, ("mps", 1), gpus, 2, 2)
+
+
+@pytest.mark.parametrize("gpus", ["none", "cpu"])
+def test_none_is_the_cpu_in_one_process(gpus: str):
+    fabric = make_fabric(gpus)
     assert (fabric.device, fabric.world_size) == (torch.device("cpu"), 1)
 
 

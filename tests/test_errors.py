@@ -76,6 +76,8 @@ WRONG = [
     ("search", TINY + "--folds_by group99", "16 speakers make 2 to 16 groups"),
     ("search", TINY + "--batch_size 500", "--batch_size 500 is more than the 216 training utterances"),
     ("search", TINY + "--gpus 0", "no GPU"),
+    ("augment", TINY + "--genotype cnn_lstm --device cuda", "--device cuda: this machine has none that torch can use"),
+    ("predict", "--model runs/there text.wav --device mps", "--device mps: this machine has none that torch can use"),
     ("search", TINY + "--epoch 3", "unknown flag --epoch; did you mean --epochs?"),
     ("search", TINY + "--rnn_ops gru_1", "unknown op 'gru_1'"),
     ("search", "--config tiny.yaml --name ../escape", "--name ../escape"),
