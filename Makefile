@@ -8,6 +8,8 @@ WAVS := corpora/demo/wav/F01/F01-angry-01.wav corpora/demo/wav/M01/M01-happy-02.
 
 # On shared cores a torch thread that spins while it waits for another costs more than it saves: spin briefly.
 export GOMP_SPINCOUNT ?= 1000
+# What torch lacks on Apple's GPU the CPU computes, and torch says so once.
+export PYTORCH_ENABLE_MPS_FALLBACK ?= 1
 
 .PHONY: setup demo test lint clean
 

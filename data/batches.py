@@ -24,7 +24,8 @@ class Features:
 
     def __init__(self, store: FeatureStore, mean: np.ndarray, std: np.ndarray, device: torch.device):
         """`mean` and `std` (F,): per coefficient, over the training rows."""
-        self.array, self.labels, self.device = store.features, torch.from_numpy(store.labels).to(device), device
+        self.array, self.host_labels, self.device = store.features, store.labels, device
+        self.labels = torch.from_numpy(self.host_labels).to(device)
         self.mean, self.std = (torch.from_numpy(v).to(device)[:, None] for v in (mean, std))
         fits = self.array.nbytes <= RESIDENT_BYTES.get(device.type, RESIDENT_BYTES["else"])
         self.resident = self._standardised(torch.from_numpy(self.array[:]).to(device)) if fits else None
@@ -36,11 +37,15 @@ class Features:
 
     def fetch(self, rows: np.ndarray, read: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(x (N, 1, F, T), y (N,)) of some rows; `read` is what `read` gave for them, if that ran ahead."""
-        index = torch.from_numpy(rows).to(self.device, non_blocking=True)
+        index = self._sent(torch.from_numpy(rows))
         if self.resident is not None:
             return self.resident[index], self.labels[index]
-        x = (self.read(rows) if read is None else read).to(self.device, non_blocking=True)
+        x = self._sent(self.read(rows) if read is None else read)
         return self._standardised(x), self.labels[index]
+
+    def _sent(self, x: Tensor) -> Tensor:
+        """On the device; CUDA's need not be waited for. On Apple's a copy might read what is freed meanwhile."""
+        return x.to(self.device, non_blocking=self.device.type == "cuda")
 
     def _standardised(self, x: Tensor) -> Tensor:
         return x.sub_(self.mean).div_(self.std).unsqueeze(1)
@@ -110,7 +115,7 @@ class TrainingBatches:
 
     def _even(self, rng: np.random.Generator) -> np.ndarray:
         """As many rows as there are, each class as often as the others, each row of a class as often as the others."""
-        labels = self.features.labels.cpu().numpy()[self.rows]
+        labels = self.features.host_labels[self.rows]
         classes = np.unique(labels)
         share = -(-len(self.rows) // len(classes))
         drawn = []

@@ -70,7 +70,9 @@ class Transform(nn.Module):
         coefficients = self.coefficients(clips.unsqueeze(1)).squeeze(1)  # (N, F, hops)
         if coefficients.shape[2] % self.frames == 0:  # the same, twenty times faster
             return coefficients.unflatten(2, (self.frames, -1)).amax(dim=3)
-        return adaptive_max_pool1d(coefficients, self.frames)  # (N, F, T)
+        # Apple's GPU gets windows of several lengths wrong (github.com/pytorch/pytorch/issues/190064)
+        pooled = adaptive_max_pool1d(coefficients.cpu() if coefficients.is_mps else coefficients, self.frames)
+        return pooled.to(coefficients.device)  # (N, F, T)
 
 
 class MelBands(nn.Module):

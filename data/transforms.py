@@ -40,4 +40,4 @@ def mixup(x: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
     """
     share = torch.distributions.Beta(alpha, alpha).sample()
     partner = torch.randperm(len(x), device=x.device)
-    return torch.lerp(x[partner], x, share.to(x.device, non_blocking=True)), partner, share
+    return torch.lerp(x[partner], x, share.to(x.device, non_blocking=x.is_cuda)), partner, share

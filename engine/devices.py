@@ -91,8 +91,8 @@ def memory_advice(what_to_do: str) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        short = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-        if not short:
+        said = "can't allocate memory", "MPS backend out of memory"  # by a CPU's allocator and by Apple's
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(s in str(error) for s in said):
             raise
         raise UserError(f"out of memory: {what_to_do}") from None
 

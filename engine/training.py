@@ -137,7 +137,7 @@ def some_steps(position: Position, task: Task, interruption: "Interruption", sch
         position.step = i + 1
         if position.step % freq == 0:  # show the copy begun a while ago, so that no step waits for the device
             bar.set_postfix({key: f"{float(value):.3f}" for key, value in reading.items()})
-            reading = {key: value.to("cpu", non_blocking=True) for key, value in metrics.items()}
+            reading = {key: value.to("cpu", non_blocking=value.is_cuda) for key, value in metrics.items()}
         schedule.steps += 1
         if interruption.agree() or schedule.due():
             break

@@ -75,6 +75,26 @@ def test_an_origin_of_another_form_is_refused(origin: object):
         train()
 
 
+def test_what_torch_lacks_on_an_apple_is_one_line_that_tells_what_to_do(capsys: pytest.CaptureFixture):
+    said = (
+        "The operator 'aten::foo' is not currently implemented for the MPS device. If you want this op to be "
+        "considered for addition please comment on an issue. As a temporary fix, you can set the environment variable "
+        "`PYTORCH_ENABLE_MPS_FALLBACK=1` to use the CPU as a fallback for this op."
+    )
+
+    def fail(message: str) -> None:
+        raise NotImplementedError(message)
+
+    with pytest.raises(SystemExit, match="2"):
+        run_command(lambda: fail(said))
+    assert capsys.readouterr().err == (
+        "error: The operator 'aten::foo' is not currently implemented for the MPS device: "
+        "export PYTORCH_ENABLE_MPS_FALLBACK=1 and the CPU computes it, or pass --device cpu\n"
+    )
+    with pytest.raises(NotImplementedError, match="a bug"):
+        run_command(lambda: fail("a bug"))
+
+
 def test_what_a_message_says_cannot_move_the_cursor(capsys: pytest.CaptureFixture):
     def fail() -> None:
         raise UserError("a \x1b[2J \u202e \udcff ü")

@@ -55,7 +55,13 @@ def test_a_step_of_finite_loss_that_leaves_a_state_that_is_not(monkeypatch, caps
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB)"),
+    ],
 )
 def test_too_little_memory(monkeypatch, capsys, error: Exception):
     def grow(*_: object) -> dict:
