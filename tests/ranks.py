@@ -6,7 +6,8 @@ Their working directory is the tests' workspace; they write FOLDER/NAME-RANK.pt,
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from config import AugmentConfig, RunFlags, SearchConfig
 from engine import processes
 from engine.experiment import begin
 from engine.runs import RunFolder
+from engine.training import Metrics
 from flags import from_file
 from search import Search
 from utils import Interrupted, run_command
@@ -37,7 +39,7 @@ def searching(**flags: Any) -> SearchConfig:
 
 
 def augmenting(**flags: Any) -> AugmentConfig:
-    return from_file(AugmentConfig, "augment", Path("tiny.yaml"), genotype="cnn_lstm", **flags)
+    return from_file(AugmentConfig, "augment", Path("tiny.yaml"), **{"genotype": "cnn_lstm", **flags})
 
 
 def task_of(config: RunFlags) -> Search | Augment:
@@ -89,22 +91,48 @@ def chunks(parts: list[Tensor], count: int) -> list[list[Tensor]]:
     return [parts[i * size : (i + 1) * size] for i in range(count)]
 
 
-def interrupted(config: SearchConfig) -> None:
-    """A run of which the last process alone is told to end, in the middle of the second epoch."""
-    step = Search.step
+@contextmanager
+def before_each_step(do: Callable[[Search, int], None]) -> Iterator[list[Metrics]]:
+    """Let every search do something before a step; yields what its steps then return."""
+    step, returned = Search.step, []
 
-    def cut(task: Search, i: int) -> dict[str, Tensor]:
-        if i == task.steps + 1 and processes.rank() == processes.count() - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(task, i)
+    def changed(task: Search, i: int) -> Metrics:
+        do(task, i)
+        returned.append(step(task, i))
+        return returned[-1]
 
-    Search.step = cut
+    Search.step = changed
     try:
-        search.run(config)
-    except Interrupted:
-        return
+        yield returned
     finally:
         Search.step = step
+
+
+def watched(config: SearchConfig) -> dict[str, Tensor]:
+    """What a run's steps draw first, in this process, (steps, 4), and the losses of its share, (steps,)."""
+    drawn = []
+
+    def draw(*_: object) -> None:
+        with torch.random.fork_rng(devices=[]):
+            drawn.append(torch.rand(4))
+
+    with before_each_step(draw) as metrics:
+        search.run(config)
+    return {"drawn": torch.stack(drawn), "losses": torch.stack([m["train/loss"] for m in metrics])}
+
+
+def interrupted(config: SearchConfig) -> None:
+    """A run of which the last process alone is told to end, in the middle of the second epoch."""
+
+    def cut(task: Search, i: int) -> None:
+        if i == task.steps + 1 and processes.rank() == processes.count() - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        with before_each_step(cut):
+            search.run(config)
+    except Interrupted:
+        return
     raise AssertionError("the run was not interrupted")
 
 
@@ -114,7 +142,7 @@ def main(folder: Path) -> None:
         save(folder, name, experiment())
     save(folder, "unsynchronised", stepped(searching(batch_size=16, order="second", dropout=0.3), steps=3))
     save(folder, "masks", masks())
-    search.run(searching(name="whole", **RUN))
+    save(folder, "watched", watched(searching(name="whole", **RUN)))
     for name in ("cut", "fewer"):
         interrupted(searching(name=name, **RUN))
     search.run(searching(name="cut", resume=True, **RUN))

@@ -85,6 +85,19 @@ def test_every_process_drops_out_its_own(both: Pair):
     assert not torch.equal(first["0"], first["1"])
 
 
+def test_every_step_of_a_run_draws_numbers_of_its_own(both: Pair):
+    drawn = torch.cat([state["drawn"] for state in found(both, "watched")])
+    assert len(drawn.unique(dim=0)) == len(drawn) == 2 * 2 * 3, "by process, epoch and step"
+
+
+def test_the_history_has_the_mean_of_the_processes(both: Pair, workspace: Path):
+    first, second = (state["losses"] for state in found(both, "watched"))
+    assert not torch.equal(first, second)
+    records = (workspace / "runs/whole/search/history.jsonl").read_text().splitlines()
+    means = ((first + second) / 2).view(2, 3).mean(dim=1)
+    assert [json.loads(record)["train/loss"] for record in records] == pytest.approx(means.tolist(), rel=1e-6)
+
+
 def test_a_signal_to_one_process_ends_both_and_they_go_on_to_the_bit(both: Pair, workspace: Path):
     runs = workspace / "runs"
     assert json.loads((runs / "fewer/search/history.jsonl").read_text().splitlines()[-1])["epoch"] == 1
