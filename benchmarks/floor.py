@@ -22,6 +22,7 @@ from models.cells import Cell
 from models.cost import multiply_adds
 from models.mixed_maps import MixedMaps, RelaxedMapsCell
 from models.mixed_ops import MixedNode
+from models.stacked import RelaxedSequenceCell
 from planner import demand
 
 
@@ -45,12 +46,13 @@ def rates() -> tuple[float, float]:
 
 def forward_operations(config: SearchConfig) -> float:
     """Of one forward pass of one utterance, two a multiply-add; counted with one module an op."""
-    fast = RelaxedMapsCell.forward, MixedMaps.forward
-    RelaxedMapsCell.forward, MixedMaps.forward = Cell.forward, MixedNode.forward
+    fast = RelaxedMapsCell.forward, RelaxedSequenceCell.forward, MixedMaps.forward
+    RelaxedMapsCell.forward = RelaxedSequenceCell.forward = Cell.forward
+    MixedMaps.forward = MixedNode.forward
     with torch.device("meta"):
         network = search_step.make_supernet(config, search_step.CLASSES)
     count = 2 * multiply_adds(network, (search_step.COEFFICIENTS, search_step.FRAMES))
-    RelaxedMapsCell.forward, MixedMaps.forward = fast
+    RelaxedMapsCell.forward, RelaxedSequenceCell.forward, MixedMaps.forward = fast
     return count
 
 

@@ -36,6 +36,7 @@ from models.joint_network import as_sequence
 from models.mixed_maps import MixedMaps, RelaxedMapsCell
 from models.mixed_ops import MixedNode
 from models.search_network import SearchNetwork
+from models.stacked import RelaxedSequenceCell
 
 MEGABYTE = 2**20
 CLASSES, COEFFICIENTS, FRAMES = 4, 128, 128
@@ -119,7 +120,8 @@ def batch(config: SearchConfig, device: torch.device) -> tuple[torch.Tensor, tor
 def measure(part: str, side: str, config: SearchConfig, warmup: int, repeats: int) -> tuple[float, float]:
     """(median seconds, peak MB) of one part, in this process, after `warmup` runs; `side`: ours, plain, or a path."""
     if side == "plain":
-        RelaxedMapsCell.forward, MixedMaps.forward = Cell.forward, MixedNode.forward
+        RelaxedMapsCell.forward = RelaxedSequenceCell.forward = Cell.forward
+        MixedMaps.forward = MixedNode.forward
         ops.recur = lambda rnn, x: rnn(x)[0]
     device = make_fabric(config.gpus).device
     make, changes = PARTS[part]

@@ -93,7 +93,10 @@ class Recurrent(nn.Module):
         return recur(self.rnn, x)
 
 
-def attended(h: Tensor, key: nn.Module, score: nn.Module) -> Tensor:
+Linear = Callable[[Tensor], Tensor]
+
+
+def attended(h: Tensor, key: Linear, score: Linear) -> Tensor:
     """The steps weighed by additive attention: (N, T, C) -> (N, C).
 
     With U the `key` and v the `score`: e_t = v . tanh(U h_t), a = softmax_t(e), sum_t a_t h_t
@@ -103,8 +106,16 @@ def attended(h: Tensor, key: nn.Module, score: nn.Module) -> Tensor:
     return (attention * h).sum(dim=1)
 
 
-class Context(nn.Module):
+def joined(h: Tensor, key: Linear, score: Linear, project: Linear, project_context: Linear) -> Tensor:
     """Every step joined by what attention makes of all of them: (N, T, 2C) -> (N, T, C), y_t = W h_t + V c + b."""
+    context = attended(h, key, score)  # (N, 2C)
+    return project(h) + project_context(context).unsqueeze(1)
+
+
+class Context(nn.Module):
+    """`joined` with weights of its own: (N, T, 2C) -> (N, T, C)."""
+
+    parts = ("key", "score", "project", "project_context")
 
     def __init__(self, channels: int):
         super().__init__()
@@ -114,8 +125,7 @@ class Context(nn.Module):
         self.project_context = nn.Linear(2 * channels, channels, bias=False)
 
     def forward(self, h: Tensor) -> Tensor:
-        context = attended(h, self.key, self.score)  # (N, 2C)
-        return self.project(h) + self.project_context(context).unsqueeze(1)
+        return joined(h, *(getattr(self, part) for part in self.parts))
 
 
 class RecurrentAttention(nn.Module):

@@ -11,6 +11,7 @@ from models.joint_network import JointNetwork, Size
 from models.mixed_maps import MixedMaps, RelaxedMapsCell
 from models.mixed_ops import MixedNode
 from models.nested import NestedNode
+from models.stacked import RelaxedSequenceCell
 from search_space import SearchSpace
 
 ALPHA_SCALE = 1e-3  # the standard deviation of the alphas at the start, as in DARTS
@@ -35,7 +36,7 @@ class SearchNetwork(nn.Module):
     ):
         super().__init__()
         self.space, self.recompute_ops = space, recompute == "ops"
-        self.sequence_node = NestedNode if nested_depth else MixedNode
+        self.sequence_parts = (Cell, NestedNode) if nested_depth else (RelaxedSequenceCell, MixedNode)
         self.network = JointNetwork(size, classes, self._relaxed_cell, dropout, recompute_cells=recompute == "cells")
         kinds = ["normal", "reduce"] + ["rnn"] * (size.rnn_layers > 0)
         self.alphas = nn.ModuleDict({kind: self._initial_alphas(kind) for kind in kinds})
@@ -46,7 +47,7 @@ class SearchNetwork(nn.Module):
 
     def _relaxed_cell(self, kind: str, inputs: tuple[int, int], channels: int, reduction_prev: bool) -> Cell:
         world, (count, ops) = WORLDS[kind], self.space.of(kind)
-        make_cell, make_node = (Cell, self.sequence_node) if kind == "rnn" else (RelaxedMapsCell, MixedMaps)
+        make_cell, make_node = self.sequence_parts if kind == "rnn" else (RelaxedMapsCell, MixedMaps)
         strides = [2 if kind == "reduce" and source < 2 else 1 for source in range(count + 1)]
         nodes = [make_node(world, ops, channels, strides[: node + 2], self.recompute_ops) for node in range(count)]
         return make_cell(world, nodes, range(2, count + 2), inputs, channels, reduction_prev, affine=False)

@@ -11,6 +11,7 @@ from models.mixed_maps import MixedMaps, RelaxedMapsCell
 from models.mixed_ops import MixedNode
 from models.ops import MAP_OPS, SEQUENCE_OPS
 from models.search_network import SearchNetwork
+from models.stacked import RelaxedSequenceCell
 
 
 def plain_softmax(row: Tensor) -> Tensor:
@@ -90,6 +91,7 @@ class PlainNetwork(nn.Module):
 def compute_plainly(monkeypatch) -> None:
     """Let the relaxed cells themselves run one op at a time, by autograd: any function for ReLU, any derivative."""
     monkeypatch.setattr(RelaxedMapsCell, "forward", Cell.forward)
+    monkeypatch.setattr(RelaxedSequenceCell, "forward", Cell.forward)
     monkeypatch.setattr(MixedMaps, "forward", MixedNode.forward)
     monkeypatch.setattr("models.ops.recur", lambda rnn, x: rnn(x)[0])
 
