@@ -49,8 +49,7 @@ class Demand:
         """The most that a pass holds."""
         stored, gradients, peak = sum(cell.stored[recompute] for cell in self.cells), 0.0, 0.0
         for cell in reversed(self.cells):
-            again = cell.stored["none"] if recompute == "cells" else 0.0
-            peak = max(peak, utterances * (stored + again + cell.working) + gradients)
+            peak = max(peak, utterances * (stored + cell.again(recompute) + cell.working) + gradients)
             stored -= cell.stored[recompute]
             gradients += cell.weights
         return max(peak, gradients)

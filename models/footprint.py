@@ -15,9 +15,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from models.cells import Cell
 from models.mixed_ops import MixedOp
 from models.search_network import SearchNetwork
+from models.stacked import at_once, gates_at_once
 
 UTTERANCES = 4  # in the pass: the workspace of an LSTM is rounded up, for fewer by more
 WORKING = 12  # states of a cell that its backward works on at a time: the gradients of an edge's maps, and their sums
+GATES = 2  # times what the largest stacked scan reads: its backward works on slopes and gradients of that size
 DROPPED_OUT = 1.25  # what dropout stores of an output of 4 bytes a number: itself, and a byte
 
 
@@ -28,6 +30,13 @@ class Footprint:
     weights: int
     stored: Mapping[str, float]
     working: float
+    stack: float = 0.0
+    """What backward holds of the largest stack that runs as one, where there are such, and works on for it."""
+
+    def again(self, recompute: str) -> float:
+        """What backward holds, per utterance, beside `stored` and `working`."""
+        whole = self.stored["none"]
+        return {"none": max(self.stack - whole, 0.0), "ops": self.stack, "cells": max(self.stack, whole)}[recompute]
 
 
 class Stored:
@@ -49,7 +58,7 @@ def footprints(network: SearchNetwork, shape: tuple[int, int]) -> list[Footprint
 
     The network's running statistics are moved.
     """
-    cells = [*network.network.cnn_cells, *network.network.rnn_cells]
+    cells, device = [*network.network.cnn_cells, *network.network.rnn_cells], next(network.parameters()).device
     everything, outputs = _pass(network, cells, shape)
     for module in network.modules():
         if isinstance(module, MixedOp):
@@ -60,6 +69,7 @@ def footprints(network: SearchNetwork, shape: tuple[int, int]) -> list[Footprint
             sum(w.nbytes for w in cell.parameters()),
             {"none": whole, "ops": part, "cells": DROPPED_OUT * output},
             WORKING * output / len(cell.concat),
+            at_once(cell, device) * whole + GATES * gates_at_once(cell, device) * output / len(cell.concat),
         )
         for cell, whole, part, output in zip(cells, everything, but_ops, outputs, strict=True)
     ]

@@ -13,6 +13,7 @@ from torch.func import functional_call
 import architect
 from architect import Architect, Unrolled
 from engine.devices import local_gradient
+from models import stacked
 from models.joint_network import Size
 from models.search_network import SearchNetwork
 from search_space import SearchSpace
@@ -372,6 +373,13 @@ def test_first_order_is_one_pass_for_alpha_alone():
     alphas = {id(a) for a in p.network.architecture_parameters()}
     assert [set(asked) for asked in spy.asked] == [alphas]
     assert alphas >= set(spy.leaves[0]) > set()
+
+
+def test_stacked_recurrences_as_on_a_gpu_give_the_gradient_of_one_op_at_a_time(monkeypatch):
+    p = problem(layers=2, nodes=2, rnn_layers=2)
+    truth = p.second_order()
+    monkeypatch.setattr(stacked, "pays", lambda device: True)
+    assert distance(p.second_order(), truth) < 1e-9
 
 
 # Dropout and the random generators

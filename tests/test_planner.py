@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from bilevel import Bilevel, make_supernet
 from config import SearchConfig
+from models import stacked
 from models.footprint import Footprint
 from planner import BATCHES, Demand, Planner, demand
 from utils import UserError
@@ -79,9 +80,20 @@ CASES = [
 
 @pytest.mark.parametrize(("space", "recompute", "order"), CASES)
 def test_the_foretold_peak_is_within_a_tenth(space, recompute, order):
-    config = SearchConfig(**{**SMALL, **SPACES[space]}, batch_size=16, recompute=recompute, order=order)
-    foretold = replace(demand(config, 4, SHAPE, CPU), program=0).peak(16, order, recompute)
+    assert_foretold(SearchConfig(**{**SMALL, **SPACES[space]}, batch_size=16, recompute=recompute, order=order))
+
+
+def assert_foretold(config: SearchConfig) -> None:
+    foretold = replace(demand(config, 4, SHAPE, CPU), program=0).peak(16, config.order, config.recompute)
     assert foretold == pytest.approx(live_peak(config), rel=0.1)
+
+
+@pytest.mark.parametrize("recompute", ["ops", *(pytest.param(r, marks=pytest.mark.slow) for r in ("none", "cells"))])
+def test_with_stacked_recurrences_as_on_a_gpu_it_is_so_too(monkeypatch, recompute):
+    monkeypatch.setattr(stacked, "pays", lambda device: True)
+    size = {"layers": 1, "init_channels": 8, "cnn_nodes": 1, "rnn_layers": 1, "rnn_nodes": 3, "rnn_channels": 64}
+    space = {**size, "rnn_ops": ("lstm_2", "lstm_att_1", "none")}
+    assert_foretold(SearchConfig(**space, batch_size=16, recompute=recompute, order="first"))
 
 
 # What it chooses

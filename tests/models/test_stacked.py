@@ -1,5 +1,7 @@
 """The SeqNN cell with stacked recurrences, in float64 against the oracle's: one op at a time, by the library."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +9,8 @@ from hypothesis import strategies as st
 from oracle import PlainCell
 from torch import Tensor
 
+from bilevel import Bilevel, make_supernet
+from config import SearchConfig
 from genotypes import RNN_OPS
 from models import stacked, stacked_scan
 from models.cells import SEQ
@@ -169,3 +173,23 @@ def test_on_a_cpu_and_with_nested_depth_every_op_runs_by_itself(monkeypatch):
     gradients_of(supernet(nested_depth=True))
     monkeypatch.undo()
     assert [stacked.pays(torch.device(name)) for name in ("cpu", "cuda", "mps")] == [False, True, True]
+
+
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_a_step_of_the_search_is_that_of_one_op_at_a_time(monkeypatch, order):
+    """Gradients are views of stacks here, and optimisers change them in place."""
+    flags = {"layers": 1, "init_channels": 4, "cnn_nodes": 1, "rnn_layers": 2, "rnn_nodes": 2, "rnn_channels": 4}
+    ops = "lstm_2", "rnn_1", "lstm_att_1", "rnn_att_2", "none"
+    config = SearchConfig(**flags, rnn_ops=ops, order=order, dropout=0.0)
+    torch.manual_seed(0)
+    network = make_supernet(config, 4).double()
+    train, val = ((torch.randn(4, 1, 8, 12).double(), torch.arange(4)) for _ in range(2))
+    found = []
+    for stacks in (True, False):
+        monkeypatch.setattr(stacked, "pays", lambda device, stacks=stacks: stacks)
+        bilevel = Bilevel(config, copy.deepcopy(network))
+        for _ in range(2):
+            bilevel.step(train, val)
+        found.append(bilevel.network.state_dict())
+    for name, truth in found[1].items():
+        torch.testing.assert_close(found[0][name], truth, rtol=1e-6, atol=1e-9, msg=name)
