@@ -26,9 +26,9 @@ SCANS = {nn.LSTM: LstmScan, nn.RNN: TanhScan}
 def pays(device: torch.device) -> bool:
     """Whether a stack is faster than the ops one by one: not on a CPU, where no launch has to be paid for.
 
-    Forward and backward for all weights, one thread: at the paper's size (N 16, T 32, C 128, four nodes, all ops) it
-    takes 1.3 times as long, as the weights of a whole stack fit into no cache; at the demo's (24, 16, 32, two nodes,
-    four recurrent ops) 0.98 times.
+    Forward and backward for all weights, one thread, two runs beside other programs: at the paper's size (N 16, T 32,
+    C 128, four nodes, all ops) it takes 1.3 and 1.5 times as long, at the demo's (24, 16, 32, two nodes, four recurrent
+    ops) 0.98 and 1.06 times. On a GPU it has not been measured.
     """
     return device.type != "cpu"
 
