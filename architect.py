@@ -9,15 +9,14 @@ The network is called with the weights of each pass as arguments: its own weight
 statistics are only ever read.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from engine.devices import Gradient, local_gradient, random_state, set_random_state
+from engine.devices import Gradient, local_gradient
 from models.search_network import SearchNetwork
 
 Weights = Mapping[str, Tensor]
@@ -62,20 +61,20 @@ class Architect:
 
     def second_order(self, train: Batch, val: Batch, step: Unrolled) -> list[Tensor]:
         """d/dalpha L_val(w'(alpha), alpha), the Hessian-vector product by a central difference."""
-        w = self.network.weights()
-        with same_randomness(train[0].device) as replay:
+        w, dropout = self.network.weights(), self.network.network.dropout
+        fresh = int(torch.randint(2**62, ()))
+        with dropout.kept() as masks:
             g = self.gradient(self._loss(w, train), list(w.values()))
-            w = frozen(w)
-            d_alpha, d_w = self._gradients_ahead(
-                {name: step(name, w[name], d) for name, d in zip(w, g, strict=True)}, val
-            )
-            del g  # w' lay in its memory; w+ and w- will lie in that of d_w
-            norm = torch.linalg.vector_norm(torch.stack([d.norm() for d in d_w.values()]))
-            eps = EPSILON / norm.clamp(min=TINY)
-            replay()
+        w = frozen(w)
+        d_alpha, d_w = self._gradients_ahead({name: step(name, w[name], d) for name, d in zip(w, g, strict=True)}, val)
+        del g  # w' lay in its memory; w+ and w- will lie in that of d_w
+        norm = torch.linalg.vector_norm(torch.stack([d.norm() for d in d_w.values()]))
+        eps = EPSILON / norm.clamp(min=TINY)
+        with dropout.repeated(masks):
             plus = self._alpha_gradient({name: d.mul_(eps).add_(w[name]) for name, d in d_w.items()}, train)
-            replay()
+        with dropout.repeated(masks):
             minus = self._alpha_gradient({name: d.neg_().add_(w[name], alpha=2) for name, d in d_w.items()}, train)
+        torch.manual_seed(fresh)
         return [d - step.xi * (p - m) / (2 * eps) for d, p, m in zip(d_alpha, plus, minus, strict=True)]
 
     def _gradients_ahead(self, ahead: Weights, val: Batch) -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -99,18 +98,3 @@ class Architect:
 def frozen(weights: Weights) -> dict[str, Tensor]:
     """The same values, asking for no gradient."""
     return {name: w.detach() for name, w in weights.items()}
-
-
-@contextmanager
-def same_randomness(device: torch.device) -> Iterator[Callable[[], None]]:
-    """Yield a function that rewinds the random generators to the present; at the end, put them where none has been.
-
-    The three passes of L_train must drop out the same units: they are one function at w, w+ and w-, and the difference
-    of two different masks, divided by 2 eps, would drown the Hessian's term.
-    """
-    fresh = int(torch.randint(2**62, ()))  # from the CPU's generator: nothing waits for the device
-    start = random_state(device)
-    try:
-        yield lambda: set_random_state(start, device)
-    finally:
-        torch.manual_seed(fresh)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.cells import Cell
+from models.dropout import Dropout
 from models.recompute import recomputed
 
 
@@ -72,7 +73,7 @@ class JointNetwork(nn.Module):
             self.rnn_cells.append(cell)
             reduction_prev = False
             c0, c1 = c1, cell.out_channels
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.recompute_cells = recompute_cells
         self.head = nn.Linear(c1, classes)
 
