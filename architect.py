@@ -62,7 +62,6 @@ class Architect:
     def second_order(self, train: Batch, val: Batch, step: Unrolled) -> list[Tensor]:
         """d/dalpha L_val(w'(alpha), alpha), the Hessian-vector product by a central difference."""
         w, dropout = self.network.weights(), self.network.network.dropout
-        fresh = int(torch.randint(2**62, ()))
         with dropout.kept() as masks:
             g = self.gradient(self._loss(w, train), list(w.values()))
         w = frozen(w)
@@ -74,7 +73,6 @@ class Architect:
             plus = self._alpha_gradient({name: d.mul_(eps).add_(w[name]) for name, d in d_w.items()}, train)
         with dropout.repeated(masks):
             minus = self._alpha_gradient({name: d.neg_().add_(w[name], alpha=2) for name, d in d_w.items()}, train)
-        torch.manual_seed(fresh)
         return [d - step.xi * (p - m) / (2 * eps) for d, p, m in zip(d_alpha, plus, minus, strict=True)]
 
     def _gradients_ahead(self, ahead: Weights, val: Batch) -> tuple[list[Tensor], dict[str, Tensor]]:

@@ -86,7 +86,7 @@ class Source:
         kind = type(pool.pooling)
         if kind not in self.pools:
             # the places of the maxima would take twice the memory of a map: they are found again
-            pooled = checkpoint(pool.pooling, self.x, use_reentrant=False)
+            pooled = checkpoint(pool.pooling, self.x, use_reentrant=False, preserve_rng_state=False)
             self.pools[kind] = *centred(pooled, pool.norm, self.m), pool.norm
         y, scale, first = self.pools[kind]
         for mine, its in zip(pool.norm.buffers(), first.buffers(), strict=True):
