@@ -3,12 +3,15 @@
 min_alpha L_val(w*(alpha), alpha)   where   w*(alpha) = argmin_w L_train(w, alpha)      (Liu et al. 2019, eqs. 3 and 4)
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 
 from architect import Architect, Batch, Criterion, Unrolled
 from config import SearchConfig
 from engine.devices import Gradient, local_gradient
+from engine.graphs import Recorded, hold_still, recorder
 from engine.training import Metrics, weight_step
 from models.joint_network import Size
 from models.search_network import SearchNetwork
@@ -48,8 +51,19 @@ class Bilevel:
             weight_decay=config.w_weight_decay,
         )
         self.alpha_optimizer = torch.optim.Adam(
-            network.architecture_parameters(), config.alpha_lr, ALPHA_BETAS, weight_decay=config.alpha_weight_decay
+            network.architecture_parameters(),
+            config.alpha_lr,
+            ALPHA_BETAS,
+            weight_decay=config.alpha_weight_decay,
+            capturable=config.cuda_graphs,  # counts its steps on the device
         )
+
+    def step_on(self, device: torch.device) -> Callable[[Batch, Batch], Metrics]:
+        """`step`, which --cuda_graphs has recorded and replayed."""
+        if not self.config.cuda_graphs:
+            return self.step
+        hold_still(self.network)
+        return Recorded(self.step, recorder(device), lambda: self.weight_optimizer.param_groups[0]["lr"])
 
     def step(self, train: Batch, val: Batch) -> Metrics:
         """Move the alphas along their gradient, then the weights at the new alphas."""
@@ -66,6 +80,7 @@ class Bilevel:
         for alpha, d in zip(self.network.architecture_parameters(), gradients, strict=True):
             alpha.grad = d
         self.alpha_optimizer.step()
+        self.alpha_optimizer.zero_grad()
 
     def _unrolled(self) -> Unrolled:
         """The step that the weights' optimiser is about to take."""

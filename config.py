@@ -201,6 +201,8 @@ class SearchConfig(RunFlags):
     """Print how much memory the choices would take, and stop."""
     nested_depth: bool = False
     """Let lstm_k, rnn_k and *_att_k be the outputs after k layers of one stack each: faster, but another relaxation."""
+    cuda_graphs: bool = False
+    """On one CUDA GPU: record the step once an epoch and replay it, so that no kernel waits for Python to launch it."""
     train_portion: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the training rows that train the weights; the rest trains the alphas."""
     w_lr: PositiveFloat = 0.025

@@ -74,10 +74,10 @@ class Search:
         self.weight_batches = experiment.batches(self.features, self.weight_rows)
         self.alpha_batches = experiment.batches(self.features, self.alpha_rows, stream=1)
         self.steps = len(self.weight_batches)
-
         self.network = experiment.place(make_supernet(config, len(self.store.classes)))
         criterion = JointLoss(experiment.class_weights(rows), aux_weight=0.0)
         self.bilevel = Bilevel(config, self.network, criterion, mean_gradient)
+        self.bilevel_step = self.bilevel.step_on(experiment.device)
         optimizer = self.bilevel.weight_optimizer
         self.scheduler = CosineAnnealingLR(optimizer, config.epochs, eta_min=config.w_lr_min)
         self.parts = {
@@ -108,7 +108,7 @@ class Search:
 
     def step(self, i: int) -> Metrics:
         """A step of the alphas on a batch of their half, and one of the weights on theirs."""
-        return self.bilevel.step(self.weight_batches[i], self.alpha_batches[i])
+        return self.bilevel_step(self.weight_batches[i], self.alpha_batches[i])
 
     def after_epoch(self, epoch: int) -> dict[str, Any]:
         """Scores on the alpha half, the state of the architecture, and the present genotype."""
