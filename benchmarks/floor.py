@@ -7,10 +7,8 @@ backward needs is written and read once, and so is its gradient: four times its 
 the same run, of a product of 512 x 128 x 512 numbers and of a copy that no cache holds.
 """
 
-import statistics
 import sys
-import time
-from collections.abc import Callable
+from statistics import median
 
 import search_step
 import torch
@@ -26,22 +24,18 @@ from models.stacked import RelaxedSequenceCell
 from planner import demand
 
 
-def seconds(work: Callable[[], object], times: int) -> float:
-    """The median of so many calls, after one that is not counted."""
-    found = []
-    for _ in range(times + 1):
-        start = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - start)
-    return statistics.median(found[1:])
+def rates(device: torch.device, dtype: torch.dtype = torch.float32) -> tuple[float, float]:
+    """(operations a second in matrix products, bytes a second in a copy, read and written).
 
-
-def rates() -> tuple[float, float]:
-    """(operations a second in matrix products, bytes a second in a copy, read and written)."""
-    a, b, source = torch.randn(512, 128), torch.randn(128, 512), torch.randn(2**26)
+    The products are such as fill the device: 512 x 128 x 512 numbers on the CPU, 8192 each way elsewhere.
+    """
+    n, k, times = (512, 128, 200) if device.type == "cpu" else (8192, 8192, 20)
+    a, b = torch.randn(n, k, device=device, dtype=dtype), torch.randn(k, n, device=device, dtype=dtype)
+    source = torch.randn(2**26, device=device)
     target = torch.empty_like(source)
-    products = 2 * 512 * 128 * 512 / seconds(lambda: a @ b, 200)
-    return products, 2 * source.nbytes / seconds(lambda: target.copy_(source), 5)
+    product = median(search_step.seconds(lambda: a @ b, device, 1, times))
+    copy = median(search_step.seconds(lambda: target.copy_(source), device, 1, 5))
+    return 2 * n * k * n / product, 2 * source.nbytes / copy
 
 
 def forward_operations(config: SearchConfig) -> float:
@@ -67,13 +61,14 @@ def main() -> None:
         "CNN cells": (alone, cells[: config.layers], search_step.cnn_cells),
         "SeqNN cells": (forward_operations(config) - alone, cells[config.layers :], search_step.rnn_cells),
     }
-    products, bandwidth = rates()
+    products, bandwidth = rates(device)
     print(search_step.machine(config))
     print(f"{products / 1e9:.0f} GFLOP/s in products, {bandwidth / 1e9:.1f} GB/s in a copy; batch {n}\n")
     print(f"{'':14}{'GFLOP':>9}{'floor s':>9}{'GB moved':>10}{'floor s':>9}{'taken s':>9}{'x floor':>9}")
     for name, (operations, footprints, make) in works.items():
         flop, moved = 3 * n * operations, 4 * n * sum(cell.stored["none"] for cell in footprints)
-        floor, taken = max(flop / products, moved / bandwidth), seconds(make(config, device), 3)
+        floor = max(flop / products, moved / bandwidth)
+        taken = median(search_step.seconds(make(config, device), device, 1, 3))
         row = flop / 1e9, flop / products, moved / 1e9, moved / bandwidth, taken, taken / floor
         print(
             f"{name:14}"

@@ -96,8 +96,8 @@ def optimisers(config: SearchConfig, device: torch.device) -> Callable[[], None]
 def search_step(config: SearchConfig, device: torch.device) -> Callable[[], None]:
     """A whole step as `search.py` does it: alphas by `config.order`, then weights."""
     bilevel = Bilevel(config, make_supernet(config, CLASSES).to(device))
-    train, val = batch(config, device), batch(config, device)
-    return lambda: bilevel.step(train, val)
+    step, train, val = bilevel.step_on(device), batch(config, device), batch(config, device)
+    return lambda: step(train, val)
 
 
 PARTS = {
@@ -123,23 +123,35 @@ def measure(part: str, side: str, config: SearchConfig, warmup: int, repeats: in
         RelaxedMapsCell.forward = RelaxedSequenceCell.forward = Cell.forward
         MixedMaps.forward = MixedNode.forward
         ops.recur = lambda rnn, x: rnn(x)[0]
-    device = make_fabric(config.gpus).device
+    device, idle = make_fabric(config.gpus).device, resident()
+    found = seconds(prepared(part, side, config, device), device, warmup, repeats)
+    return statistics.median(found), peak(device, idle) / MEGABYTE
+
+
+def prepared(part: str, side: str, config: SearchConfig, device: torch.device) -> Callable[[], None]:
+    """One part, ready to run."""
     make, changes = PARTS[part]
     torch.manual_seed(config.seed)
-    idle = resident()
     if side in ("ours", "plain"):
-        work = make(config.model_copy(update=changes), device)
-    else:
-        work = original.PARTS[part](Path(side).resolve(), config, batch(config, device), batch(config, device))
-    seconds = []
+        return make(config.model_copy(update=changes), device)
+    return original.PARTS[part](Path(side).resolve(), config, batch(config, device), batch(config, device))
+
+
+def seconds(work: Callable[[], object], device: torch.device, warmup: int, repeats: int) -> list[float]:
+    """Of each call but the first `warmup`; the device has done all of it."""
+    found = []
     for _ in range(warmup + repeats):
         start = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident() - idle
-    return statistics.median(seconds[warmup:]), peak / MEGABYTE
+        found.append(time.perf_counter() - start)
+    return found[warmup:]
+
+
+def peak(device: torch.device, idle: int) -> int:
+    """The most bytes so far: on CUDA of tensors, on the CPU of this process, above `idle`."""
+    return torch.cuda.max_memory_allocated() if device.type == "cuda" else resident() - idle
 
 
 def resident() -> int:
