@@ -20,6 +20,7 @@ from data.transforms import cutout, mixup, spec_augment
 from engine import processes, states
 from engine.devices import mean_gradient
 from engine.experiment import Experiment, begin
+from engine.precision import DTYPES
 from engine.runs import RUNS, RunFolder, log
 from engine.training import Metrics, fit, weight_step
 from flags import parse
@@ -32,6 +33,7 @@ from models.augment_network import drop_paths_of
 from models.baselines import Shape
 from models.cost import multiply_adds
 from models.joint_network import Size
+from models.precision import in_type
 from models.saved import SavedModel
 from utils import UserError, run_command, write_json
 
@@ -58,7 +60,8 @@ def introduce(folder: RunFolder, augment: "Augment") -> None:
     for line in augment.experiment.leaks.lines():
         log.info("shared    %s", line)
     what = augment.config.model, augment.weight_count / 1e6, augment.features.device
-    log.info("network   %s, %.3f M weights on %s\n", *what)
+    log.info("network   %s, %.3f M weights on %s", *what)
+    log.info("precision %s\n", augment.config.precision)
 
 
 def find_genotype(config: AugmentConfig) -> Found | tuple[None, None]:
@@ -117,6 +120,7 @@ class Augment:
 
         self.architecture = choose(config, genotype, self.store.front_end.shape)
         self.network = network = experiment.place(self.architecture.build(len(self.store.classes)))
+        self.call = in_type(network, DTYPES[config.precision])
         self.drop_paths = drop_paths_of(network)
         self.weight_count = sum(p.numel() for name, p in network.named_parameters() if ".auxiliary." not in name)
         self.optimizer = torch.optim.SGD(
@@ -147,7 +151,7 @@ class Augment:
         if self.config.mixup:
             x, partner, share = mixup(x, self.config.mixup)
             criterion = blend(criterion, partner, share)
-        return weight_step(self.network, self.optimizer, (x, y), criterion, mean_gradient, self.config.grad_clip)
+        return weight_step(self.call, self.optimizer, (x, y), criterion, mean_gradient, self.config.grad_clip)
 
     def hear(self, rows: np.ndarray) -> Hearing:
         """What the network hears in rows as it is now."""

@@ -12,8 +12,10 @@ from architect import Architect, Batch, Criterion, Unrolled
 from config import SearchConfig
 from engine.devices import Gradient, local_gradient
 from engine.graphs import Recorded, hold_still, recorder
+from engine.precision import DTYPES
 from engine.training import Metrics, weight_step
 from models.joint_network import Size
+from models.precision import in_type
 from models.search_network import SearchNetwork
 from search_space import SearchSpace
 
@@ -43,7 +45,8 @@ class Bilevel:
         gradient: Gradient = local_gradient,
     ):
         self.config, self.network, self.criterion, self.gradient = config, network, criterion, gradient
-        self.architect = Architect(network, criterion, gradient)
+        dtype = DTYPES[config.precision]
+        self.architect, self.call = Architect(network, criterion, gradient, dtype), in_type(network, dtype)
         self.weight_optimizer = torch.optim.SGD(
             network.weights().values(),
             config.w_lr,
@@ -69,7 +72,7 @@ class Bilevel:
         """Move the alphas along their gradient, then the weights at the new alphas."""
         self.alpha_step(train, val)
         clip = self.config.w_grad_clip
-        return weight_step(self.network, self.weight_optimizer, train, self.criterion, self.gradient, clip)
+        return weight_step(self.call, self.weight_optimizer, train, self.criterion, self.gradient, clip)
 
     def alpha_step(self, train: Batch, val: Batch) -> None:
         """One step of Adam along the first- or second-order gradient."""

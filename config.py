@@ -127,6 +127,9 @@ class RunFlags(FoldFlags):
     gpus: Devices = "auto"
     """GPUs by index (0 or 0,1), or all; none or cpu; cuda or mps: the first GPU of that kind; auto: a GPU where there
     is one."""
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    """Of the passes that train: float32; tf32, its products rounded to 10 bits of mantissa (NVIDIA's GPUs from Ampere
+    on); bf16, weights and maps in 16 bits (slow on most CPUs). Tests, models and the Hessian's term stay float32."""
     layers: PositiveInt = 4
     """CNN cells; those at 1/3 and 2/3 of the depth reduce."""
     rnn_layers: NonNegativeInt = 4

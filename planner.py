@@ -6,6 +6,9 @@ W: the bytes of the weights, held as themselves, as their momenta, and in the se
 direction of the finite difference). When backward comes to cell c, the cells up to it hold what they have stored for
 it, s an utterance, and those behind it the gradients of their weights, w; a cell that is computed again holds all that
 it had not stored, r; and backward works on some maps, t. N: utterances a process.
+
+With --precision bf16, s, r and t are about halved, and a pass holds its weights once more, in 16 bits; but the passes
+at w+ and w-, which compute no gradient of a weight, are of float32: in the second order the larger of both counts.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +23,7 @@ from data.folds import halves
 from engine import processes
 from engine.devices import free_memory
 from engine.experiment import Experiment
+from engine.precision import DTYPES
 from genotypes import RNN_SCOPES
 from models.footprint import Footprint, footprints
 from utils import UserError, progress
@@ -39,20 +43,27 @@ class Demand:
 
     cells: Sequence[Footprint]
     program: float = 0.0
+    low: Sequence[Footprint] = ()
+    """The same cells in passes of 16 bits, where there are such."""
 
     def peak(self, utterances: int, order: str, recompute: str) -> float:
         """Bytes above those of the idle program, with so many utterances a process."""
         weights = sum(cell.weights for cell in self.cells)
-        return self.program + (3 if order == "second" else 2) * weights + self._backward(utterances, recompute)
+        passes = backward(self.cells, utterances, recompute)
+        if self.low:
+            exact = backward(self.cells, utterances, recompute, of_weights=False) if order == "second" else 0.0
+            passes = max(weights / 2 + backward(self.low, utterances, recompute), exact)
+        return self.program + (3 if order == "second" else 2) * weights + passes
 
-    def _backward(self, utterances: int, recompute: str) -> float:
-        """The most that a pass holds."""
-        stored, gradients, peak = sum(cell.stored[recompute] for cell in self.cells), 0.0, 0.0
-        for cell in reversed(self.cells):
-            peak = max(peak, utterances * (stored + cell.again(recompute) + cell.working) + gradients)
-            stored -= cell.stored[recompute]
-            gradients += cell.weights
-        return max(peak, gradients)
+
+def backward(cells: Sequence[Footprint], utterances: int, recompute: str, of_weights: bool = True) -> float:
+    """The most that a pass through cells holds, with or without gradients of their weights."""
+    stored, gradients, peak = sum(cell.stored[recompute] for cell in cells), 0.0, 0.0
+    for cell in reversed(cells):
+        peak = max(peak, utterances * (stored + cell.again(recompute) + cell.working) + gradients)
+        stored -= cell.stored[recompute]
+        gradients += cell.weights if of_weights else 0.0
+    return max(peak, gradients)
 
 
 def demand(config: SearchConfig, classes: int, shape: tuple[int, int], device: torch.device) -> Demand:
@@ -68,8 +79,10 @@ def demand(config: SearchConfig, classes: int, shape: tuple[int, int], device: t
         with torch.no_grad():
             for tensor in (*network.parameters(), *network.buffers()):
                 tensor.zero_()
-        found = footprints(network, shape)
-    return Demand(found + found[-1:] * (config.rnn_layers - looked_at.rnn_layers), PROGRAM.get(device.type, 0.0))
+        found, dtype = footprints(network, shape), DTYPES[config.precision]
+        low = footprints(network, shape, dtype) if dtype else []
+    more = config.rnn_layers - looked_at.rnn_layers
+    return Demand(found + found[-1:] * more, PROGRAM.get(device.type, 0.0), low + low[-1:] * more)
 
 
 @dataclass(frozen=True)

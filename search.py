@@ -99,7 +99,8 @@ class Search:
         for line in self.experiment.leaks.lines():
             log.info("shared    %s", line)
         weights = sum(w.numel() for w in self.network.weights().values())
-        log.info("supernet  %.3f M weights on %s\n", weights / 1e6, self.features.device)
+        log.info("supernet  %.3f M weights on %s", weights / 1e6, self.features.device)
+        log.info("precision %s\n", self.config.precision)
 
     @property
     def waited(self) -> float:

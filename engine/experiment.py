@@ -16,6 +16,7 @@ from data.leaks import Leaks, heard_in, verify
 from data.store import FeatureStore, statistics
 from engine.devices import make_fabric
 from engine.origin import describe
+from engine.precision import settle
 from engine.runs import Origin
 from losses import class_weights
 from models.sync_batchnorm import synchronise
@@ -74,6 +75,7 @@ def begin(config: RunFlags) -> Experiment:
     """Start the processes, seed them alike, open the dataset, choose the fold and see that it leaks nothing."""
     fabric = make_fabric(config.gpus)
     fabric.launch()
+    settle(config.precision, fabric.device)  # after Fabric, which asks torch by the older API
     torch.manual_seed(config.seed)
     with fabric.rank_zero_first():
         store = open_dataset(config.dataset, config.config)

@@ -21,6 +21,7 @@ from engine import processes, states
 from engine.checkpoints import Schedule
 from engine.devices import Gradient, memory_advice, random_state, set_random_state
 from engine.meters import Meter
+from engine.precision import true_float32
 from engine.runs import RunFolder, log
 from utils import Interrupted, UserError, progress
 
@@ -241,7 +242,7 @@ class Interruption:
 
 
 def weight_step(
-    network: nn.Module,
+    network: Callable[[Tensor], Any],
     optimizer: torch.optim.Optimizer,
     batch: tuple[Tensor, Tensor],
     criterion: Callable[[Any, Tensor], Tensor],
@@ -267,7 +268,8 @@ def logits_of(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> T
     """The logits (N, classes), on the CPU, in evaluation mode; the network is left in the mode it was in."""
     training = network.training
     network.eval()
-    logits = torch.cat([network(x) for x, _ in batches]).float().cpu()
+    with true_float32():
+        logits = torch.cat([network(x) for x, _ in batches]).float().cpu()
     network.train(training)
     return logits
 

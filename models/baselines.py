@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from models.ops import attended
+from models.precision import Logits
 
 Shape = tuple[int, int]
 """(F, T) of the input."""
@@ -51,7 +52,7 @@ def cnn_lstm(classes: int, shape: Shape) -> nn.Module:
 
 def cnn_lstm_att(classes: int, shape: Shape) -> nn.Module:
     """A convolution, max-pooling, an LSTM of width 128 in both directions, attention over time, a linear layer."""
-    return nn.Sequential(*front(), both_ways(shape), Attention(256), nn.Linear(256, classes))
+    return nn.Sequential(*front(), both_ways(shape), Attention(256), Logits(256, classes))
 
 
 BASELINES: Mapping[str, Callable[[int, Shape], nn.Module]] = {
@@ -81,7 +82,7 @@ def both_ways(shape: Shape) -> nn.Module:
 
 def head(width: int, classes: int, dropout: float = 0.0) -> list[nn.Module]:
     """(N, width) -> (N, classes)."""
-    return [nn.Linear(width, HIDDEN), nn.Dropout(dropout), nn.Linear(HIDDEN, classes)]
+    return [nn.Linear(width, HIDDEN), nn.Dropout(dropout), Logits(HIDDEN, classes)]
 
 
 class Recurrence(nn.Module):

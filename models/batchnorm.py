@@ -4,7 +4,7 @@ BN(y) = r (y - mean(y)) with r = 1 / sqrt(var(y) + eps), without affine: what it
 In training both are of the batch, and the running statistics are tracked; else they are the running ones.
 
 Shapes: maps (N/m, mC, F, T) in channels_last memory format, folded (see `folded`); statistics (C,) or, as m copies of
-them, (mC,).
+them, (mC,). Maps may be of 16 bits, statistics are float32 then.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def centred(y: Tensor, norm: nn.BatchNorm2d, m: int) -> tuple[Tensor, Tensor]:
     The mean is held fixed in backward: the gradient of what BatchNorm centres has no mean itself.
     """
     center = mean(y.detach(), m) if norm.training else norm.running_mean.repeat(m)
-    y = y - column(center)
+    y = y - column(center).to(y.dtype)
     return y, scale_of(y, center, norm, m)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from models.batchnorm import scale_of, through_norm
 from models.depthwise import depthwise, input_gradient, spread, weight_gradient
-from models.folded import block_sum, blocks, maps, over_copies, repeated, rows
+from models.folded import block_sum, blocks, channel_mean, maps, over_copies, repeated, rows
 
 Tensors = Sequence[Tensor]
 Wanted = Sequence[bool]
@@ -134,10 +134,11 @@ class Separable:
     def _center(self, z: Tensor, point: Tensor) -> Tensor:
         if not self.norm.training:
             return self.norm.running_mean.repeat(self.m)
-        return over_copies(blocks(matrix(point), self.m) @ z.mean(dim=(0, 2, 3)), self.m)
+        of_z = channel_mean(z)
+        return over_copies(blocks(matrix(point), self.m).to(of_z.dtype) @ of_z, self.m)
 
     def _pointwise(self, z: Tensor, point: Tensor, center: Tensor) -> Tensor:
-        return maps(torch.addmm(-center, rows(z), blocks(matrix(point), self.m).T), z)
+        return maps(torch.addmm(-center.to(z.dtype), rows(z), blocks(matrix(point), self.m).T), z)
 
     def _made(self, y: Tensor, kernels: Tensors, center: Tensor, scale: Tensor) -> Made:
         return Made(depthwise(F.relu(y), scaled(kernels[2], scale, self.m), 1, 1), (center, scale), (y,))
@@ -149,7 +150,8 @@ Before = Given | Depthwise | Separable
 
 def scaled(kernel: Tensor, scale: Tensor | None, m: int) -> Tensor:
     """A depthwise kernel for folded maps, with the scale of the BatchNorm before it."""
-    return repeated(kernel, m) if scale is None else repeated(kernel, m) * scale.view(-1, 1, 1, 1)
+    kernel = repeated(kernel, m)
+    return kernel if scale is None else kernel * scale.to(kernel.dtype).view(-1, 1, 1, 1)
 
 
 def matrix(kernel: Tensor) -> Tensor:

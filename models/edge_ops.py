@@ -38,10 +38,11 @@ class Part(NamedTuple):
     factor: Tensor
 
     def add_to(self, out: Tensor) -> None:
-        if self.factor.dim() == 2:
-            rows(out).addmm_(rows(self.maps), self.factor.T)
+        factor = self.factor.to(out.dtype)
+        if factor.dim() == 2:
+            rows(out).addmm_(rows(self.maps), factor.T)
         else:
-            out.addcmul_(self.maps, column(self.factor))
+            out.addcmul_(self.maps, column(factor))
 
 
 class Added(NamedTuple):
@@ -88,16 +89,16 @@ class MapOp:
         """`wanted`: of each input."""
         (y,), r = inputs, self.scale
         if r is None:
-            d_w = torch.dot(rows(g.maps).flatten(), rows(y).flatten()).view(1)
-            return d_w, [g.maps * w if wanted[0] else None]
+            d_w = torch.dot(rows(g.maps).flatten(), rows(y).flatten()).to(w.dtype).view(1)
+            return d_w, [g.maps * column(w).to(y.dtype) if wanted[0] else None]
         s = mean(g.maps * y, g.m)
         d_w = (r * s).sum().view(1) * (y.numel() // len(s))
         if not wanted[0]:
             return d_w, [None]
         if not self.training:
-            return d_w, [g.maps * column(w * r)]
-        d = torch.addcmul(column(-w * r * g.mean), y, column(-w * r**3 * s))
-        return d_w, [d.addcmul_(g.maps, column(w * r))]
+            return d_w, [g.maps * column(w * r).to(y.dtype)]
+        constant, by_y, by_g = (column(each).to(y.dtype) for each in (-w * r * g.mean, -w * r**3 * s, w * r))
+        return d_w, [torch.addcmul(constant, y, by_y).addcmul_(g.maps, by_g)]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from models.precision import at_least_float32
+
 ENOUGH = 16  # channels
 
 processes = 1  # that share their batch statistics: see `sync_batchnorm`
@@ -71,13 +73,19 @@ def block_sum(matrix: Tensor, m: int) -> Tensor:
 
 
 def moment(x: Tensor, y: Tensor, m: int) -> Tensor:
-    """mean(x y^T) over all pixels of maps, (C, C')."""
-    return over_processes(block_sum(rows(x).T @ rows(y), m) / (m * (x.numel() // x.shape[1])))
+    """mean(x y^T) over all pixels of maps, (C, C'), in float32 at least."""
+    x, y = (rows(maps).to(at_least_float32(maps)) for maps in (x, y))
+    return over_processes(block_sum(x.T @ y, m) / (m * len(x)))
 
 
 def mean(x: Tensor, m: int) -> Tensor:
     """The mean of each channel of folded maps over all utterances, (mC,): m copies of (C,)."""
-    return over_copies(x.mean(dim=(0, 2, 3)), m)
+    return over_copies(channel_mean(x), m)
+
+
+def channel_mean(x: Tensor) -> Tensor:
+    """The mean of each channel, in float32 at least."""
+    return x.mean(dim=(0, 2, 3), dtype=at_least_float32(x))
 
 
 def over_copies(statistic: Tensor, m: int) -> Tensor:

@@ -11,16 +11,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call
 
 from models.cells import Cell
 from models.mixed_ops import MixedOp
+from models.precision import lowered
 from models.search_network import SearchNetwork
 from models.stacked import at_once, gates_at_once
 
 UTTERANCES = 4  # in the pass: the workspace of an LSTM is rounded up, for fewer by more
 WORKING = 12  # states of a cell that its backward works on at a time: the gradients of an edge's maps, and their sums
 GATES = 2  # times what the largest stacked scan reads: its backward works on slopes and gradients of that size
-DROPPED_OUT = 1.25  # what dropout stores of an output of 4 bytes a number: itself, and a byte
 
 
 @dataclass(frozen=True)
@@ -53,21 +54,24 @@ class Stored:
         return tensor
 
 
-def footprints(network: SearchNetwork, shape: tuple[int, int]) -> list[Footprint]:
-    """Those of each cell of a network that recomputes nothing, for inputs (F, T). What the stem stores is the first's.
+def footprints(network: SearchNetwork, shape: tuple[int, int], dtype: torch.dtype | None = None) -> list[Footprint]:
+    """Those of each cell of a network that recomputes nothing, for inputs (F, T), with passes in `dtype`.
 
-    The network's running statistics are moved.
+    What the stem stores is the first's. The network's running statistics are moved.
     """
     cells, device = [*network.network.cnn_cells, *network.network.rnn_cells], next(network.parameters()).device
-    everything, outputs = _pass(network, cells, shape)
-    for module in network.modules():
-        if isinstance(module, MixedOp):
-            module.recompute = True
-    but_ops, _ = _pass(network, cells, shape)
+    found = []
+    for recompute in (False, True):
+        for module in network.modules():
+            if isinstance(module, MixedOp):
+                module.recompute = recompute
+        found.append(_pass(network, cells, shape, dtype))
+    (everything, outputs), (but_ops, _) = found
+    dropped_out = 1 + 1 / (dtype or torch.float32).itemsize  # dropout stores its output, and a byte a number
     return [
         Footprint(
             sum(w.nbytes for w in cell.parameters()),
-            {"none": whole, "ops": part, "cells": DROPPED_OUT * output},
+            {"none": whole, "ops": part, "cells": dropped_out * output},
             WORKING * output / len(cell.concat),
             at_once(cell, device) * whole + GATES * gates_at_once(cell, device) * output / len(cell.concat),
         )
@@ -75,9 +79,12 @@ def footprints(network: SearchNetwork, shape: tuple[int, int]) -> list[Footprint
     ]
 
 
-def _pass(network: SearchNetwork, cells: list[Cell], shape: tuple[int, int]) -> tuple[list[float], list[float]]:
+def _pass(
+    network: SearchNetwork, cells: list[Cell], shape: tuple[int, int], dtype: torch.dtype | None
+) -> tuple[list[float], list[float]]:
     """(bytes stored, bytes of the output) of each cell in a forward pass, per utterance."""
-    stored, totals, outputs = Stored([*network.parameters(), *network.buffers()]), [0.0], []
+    lent = lowered(network, dict(network.named_parameters()), dtype)
+    stored, totals, outputs = Stored([*network.parameters(), *network.buffers(), *lent.values()]), [0.0], []
 
     def note(cell: Cell, inputs: tuple, output: Tensor) -> None:
         totals.append(stored.bytes / UTTERANCES)
@@ -86,7 +93,7 @@ def _pass(network: SearchNetwork, cells: list[Cell], shape: tuple[int, int]) -> 
     handles = [cell.register_forward_hook(note) for cell in cells]
     x = torch.zeros(UTTERANCES, 1, *shape, device=next(network.parameters()).device)
     with saved_tensors_hooks(stored.add, lambda tensor: tensor):
-        kept = network(x)  # noqa: F841  while it is there, so is all that is stored, and no memory is used twice
+        kept = functional_call(network, lent, (x.to(dtype),))  # noqa: F841  so that no memory is used twice
     for handle in handles:
         handle.remove()
     return [after - before for before, after in pairwise(totals)], outputs

@@ -69,7 +69,7 @@ class RelaxedEdge(torch.autograd.Function):
 def sum_of(parts: Sequence[Part], constant: Tensor) -> Tensor:
     """The sum of what ops add, and of a constant (mC,) for every pixel."""
     n, _, f, t = parts[0].maps.shape
-    out = constant.expand(n, f, t, len(constant)).contiguous().permute(0, 3, 1, 2)
+    out = constant.to(parts[0].maps.dtype).expand(n, f, t, len(constant)).contiguous().permute(0, 3, 1, 2)
     for part in parts:
         part.add_to(out)
     return out

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.cells import Cell
 from models.dropout import Dropout
+from models.precision import Logits
 from models.recompute import recomputed
 
 
@@ -75,7 +76,7 @@ class JointNetwork(nn.Module):
             c0, c1 = c1, cell.out_channels
         self.dropout = Dropout(dropout)
         self.recompute_cells = recompute_cells
-        self.head = nn.Linear(c1, classes)
+        self.head = Logits(c1, classes)
 
     def forward(
         self, x: Tensor, weights: Mapping[str, Sequence[Tensor]] | None = None
@@ -119,7 +120,7 @@ class AuxiliaryHead(nn.Module):
             nn.ReLU(),
             nn.Flatten(),
         )
-        self.classifier = nn.Linear(768, classes)
+        self.classifier = Logits(768, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.features(x))

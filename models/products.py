@@ -39,7 +39,7 @@ class Moments:
     @classmethod
     def of(cls, zs: Sequence[Tensor], weight: Tensor, norms: Sequence[nn.BatchNorm2d], m: int) -> "Moments":
         """Of the batch, and then tracked; in evaluation mode the running ones."""
-        pixels = zs[0].numel() // zs[0].shape[1] * m
+        pixels, weight = zs[0].numel() // zs[0].shape[1] * m, weight.to(norms[0].running_var.dtype)
         if not norms[0].training:
             center, variance = (
                 torch.stack([getattr(norm, f"running_{of}") for norm in norms]) for of in ("mean", "var")
@@ -57,7 +57,8 @@ class Backward:
 
     def __init__(self, g: Tensor, mean_g: Tensor, w: Tensor, zs: Sequence[Tensor], weight: Tensor, of: Moments, m: int):
         """`mean_g` (C,): the mean of g; `w` (P,): the weights of the sum."""
-        self.g, self.mean_g, self.weight, self.of, self.m = g, mean_g, weight, of, m
+        self.g, self.mean_g, self.of, self.m = g, mean_g, of, m
+        self.weight = weight = weight.to(mean_g.dtype)
         self.q = torch.stack([moment(g, z, m) for z in zs])
         s = (self.q * weight).sum(dim=2) - mean_g * of.center
         self.by_w = of.pixels * (of.scale * s).sum(dim=1)
@@ -75,8 +76,8 @@ class Backward:
         """Of the k-th product."""
         a, of = self.gain[k] * self.weight[k], self.of
         if of.mean is None:
-            return maps(rows(self.g) @ blocks(a, self.m), z)
+            return maps(rows(self.g) @ blocks(a, self.m).to(z.dtype), z)
         b = self.weight[k].T @ (self.slope[k] * a)
         constant = (of.mean[k] @ b - self.mean_g @ a).repeat(self.m)
-        d = torch.addmm(constant, rows(z), blocks(-b, self.m))
-        return maps(d.addmm_(rows(self.g), blocks(a, self.m)), z)
+        a, b, constant = (each.to(z.dtype) for each in (blocks(a, self.m), blocks(-b, self.m), constant))
+        return maps(torch.addmm(constant, rows(z), b).addmm_(rows(self.g), a), z)

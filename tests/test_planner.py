@@ -96,6 +96,22 @@ def test_with_stacked_recurrences_as_on_a_gpu_it_is_so_too(monkeypatch, recomput
     assert_foretold(SearchConfig(**space, batch_size=16, recompute=recompute, order="first"))
 
 
+@pytest.mark.parametrize(
+    ("space", "recompute", "order"),
+    [
+        ("all ops", "ops", "first"),
+        pytest.param("all ops", "none", "second", marks=pytest.mark.slow),
+        pytest.param("no SeqNN", "none", "first", marks=pytest.mark.slow),
+        pytest.param("wide", "cells", "second", marks=pytest.mark.slow),
+    ],
+)
+def test_so_it_is_in_16_bits(space, recompute, order):
+    flags = {**SMALL, **SPACES[space], "precision": "bf16", "batch_size": 16, "recompute": recompute, "order": order}
+    config = SearchConfig(**flags)
+    foretold = replace(demand(config, 4, SHAPE, CPU), program=0).peak(16, order, recompute)
+    assert foretold == pytest.approx(live_peak(config), rel=0.1)
+
+
 # What it chooses
 
 
@@ -114,6 +130,14 @@ def test_the_peak_written_out():
     assert needs.peak(10, "second", "none") == needs.peak(10, "first", "none") + 5000
     assert needs.peak(10, "first", "cells") == 1e6 + 2 * 5000 + max(10 * (6 + 100 + 3), 10 * (5 + 500 + 7) + 4000)
     assert needs.peak(1, "first", "ops") == 1e6 + 3 * 5000  # a small batch: the gradients at the end are the most
+
+
+def test_the_peak_with_passes_of_16_bits_written_out():
+    """A copy of the weights a pass; in the second order, passes of float32 without gradients of the weights."""
+    exact, low = Footprint(1000, {"none": 500.0}, working=8.0), Footprint(1000, {"none": 250.0}, working=4.0)
+    needs = Demand([exact], low=[low])
+    assert needs.peak(10, "first", "none") == 2 * 1000 + 500 + 10 * 254
+    assert needs.peak(10, "second", "none") == 3 * 1000 + 10 * 508
 
 
 @pytest.mark.parametrize(
