@@ -1,0 +1,56 @@
+"""--precision: the device's switches; what is refused; the passes at w+ and w- are of true float32 whatever it says."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_architect import problem
+
+from architect import Architect
+from engine import precision
+from utils import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def as_it_was():
+    yield
+    precision.settle("float32", CPU)
+
+
+def switches() -> set[str]:
+    """Read one by one: one that is forgotten leaves cuDNN at TF32."""
+    cudnn = torch.backends.cudnn
+    return {torch.backends.cuda.matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision}
+
+
+@pytest.mark.parametrize(("name", "value"), [("float32", "ieee"), ("bf16", "ieee"), ("tf32", "tf32")])
+def test_every_switch_is_set(monkeypatch, name, value):
+    monkeypatch.setattr(precision, "has_tf32", lambda device: True)
+    precision.settle(name, CPU)
+    assert switches() == {value}
+    with precision.true_float32():
+        assert switches() == {"ieee"}
+    assert switches() == {value}
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_tf32_is_refused_where_there_is_none(device):
+    with pytest.raises(UserError, match=f"--precision tf32: there is no TF32 on {device}"):
+        precision.settle("tf32", torch.device(device))
+
+
+def test_the_finite_difference_is_of_true_float32(monkeypatch):
+    """Of the four passes of a second-order gradient, the last two are cast to nothing, and see no TF32."""
+    monkeypatch.setattr(precision, "has_tf32", lambda device: True)
+    precision.settle("tf32", CPU)
+    p, seen = problem(), []
+    network = copy.deepcopy(p.network).float()
+    train, val = ((x.float(), y) for x, y in (p.train, p.val))
+    network.network.register_forward_pre_hook(lambda _, inputs: seen.append((inputs[0].dtype, switches())))
+    step = copy.copy(p.step)
+    object.__setattr__(step, "buffers", {name: v.float() for name, v in p.step.buffers.items()})
+    Architect(network, F.cross_entropy, dtype=torch.bfloat16).second_order(train, val, step)
+    assert seen == [(torch.bfloat16, {"tf32"})] * 2 + [(torch.float32, {"ieee"})] * 2
