@@ -17,7 +17,7 @@ import torch
 
 from utils import UserError, whole_file
 
-VERSION = 1
+VERSION = 2
 """Of the layout of a checkpoint; raise it when an older one can no longer be gone on with."""
 
 PLAIN = re.compile(r"collections OrderedDict|torch \w+Storage|torch\._utils _rebuild_tensor_v2")

@@ -15,9 +15,8 @@ from data.heard import Heard
 from data.leaks import Leaks, heard_in, verify
 from data.store import FeatureStore, statistics
 from engine.devices import make_fabric
-from engine.origin import describe
+from engine.origin import Origin, describe
 from engine.precision import settle
-from engine.runs import Origin
 from losses import class_weights
 from models.sync_batchnorm import synchronise
 from stores import open_dataset

@@ -1,16 +1,45 @@
 """Where a result comes from: the versions, the commit, the machine and the device of every start of a run."""
 
+import json
 import os
 import platform
 import subprocess
 import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from utils import UserError
+
 PROGRAM = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run is made from."""
+
+    inputs: Mapping[str, Any]  # what the flags only name, such as the feature store, in a form to compare
+    start: Mapping[str, Any]  # the program and the machine, for the record
+
+    def label(self, flags: Mapping[str, Any]) -> str:
+        """What a checkpoint says of itself."""
+        return json.dumps({"flags": flags, "inputs": dict(self.inputs), "start": dict(self.start)})
+
+
+def read_label(label: Any, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The flags and inputs of the checkpoint in `path`. `UserError` where it has no such label."""
+    try:
+        found = json.loads(label)
+        return dict(found["flags"].items()), dict(found["inputs"].items())
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path} does not say what it is of ({type(error).__name__}); --overwrite starts anew"
+        ) from None
 
 
 def describe(device: torch.device) -> dict[str, str | int | None]:

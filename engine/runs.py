@@ -4,10 +4,10 @@ import json
 import logging
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from config import RunFlags
 from engine.checkpoints import Checkpoints
 from engine.meters import Cost
+from engine.origin import Origin, read_label
 from utils import UserError, delete_folder, read_text, write_json, write_text
 
 RUNS = Path("runs")
@@ -30,14 +31,6 @@ def earlier_flags(kind: str, name: str) -> dict[str, Any]:
         return dict(json.loads(read_text(RUNS / name / kind / "config.json")).items())
     except (OSError, ValueError, AttributeError, RecursionError):
         return {}
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a run is made from."""
-
-    inputs: Mapping[str, Any]  # what the flags only name, such as the feature store, in a form to compare
-    start: Mapping[str, Any]  # the program and the machine, for the record
 
 
 class RunFolder:
@@ -59,7 +52,7 @@ class RunFolder:
         if not (self.path / "config.json").exists():
             raise UserError(f"{self.path} is not empty and holds no run; choose another --name")
         if self.config.resume:
-            self._compare()
+            self._compare(self._earlier("config.json"), self._earlier_origin()["inputs"], self.path)
         elif not self.config.overwrite:
             raise UserError(f"{self.path} holds a run: --resume goes on with it, --overwrite starts anew")
 
@@ -123,20 +116,19 @@ class RunFolder:
             if path.is_symlink():
                 raise UserError(f"{path} is a link, and a run writes in its own folder alone: choose another --name")
 
-    def _compare(self) -> None:
-        """Refuse to go on with a run under other settings, or from other inputs."""
-        then = self._earlier("config.json")
-        for flag in sorted((then.keys() | self.flags.keys()) - MAY_DIFFER):
-            if then.get(flag) != self.flags.get(flag):
-                raise UserError(
-                    f"--{flag} is {self.flags.get(flag)}, but {self.path} was started with {then.get(flag)}: "
-                    "resume with the same settings, or choose another --name"
-                )
-        for what, had in self._earlier_origin()["inputs"].items():
+    def _compare(self, then: Mapping[str, Any], inputs: Mapping[str, Any], where: Path) -> None:
+        """Refuse to go on with what was begun under other settings, or from other inputs."""
+        flags = sorted((then.keys() | self.flags.keys()) - MAY_DIFFER)
+        if changed := [flag for flag in flags if then.get(flag) != self.flags.get(flag)]:
+            now = " and ".join(f"--{flag} is {self.flags.get(flag)}" for flag in changed)
+            raise UserError(
+                f"{now}, but {where} was started with {' and '.join(str(then.get(flag)) for flag in changed)}: "
+                "resume with the same settings, or choose another --name"
+            )
+        for what, had in inputs.items():
             if what in self.origin.inputs and self.origin.inputs[what] != had:
                 raise UserError(
-                    f"{what} is no longer what {self.path} was started with: put the old one back, "
-                    "or choose another --name"
+                    f"{what} is no longer what {where} was started with: put the old one back, or choose another --name"
                 )
 
     def _earlier_origin(self) -> dict[str, Any]:
@@ -196,9 +188,19 @@ class RunFolder:
             self.events.add_image(tag, imread(picture)[..., :3], epoch, dataformats="HWC")
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write a checkpoint; the one before it is kept."""
+        """Write a checkpoint, which says what it is of; the one before it is kept."""
         if self.writes:
-            self.checkpoints.save(state)
+            self.checkpoints.save({**state, "made": self.origin.label(self.flags)})
+
+    def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
+        """The newest whole checkpoint's plain state, or None. `UserError` where it is of other settings or inputs.
+
+        That is another run's, put here by hand: it fits as soon as its network is of the same form.
+        """
+        if (state := self.checkpoints.load(device)) is not None:
+            newest = self.checkpoints.newest
+            self._compare(*read_label(state.get("made"), newest), newest)
+        return state
 
     def close(self) -> None:
         """Let go of the event file, the log and the folder."""

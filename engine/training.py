@@ -89,7 +89,7 @@ def fit(run: RunFolder, task: Task, device: torch.device) -> list[dict[str, Any]
     position, meter = Position(), Meter(task.config.batch_size, device)
     schedule = Schedule(task.config.checkpoint_every)
     stateful = {**task.parts, "position": position}
-    restore(run.checkpoints.load(device), stateful, device)
+    restore(run.load_checkpoint(device), stateful, device)
     processes.require_alike(
         f"{position.epoch} {position.step}".encode(),
         f"the processes find different checkpoints in {run.path}: runs/ must be one folder that all hosts share",

@@ -129,6 +129,15 @@ def test_any_byte_may_be_spoilt(saved: Checkpoints, tmp_path: Path):
     assert seen > 50
 
 
+def test_too_little_memory_is_not_taken_for_damage(saved: Checkpoints, tmp_path: Path, monkeypatch):
+    def load(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(MemoryError):
+        number_of(tmp_path)
+
+
 @pytest.mark.parametrize("version", [None, 0, VERSION + 1])
 def test_another_layout_is_refused(saved: Checkpoints, tmp_path: Path, version: object):
     torch.save({**state(4), **({} if version is None else {"version": version})}, saved.newest)

@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from config import AugmentConfig, SearchConfig
 from engine.meters import Cost
+from engine.origin import Origin
 from engine.runs import MAY_DIFFER, RunFolder, log
 from utils import UserError
 
@@ -111,6 +112,44 @@ def test_every_setting_but_a_few_is_compared(earlier: Path):
         else:
             with pytest.raises(UserError, match=f"--{flag} is "):
                 RunFolder("search", SearchConfig(name="mine", resume=True))
+
+
+def test_all_settings_that_differ_are_named(earlier: Path):
+    with pytest.raises(
+        UserError, match=r"^--epochs is 7 and --seed is 3, but runs/mine/search was started with 50 and 2: "
+    ):
+        RunFolder("search", SearchConfig(name="mine", resume=True, seed=3, epochs=7))
+
+
+def test_another_runs_checkpoint_is_refused_and_what_differs_is_named(earlier: Path):
+    """Its network may be of the same form: of another fold, say, whose training has heard this one's test."""
+    other = RunFolder("search", SearchConfig(name="other", fold=2))
+    other.take()
+    other.save_checkpoint(STATE)
+    shutil.copy(other.path / "checkpoint.pt", earlier)
+    found = "--fold is 1 and --name is mine, but runs/mine/search/checkpoint.pt was started with 2 and other: "
+    with pytest.raises(UserError, match=found):
+        RunFolder("search", SearchConfig(name="mine", resume=True)).load_checkpoint(CPU)
+    own = RunFolder("search", SearchConfig(name="other", fold=2, resume=True, workers=0)).load_checkpoint(CPU)
+    assert own["position"] == STATE["position"]
+
+
+def test_a_checkpoint_from_other_features_is_refused(earlier: Path):
+    config, inputs = SearchConfig(name="mine", resume=True), {"features/demo": "a"}
+    RunFolder("search", config, origin=Origin(inputs, {})).save_checkpoint(STATE)
+    assert RunFolder("search", config, origin=Origin(inputs, {"torch": "9"})).load_checkpoint(CPU)
+    with pytest.raises(UserError, match=r"features/demo is no longer what runs/mine/search/checkpoint.pt was"):
+        RunFolder("search", config, origin=Origin({"features/demo": "b"}, {})).load_checkpoint(CPU)
+
+
+@pytest.mark.parametrize(
+    "label", [None, 3, "", "[]", '{"flags": {}}', '{"flags": 3, "inputs": {}}', "[" * 10**5, torch.zeros(2)]
+)
+def test_a_checkpoint_that_does_not_say_what_it_is_of_is_refused(earlier: Path, label: object):
+    folder = RunFolder("search", SearchConfig(name="mine", resume=True))
+    folder.checkpoints.save({**STATE, "made": label})
+    with pytest.raises(UserError, match="does not say what it is of"):
+        folder.load_checkpoint(CPU)
 
 
 @pytest.mark.parametrize("setting", [{"workers": 0}, {"gpus": "none"}, {"print_freq": 1}, {"checkpoint_every": 3}])
