@@ -1,9 +1,10 @@
-"""What do checkpoints cost a search? The same search with them and without, in turn; and a save against the interval.
+"""What do checkpoints cost a search? Its epochs with one and without, in turn; and a save against the interval.
 
-python benchmarks/checkpoint.py --config configs/demo.yaml --rounds 5     on the demo corpus, in a temporary folder
-python benchmarks/checkpoint.py --rounds 0                                a save of the paper's supernet alone
+python benchmarks/checkpoint.py --config configs/demo.yaml --pairs 8     on the demo corpus, in a temporary folder
+python benchmarks/checkpoint.py --pairs 0                                a save of the paper's supernet alone
 
 An interval in minutes bounds the share whatever the data: a save's seconds by the interval's. One in steps does not.
+The processor's seconds are told beside the clock's: other programs do not change them, but they leave out the disk.
 """
 
 import argparse
@@ -12,6 +13,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -22,7 +25,6 @@ import search
 from bilevel import Bilevel, make_supernet
 from config import SearchConfig
 from engine.checkpoints import Checkpoints, Schedule
-from engine.runs import RunFolder
 from engine.training import check_finite, snapshot
 from flags import parse
 
@@ -30,19 +32,29 @@ CPU = torch.device("cpu")
 CLASSES = 4
 
 
-def seconds_of_search(config: SearchConfig, saving: bool) -> tuple[float, int]:
-    """How long a whole search takes, with its checkpoints or without, and how many it has written."""
-    saves, save = [], RunFolder.save_checkpoint
-    RunFolder.save_checkpoint = lambda *args: saves.append(saving) or (save(*args) if saving else None)
-    start = time.perf_counter()
-    try:
-        search.run(config.model_copy(update={"name": "benchmark", "overwrite": True}))
+def now() -> tuple[float, float]:
+    """Seconds by the clock, and of the processor."""
+    return time.perf_counter(), time.process_time()
+
+
+def seconds_of_epochs(config: SearchConfig, pairs: int) -> list[tuple[float, float]]:
+    """How long each epoch of a search takes, from the end of the one before; every other one begins with a save."""
+    ends, due = [], Schedule.due
+
+    def every_other(_: Schedule, epoch_ended: bool = False) -> bool:
+        if epoch_ended:
+            ends.append(now())
+        return epoch_ended and len(ends) % 2 == 0
+
+    Schedule.due = every_other
+    try:  # the first epoch is a warm-up; after the last, none is due
+        search.run(config.model_copy(update={"name": "benchmark", "epochs": 2 * pairs + 3}))
     finally:
-        RunFolder.save_checkpoint = save
-    return time.perf_counter() - start, sum(saves)
+        Schedule.due = due
+    return [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(ends[1:])]
 
 
-def seconds_of_saves(config: SearchConfig, count: int) -> list[float]:
+def seconds_of_saves(config: SearchConfig, count: int) -> list[tuple[float, float]]:
     """How long each save of a supernet on the CPU takes after its first step: checked, written, and on the disk."""
     bilevel = Bilevel(config, make_supernet(config, CLASSES))
     for optimizer in (bilevel.weight_optimizer, bilevel.alpha_optimizer):
@@ -52,36 +64,45 @@ def seconds_of_saves(config: SearchConfig, count: int) -> list[float]:
     optimizers = {"weight_optimizer": bilevel.weight_optimizer, "alpha_optimizer": bilevel.alpha_optimizer}
     parts, checkpoints, seconds = {"network": bilevel.network, **optimizers}, Checkpoints(Path()), []
     for _ in range(count):
-        start = time.perf_counter()
+        start = now()
         check_finite(parts, "the benchmark")
         checkpoints.save(snapshot(parts, CPU))
-        seconds.append(time.perf_counter() - start)
+        seconds.append(tuple(b - a for a, b in zip(start, now(), strict=True)))
     print(f"a checkpoint has {checkpoints.newest.stat().st_size / 1e6:,.1f} MB")
     return seconds
+
+
+def tell(kind: str, saves: Sequence[float], epochs: Sequence[float], interval: float) -> None:
+    """Print medians and shares by one kind of seconds."""
+    save = statistics.median(saves)
+    print(f"{kind}: a save {save:.3f} s", end="")
+    if interval:
+        print(f", {save / interval:.2%} of the interval at most", end="")
+    if epochs:
+        with_, without = epochs[::2], epochs[1::2]
+        epoch = statistics.median(without)
+        more = statistics.median(a - b for a, b in zip(with_, without, strict=True))
+        print(f"; an epoch {epoch:.3f} s, and {more:+.3f} s ({more / epoch:+.2%}) with a save", end="")
+    print()
 
 
 def main() -> None:
     """Print medians and shares."""
     own = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog="All flags of search.py are taken too.")
-    own.add_argument("--rounds", type=int, default=5, help="searches with checkpoints, and as many without (5)")
+    own.add_argument("--pairs", type=int, default=8, help="epochs with a checkpoint, and as many without (8)")
     own.add_argument("--saves", type=int, default=9, help="saves to time (9)")
     options, rest = own.parse_known_args()
     config = parse(SearchConfig, "search", rest)
     if config.config:
         config = config.model_copy(update={"config": config.config.resolve()})
+    schedule = Schedule(config.checkpoint_every)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        save = statistics.median(seconds_of_saves(config, options.saves))
-        print(f"a save takes {save:.3f} s (median of {options.saves})")
-        schedule = Schedule(config.checkpoint_every)
-        if schedule.by_clock:
-            print(f"one every {config.checkpoint_every}: {save / (60 * schedule.limit):.2%} of the time at most")
-        found = [[seconds_of_search(config, saving) for saving in (True, False)] for _ in range(options.rounds)]
-        if found:
-            (with_, counts), (without, _) = (zip(*side, strict=True) for side in zip(*found, strict=True))
-            a, b, count = *map(statistics.median, (with_, without)), counts[0]
-            print(f"a search with {count} checkpoints {a:.2f} s, without {b:.2f} s: {a / b - 1:+.2%} of the time")
-            print(f"of that the saves alone: {count * save / b:.2%}")
+        saves = seconds_of_saves(config, options.saves)
+        epochs = seconds_of_epochs(config, options.pairs) if options.pairs else []
+        for i, kind in enumerate(("by the clock", "of the processor")):
+            by_kind = [s[i] for s in saves], [s[i] for s in epochs]
+            tell(kind, *by_kind, 60 * schedule.limit if schedule.by_clock else 0)
         os.chdir("/")
 
 
