@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from data.features import Transform, UnreadableAudio, read_clips
 from data.front_end import MOST_POINTS, FrontEnd
+from engine.precision import true_float32
 from models.saved import SavedModel
 from utils import UserError
 
@@ -113,8 +114,9 @@ class Predictor:
     @torch.inference_mode()
     def probabilities(self, sounds: np.ndarray) -> np.ndarray:
         """Class probabilities (N, classes) of clips (N, samples) at the front-end's rate."""
-        features: Tensor = self.transform(torch.from_numpy(sounds).to(self.device))
-        each = [network(features).softmax(dim=1) for network in self.networks]
+        with true_float32():
+            features: Tensor = self.transform(torch.from_numpy(sounds).to(self.device))
+            each = [network(features).softmax(dim=1) for network in self.networks]
         return torch.stack(each).mean(dim=0).cpu().numpy()
 
 

@@ -18,9 +18,9 @@ from engine.devices import make_fabric
 from flags import parse
 from models.cells import Cell
 from models.cost import multiply_adds
-from models.mixed_maps import MixedMaps, RelaxedMapsCell
+from models.maps.cell import MixedMaps, RelaxedMapsCell
 from models.mixed_ops import MixedNode
-from models.stacked import RelaxedSequenceCell
+from models.sequences.stacked import RelaxedSequenceCell
 from planner import demand
 
 

@@ -20,7 +20,6 @@ from itertools import product
 from statistics import median
 from time import perf_counter
 from types import SimpleNamespace
-from typing import get_args
 
 import floor
 import numpy as np
@@ -34,11 +33,11 @@ from config import SearchConfig
 from data.batches import Features, TrainingBatches
 from engine.devices import make_fabric
 from engine.graphs import WARM_UP
+from engine.precision import DTYPES, has_tf32, settle
 from engine.training import logits_of
 from flags import parse
 from planner import demand
 
-PRECISIONS = ("float32", "tf32", "bf16")
 PASSES, PRODUCTS = {"second": 5, "first": 2}, {"second": 13, "first": 5}
 STARTS = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
 SHAPE = search_step.COEFFICIENTS, search_step.FRAMES
@@ -90,8 +89,7 @@ def measure(config: SearchConfig, side: str, repeats: int) -> Row:
     started = launches(work, device)
     del work
     operations, moved = demanded(config, device)
-    half = torch.bfloat16 if getattr(config, "precision", "") == "bf16" else torch.float32
-    products, bandwidth = floor.rates(device, half)
+    products, bandwidth = floor.rates(device, DTYPES[config.precision] or torch.float32)
     return Row(seconds, peak, started, operations / products / seconds, moved / bandwidth / seconds)
 
 
@@ -105,6 +103,7 @@ def demanded(config: SearchConfig, device: torch.device) -> tuple[float, float]:
 def search_seconds(config: SearchConfig, rows: int, measured: int) -> list[float]:
     """Of the first so many epochs of a search on noise: its steps and its evaluation, without drawings and disk."""
     device, draw = make_fabric(config.gpus).device, np.random.default_rng(0)
+    settle(config.precision, device)
     noise = draw.standard_normal((rows, *SHAPE), dtype=np.float32)
     store = SimpleNamespace(features=noise, labels=np.arange(rows) % search_step.CLASSES)
     features = Features(store, np.zeros(SHAPE[0], np.float32), np.ones(SHAPE[0], np.float32), device)
@@ -124,12 +123,12 @@ def search_seconds(config: SearchConfig, rows: int, measured: int) -> list[float
 
 def variants(config: SearchConfig, batches: list[int]) -> Iterator[SearchConfig]:
     """Every batch size, order, precision and way to launch that this program and this device know."""
-    field = SearchConfig.model_fields.get("precision")
-    precisions = [p for p in PRECISIONS if p in get_args(field.annotation)] if field else PRECISIONS[:1]
-    graphs = (False, True) if make_fabric(config.gpus).device.type == "cuda" else (False,)
-    for batch_size, order, precision, cuda_graphs in product(batches, PASSES, precisions, graphs):
-        changes = {"batch_size": batch_size, "order": order, "cuda_graphs": cuda_graphs}
-        yield config.model_copy(update={**changes, **({"precision": precision} if field else {})})
+    device = make_fabric(config.gpus).device
+    precisions = [precision for precision in DTYPES if precision != "tf32" or has_tf32(device)]
+    graphs = (False, True) if device.type == "cuda" else (False,)
+    for values in product(batches, PASSES, precisions, graphs):
+        changes = zip(("batch_size", "order", "precision", "cuda_graphs"), values, strict=True)
+        yield config.model_copy(update=dict(changes))
 
 
 def line(config: SearchConfig, side: str, rows: list[Row]) -> str:
@@ -137,9 +136,8 @@ def line(config: SearchConfig, side: str, rows: list[Row]) -> str:
     way = "original" if side != "ours" else "graph" if config.cuda_graphs else "eager"
     row = [median(getattr(row, name) for row in rows) for name in Row.__dataclass_fields__]
     seconds, peak, started, products, bandwidth = row
-    precision = getattr(config, "precision", PRECISIONS[0])
     return (
-        f"{config.batch_size:>5} {config.order:>7} {precision:>8} {way:>9}{seconds:11.4f}"
+        f"{config.batch_size:>5} {config.order:>7} {config.precision:>8} {way:>9}{seconds:11.4f}"
         f"{config.batch_size / seconds:10.1f}{peak:10.0f}{started:10.0f}{products:10.1%}{bandwidth:10.1%}"
     )
 

@@ -20,9 +20,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from bilevel import make_supernet
 from config import SearchConfig
 from flags import parse
-from models import ops, stacked
+from models import ops
 from models.cells import Cell
-from models.stacked import RelaxedSequenceCell
+from models.sequences import stacked
+from models.sequences.stacked import RelaxedSequenceCell
 
 STEPS = 32
 NO_KERNEL = {"empty", "empty_like", "new_empty", "empty_strided", "_unsafe_view"}

@@ -21,7 +21,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 def cnn_cells(path: Path, config: SearchConfig, train: Batch, _: Batch) -> Callable[[], None]:
     """Stem, CNN cells and head: forward and backward for all weights and alphas."""
     network = supernet(path, config.model_copy(update={"rnn_layers": 0}))
-    used = [p for name, p in network.named_parameters() if not name.startswith("alpha_rnn")]
+    used = list(network.parameters())
     return lambda: torch.autograd.grad(network.loss(*train), used)
 
 
@@ -52,9 +52,10 @@ PARTS = {"CNN cells, forward + backward": cnn_cells, "step, second order": searc
 
 
 def supernet(path: Path, config: SearchConfig) -> nn.Module:
-    """Its supernet, of our flags' size."""
+    """Its supernet, of our flags' size. Without SeqNN cells it has no alphas of theirs: their gradient would fail."""
     controller = imported(path, "models.search_cnn").SearchCNNController
-    sizes = {"n_nodes": config.cnn_nodes, "n_nodes_rnn": config.rnn_nodes, "n_layers_rnn": config.rnn_layers}
+    rnn_nodes = config.rnn_nodes if config.rnn_layers else 0
+    sizes = {"n_nodes": config.cnn_nodes, "n_nodes_rnn": rnn_nodes, "n_layers_rnn": config.rnn_layers}
     criterion = nn.CrossEntropyLoss()
     return controller(1, config.init_channels, 4, config.layers, criterion, device_ids=[0], **sizes)
 

@@ -29,14 +29,15 @@ import original
 from bilevel import Bilevel, make_supernet
 from config import SearchConfig
 from engine.devices import local_gradient, make_fabric
+from engine.precision import settle
 from flags import parse
 from models import ops
 from models.cells import Cell
 from models.joint_network import as_sequence
-from models.mixed_maps import MixedMaps, RelaxedMapsCell
+from models.maps.cell import MixedMaps, RelaxedMapsCell
 from models.mixed_ops import MixedNode
 from models.search_network import SearchNetwork
-from models.stacked import RelaxedSequenceCell
+from models.sequences.stacked import RelaxedSequenceCell
 
 MEGABYTE = 2**20
 CLASSES, COEFFICIENTS, FRAMES = 4, 128, 128
@@ -133,6 +134,7 @@ def prepared(part: str, side: str, config: SearchConfig, device: torch.device) -
     make, changes = PARTS[part]
     torch.manual_seed(config.seed)
     if side in ("ours", "plain"):
+        settle(config.precision, device)
         return make(config.model_copy(update=changes), device)
     return original.PARTS[part](Path(side).resolve(), config, batch(config, device), batch(config, device))
 

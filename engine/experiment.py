@@ -18,7 +18,7 @@ from engine.devices import make_fabric
 from engine.origin import Origin, describe
 from engine.precision import settle
 from losses import class_weights
-from models.sync_batchnorm import synchronise
+from models.maps.sync_batchnorm import synchronise
 from stores import open_dataset
 
 

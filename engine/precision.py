@@ -1,7 +1,8 @@
 """--precision: the arithmetic of a run's passes on its device.
 
 float32 is IEEE single precision. Left alone, cuDNN rounds the factors of convolutions and RNNs to TF32's 10 bits of
-mantissa, so each of its switches is set, in the one API that torch 2.9 and later do not mix with another.
+mantissa. It is told so by torch's older switches: Fabric and torch.export read those, which fails once the newer
+`fp32_precision` of torch 2.9 is used.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ def settle(precision: str, device: torch.device) -> None:
         raise UserError(
             f"--precision tf32: there is no TF32 on {device}, but on NVIDIA's GPUs from Ampere on; pass float32 or bf16"
         )
-    _set_switches("tf32" if precision == "tf32" else "ieee")
+    _allow_tf32(precision == "tf32")
 
 
 def has_tf32(device: torch.device) -> bool:
@@ -32,20 +33,13 @@ def has_tf32(device: torch.device) -> bool:
 @contextmanager
 def true_float32() -> Iterator[None]:
     """Within, products of float32 are such whatever --precision says."""
-    before = [switch.fp32_precision for switch in _switches()]
-    _set_switches("ieee")
+    before = torch.backends.cudnn.allow_tf32
+    _allow_tf32(False)
     try:
         yield
     finally:
-        for switch, value in zip(_switches(), before, strict=True):
-            switch.fp32_precision = value
+        _allow_tf32(before)
 
 
-def _set_switches(value: str) -> None:
-    for switch in _switches():
-        switch.fp32_precision = value
-
-
-def _switches() -> tuple:
-    """All that multiplies matrices on a CUDA device; the setting above them does not reach the last two."""
-    return torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
+def _allow_tf32(allowed: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed

@@ -17,7 +17,7 @@ from models.cells import Cell
 from models.mixed_ops import MixedOp
 from models.precision import lowered
 from models.search_network import SearchNetwork
-from models.stacked import at_once, gates_at_once
+from models.sequences.stacked import at_once, gates_at_once
 
 UTTERANCES = 4  # in the pass: the workspace of an LSTM is rounded up, for fewer by more
 WORKING = 12  # states of a cell that its backward works on at a time: the gradients of an edge's maps, and their sums

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from genotypes import Genotype, discretise
 from models.cells import WORLDS, Cell
 from models.joint_network import JointNetwork, Size
-from models.mixed_maps import MixedMaps, RelaxedMapsCell
+from models.maps.cell import MixedMaps, RelaxedMapsCell
 from models.mixed_ops import MixedNode
-from models.nested import NestedNode
-from models.stacked import RelaxedSequenceCell
+from models.sequences.nested import NestedNode
+from models.sequences.stacked import RelaxedSequenceCell
 from search_space import SearchSpace
 
 ALPHA_SCALE = 1e-3  # the standard deviation of the alphas at the start, as in DARTS

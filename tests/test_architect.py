@@ -13,9 +13,9 @@ from torch.func import functional_call
 import architect
 from architect import Architect, Unrolled
 from engine.devices import local_gradient
-from models import stacked
 from models.joint_network import Size
 from models.search_network import SearchNetwork
+from models.sequences import stacked
 from search_space import SearchSpace
 
 CNN_OPS = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "none")

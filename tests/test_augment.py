@@ -47,7 +47,7 @@ def test_drop_paths_grow_by_epochs(monkeypatch: pytest.MonkeyPatch):
     task = SimpleNamespace(
         config=AugmentConfig(epochs=4, drop_path_prob=0.4), steps=3, drop_paths=drop_paths_of(network),
         batches=[(torch.zeros(2, 1, 8, 9), torch.zeros(2))] * 12,
-        network=network, optimizer=None, criterion=None, gradient=None,
+        call=network, optimizer=None, criterion=None, gradient=None,
     )  # fmt: skip
     for i in range(12):
         augment.Augment.step(task, i)

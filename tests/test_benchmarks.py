@@ -28,8 +28,9 @@ def gpu(monkeypatch):
 
 def test_a_line_of_the_table(gpu):
     config = from_file(SearchConfig, "search", ROOT / "configs" / "tiny.yaml", recompute="none", rnn_layers=0)
-    second, first = gpu.variants(config, [4])
+    second, _, first, _ = gpu.variants(config, [4])
     assert (second.order, first.order, second.batch_size) == ("second", "first", 4)
+    assert [variant.precision for variant in gpu.variants(config, [4])] == ["float32", "bf16"] * 2
     row = gpu.measure(first, "ours", 1)
     assert row.launches > 1000
     assert 0 < row.products < 1

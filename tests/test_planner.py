@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from bilevel import Bilevel, make_supernet
 from config import SearchConfig
-from models import stacked
 from models.footprint import Footprint
+from models.sequences import stacked
 from planner import BATCHES, Demand, Planner, demand
 from utils import UserError
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from models.cells import Cell, ProjectSequence, project_maps
-from models.mixed_maps import MixedMaps, RelaxedMapsCell
+from models.maps.cell import MixedMaps, RelaxedMapsCell
 from models.mixed_ops import MixedNode
 from models.ops import MAP_OPS, SEQUENCE_OPS
 from models.search_network import SearchNetwork
-from models.stacked import RelaxedSequenceCell
+from models.sequences.stacked import RelaxedSequenceCell
 
 
 def plain_softmax(row: Tensor) -> Tensor:

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-import models.convolutions as convolutions
+import models.maps.convolutions as convolutions
 from genotypes import CNN_OPS, RNN_OPS
 from models.cells import CNN, SEQ
-from models.folded import fold, unfold
-from models.mixed_maps import MixedMaps, Source
+from models.maps.cell import MixedMaps, Source
+from models.maps.folded import fold, unfold
 from models.mixed_ops import MixedNode, MixedOp
 from models.ops import MAP_OPS, SEQUENCE_OPS, Pool
 

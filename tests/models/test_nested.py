@@ -11,8 +11,8 @@ from genotypes import RNN_OPS
 from models.augment_network import AugmentNetwork
 from models.cells import SEQ
 from models.joint_network import Size
-from models.nested import NestedOp
 from models.search_network import SearchNetwork
+from models.sequences.nested import NestedOp
 from search_space import SearchSpace
 
 CHANNELS = 4

@@ -15,7 +15,7 @@ from models.joint_network import Size
 from models.ops import MAP_OPS, SEQUENCE_OPS
 from models.portable import FORMATS, largest_difference, write_onnx
 from models.saved import Standardised
-from models.scan import recur
+from models.sequences.scan import recur
 
 SIZES = 1, 2, 5, 7
 

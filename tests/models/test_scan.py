@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.scan import recur
+from models.sequences.scan import recur
 
 
 @pytest.mark.parametrize("shape", [(3, 7, 5), (1, 4, 5), (2, 1, 5), (1, 1, 5)], ids=str)

@@ -7,10 +7,10 @@ one op of such a cell. The means of a BatchNorm are so sent four times a pass, t
 
 from torch import Tensor, nn
 
-from models import folded
-from models.batchnorm import centred, column
-from models.edge_ops import MapOp
-from models.fused import relaxed_edge
+from models.maps import folded
+from models.maps.batchnorm import centred, column
+from models.maps.edge import relaxed_edge
+from models.maps.edge_ops import MapOp
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):

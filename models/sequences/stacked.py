@@ -18,7 +18,7 @@ from models.cells import Cell
 from models.mixed_ops import MixedOp
 from models.ops import Context, Recurrent, RecurrentAttention, joined
 from models.recompute import recomputed
-from models.stacked_scan import Linears, LstmScan, TanhScan
+from models.sequences.stacked_scan import Linears, LstmScan, TanhScan
 
 SCANS = {nn.LSTM: LstmScan, nn.RNN: TanhScan}
 
@@ -31,12 +31,6 @@ def pays(device: torch.device) -> bool:
     ops) 0.98 and 1.06 times. On a GPU it has not been measured.
     """
     return device.type != "cpu"
-
-
-def computed_in(x: Tensor) -> torch.dtype:
-    """The precision of products with x: its own but under autocast."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def at_once(cell: Cell, device: torch.device) -> float:
@@ -62,7 +56,6 @@ class RelaxedSequenceCell(Cell):
         if not pays(s1.device):
             return super().forward(s0, s1, weights)
         first = torch.stack([self.project0(s0), self.project1(s1)]).transpose(1, 2)  # (2, T, N, C)
-        first = first.to(computed_in(first))
         rows, states = [w.unbind() for w in weights], [*first]
         sums = self._leaving(first, 0, rows)  # of each node, what earlier states have brought
         while True:

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.batchnorm import tracked
-from models.folded import blocks, maps, mean, moment, rows
+from models.maps.batchnorm import tracked
+from models.maps.folded import blocks, maps, mean, moment, rows
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Moments:
         pixels, weight = zs[0].numel() // zs[0].shape[1] * m, weight.to(norms[0].running_var.dtype)
         if not norms[0].training:
             center, variance = (
-                torch.stack([getattr(norm, f"running_{of}") for norm in norms]) for of in ("mean", "var")
+                torch.stack([getattr(n, name) for n in norms]) for name in ("running_mean", "running_var")
             )
             return cls(None, None, center, torch.rsqrt(variance + norms[0].eps), pixels)
         of_z = torch.stack([mean(z, m)[: weight.shape[2]] for z in zs])
@@ -78,6 +78,6 @@ class Backward:
         if of.mean is None:
             return maps(rows(self.g) @ blocks(a, self.m).to(z.dtype), z)
         b = self.weight[k].T @ (self.slope[k] * a)
-        constant = (of.mean[k] @ b - self.mean_g @ a).repeat(self.m)
+        constant = (b.mv(of.mean[k]) - a.T.mv(self.mean_g)).repeat(self.m)  # B is symmetric
         a, b, constant = (each.to(z.dtype) for each in (blocks(a, self.m), blocks(-b, self.m), constant))
         return maps(torch.addmm(constant, rows(z), b).addmm_(rows(self.g), a), z)

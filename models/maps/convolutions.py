@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.batchnorm import scale_of, through_norm
-from models.depthwise import depthwise, input_gradient, spread, weight_gradient
-from models.folded import block_sum, blocks, channel_mean, maps, over_copies, repeated, rows
+from models.maps.batchnorm import scale_of, through_norm
+from models.maps.folded import block_sum, blocks, channel_mean, maps, over_copies, repeated, rows
+from models.maps.kernels import depthwise, input_gradient, spread, weight_gradient
 
 Tensors = Sequence[Tensor]
 Wanted = Sequence[bool]

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models import folded
-from models.folded import mean
+from models.maps import folded
+from models.maps.folded import mean
 
 
 def centred(y: Tensor, norm: nn.BatchNorm2d, m: int) -> tuple[Tensor, Tensor]:

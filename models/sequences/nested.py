@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from models.cells import World
 from models.mixed_ops import MixedNode, MixedOp
 from models.ops import FAMILIES, Context, RecurrentAttention
-from models.scan import recur
+from models.sequences.scan import recur
 
 
 class Stack(nn.Module):

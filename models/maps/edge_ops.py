@@ -1,4 +1,4 @@
-"""The ops of a relaxed CNN edge, o(x) = sum_k w_k BN(y_k), with what they add to it and their gradients (see `fused`).
+"""The ops of a relaxed CNN edge, o(x) = sum_k w_k BN(y_k), with what they add to it and their gradients (see `edge`).
 
 A y is a map as it is (skip, pools), or the product of a pointwise kernel and a map z, as at the end of every
 convolution; of the latter neither y nor BN(y) is computed (see `products`).
@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.batchnorm import column
-from models.convolutions import Before, Made, Tensors, matrix
-from models.depthwise import CHANNELS_LAST
-from models.folded import blocks, mean, rows
-from models.products import Backward, Moments
+from models.maps.batchnorm import column
+from models.maps.convolutions import Before, Made, Tensors, matrix
+from models.maps.folded import blocks, mean, rows
+from models.maps.kernels import CHANNELS_LAST
+from models.maps.products import Backward, Moments
 
 Gradients = tuple[Tensor, list[Tensor | None]]
 """By the weights of the ops in the sum, and by each of their inputs; None where nobody wants it."""

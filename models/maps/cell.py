@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.batchnorm import centred
 from models.cells import Cell
-from models.convolutions import Before, Depthwise, Given, Separable
-from models.depthwise import CHANNELS_LAST
-from models.edge_ops import MapOp, ProductOps
-from models.folded import fold, fold_of, side_by_side, unfold
-from models.fused import Op, relaxed_edge
+from models.maps.batchnorm import centred
+from models.maps.convolutions import Before, Depthwise, Given, Separable
+from models.maps.edge import Op, relaxed_edge
+from models.maps.edge_ops import MapOp, ProductOps
+from models.maps.folded import fold, fold_of, side_by_side, unfold
+from models.maps.kernels import CHANNELS_LAST
 from models.mixed_ops import MixedNode, MixedOp
 from models.ops import ConvUnit, FactorizedReduce, Pool
 

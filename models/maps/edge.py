@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.edge_ops import Incoming, MapOp, Part, ProductOps, parted
+from models.maps.edge_ops import Incoming, MapOp, Part, ProductOps, parted
 
 Op = tuple[MapOp | ProductOps, Sequence[Tensor]]
 """An op of an edge, or several that are computed as one, and their inputs."""
