@@ -19,8 +19,8 @@ from engine.origin import Origin, read_label
 from utils import UserError, delete_folder, read_text, write_json, write_text
 
 RUNS = Path("runs")
-MAY_DIFFER = {"resume", "overwrite", "config", "workers", "gpus", "print_freq", "checkpoint_every", "recompute"}
-"""Settings that do not change the result: a resumed run may have others."""
+MAY_DIFFER = {"name", "resume", "overwrite", "config", "workers", "gpus", "print_freq", "checkpoint_every", "recompute"}
+"""Settings that do not change the result: a resumed run may have others, and a run that was copied another name."""
 
 log = logging.getLogger("emodarts")
 

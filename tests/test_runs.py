@@ -127,7 +127,7 @@ def test_another_runs_checkpoint_is_refused_and_what_differs_is_named(earlier: P
     other.take()
     other.save_checkpoint(STATE)
     shutil.copy(other.path / "checkpoint.pt", earlier)
-    found = "--fold is 1 and --name is mine, but runs/mine/search/checkpoint.pt was started with 2 and other: "
+    found = "--fold is 1, but runs/mine/search/checkpoint.pt was started with 2: "
     with pytest.raises(UserError, match=found):
         RunFolder("search", SearchConfig(name="mine", resume=True)).load_checkpoint(CPU)
     own = RunFolder("search", SearchConfig(name="other", fold=2, resume=True, workers=0)).load_checkpoint(CPU)
