@@ -198,8 +198,8 @@ class SearchConfig(RunFlags):
     batch_size: Annotated[int, Field(ge=2)] | Literal["auto"] = 64
     """Utterances a step, over all processes; auto: as many as fit into the free memory, a power of two."""
     recompute: Literal["auto", "none", "ops", "cells"] = "auto"
-    """What backward computes again rather than store, for about a third more time: nothing, the SeqNN's ops (and half
-    of each separable convolution), or cells, the least memory; auto: the first of these that fits."""
+    """What backward computes again rather than store: nothing; the ops, for a third more time in the SeqNN and little
+    in the CNN; or cells, the least memory; auto: the first of these that fits."""
     plan: bool = False
     """Print how much memory the choices would take, and stop."""
     nested_depth: bool = False

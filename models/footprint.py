@@ -14,6 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 
 from models.cells import Cell
+from models.maps.cell import RelaxedMapsCell
 from models.mixed_ops import MixedOp
 from models.precision import lowered
 from models.search_network import SearchNetwork
@@ -33,11 +34,13 @@ class Footprint:
     working: float
     stack: float = 0.0
     """What backward holds of the largest stack that runs as one, where there are such, and works on for it."""
+    ops_too: bool = False
+    """Whether a cell that is computed again computes its ops again as well."""
 
     def again(self, recompute: str) -> float:
         """What backward holds, per utterance, beside `stored` and `working`."""
-        whole = self.stored["none"]
-        return {"none": max(self.stack - whole, 0.0), "ops": self.stack, "cells": max(self.stack, whole)}[recompute]
+        whole, cell = self.stored["none"], self.stored["ops" if self.ops_too else "none"]
+        return {"none": max(self.stack - whole, 0.0), "ops": self.stack, "cells": max(self.stack, cell)}[recompute]
 
 
 class Stored:
@@ -74,6 +77,7 @@ def footprints(network: SearchNetwork, shape: tuple[int, int], dtype: torch.dtyp
             {"none": whole, "ops": part, "cells": dropped_out * output},
             WORKING * output / len(cell.concat),
             at_once(cell, device) * whole + GATES * gates_at_once(cell, device) * output / len(cell.concat),
+            isinstance(cell, RelaxedMapsCell),
         )
         for cell, whole, part, output in zip(cells, everything, but_ops, outputs, strict=True)
     ]

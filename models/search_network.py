@@ -35,7 +35,7 @@ class SearchNetwork(nn.Module):
         nested_depth: bool = False,
     ):
         super().__init__()
-        self.space, self.recompute_ops = space, recompute == "ops"
+        self.space, self.recompute = space, recompute
         self.sequence_parts = (Cell, NestedNode) if nested_depth else (RelaxedSequenceCell, MixedNode)
         self.network = JointNetwork(size, classes, self._relaxed_cell, dropout, recompute_cells=recompute == "cells")
         kinds = ["normal", "reduce"] + ["rnn"] * (size.rnn_layers > 0)
@@ -48,8 +48,9 @@ class SearchNetwork(nn.Module):
     def _relaxed_cell(self, kind: str, inputs: tuple[int, int], channels: int, reduction_prev: bool) -> Cell:
         world, (count, ops) = WORLDS[kind], self.space.of(kind)
         make_cell, make_node = self.sequence_parts if kind == "rnn" else (RelaxedMapsCell, MixedMaps)
+        again = self.recompute == "ops" or (self.recompute == "cells" and kind != "rnn")  # of maps it costs little
         strides = [2 if kind == "reduce" and source < 2 else 1 for source in range(count + 1)]
-        nodes = [make_node(world, ops, channels, strides[: node + 2], self.recompute_ops) for node in range(count)]
+        nodes = [make_node(world, ops, channels, strides[: node + 2], again) for node in range(count)]
         return make_cell(world, nodes, range(2, count + 2), inputs, channels, reduction_prev, affine=False)
 
     def forward(self, x: Tensor) -> Tensor:
