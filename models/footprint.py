@@ -22,6 +22,7 @@ from models.sequences.stacked import at_once, gates_at_once
 
 UTTERANCES = 4  # in the pass: the workspace of an LSTM is rounded up, for fewer by more
 WORKING = 12  # states of a cell that its backward works on at a time: the gradients of an edge's maps, and their sums
+EDGES = {"ops": 1.3, "cells": 2.5}  # times the maps inside an edge: what backward holds as it computes edges again
 GATES = 2  # times what the largest stacked scan reads: its backward works on slopes and gradients of that size
 
 
@@ -34,13 +35,15 @@ class Footprint:
     working: float
     stack: float = 0.0
     """What backward holds of the largest stack that runs as one, where there are such, and works on for it."""
-    ops_too: bool = False
-    """Whether a cell that is computed again computes its ops again as well."""
+    edge: float = 0.0
+    """What the maps inside an edge of feature maps take; such an edge is computed again with its cell, too."""
 
     def again(self, recompute: str) -> float:
         """What backward holds, per utterance, beside `stored` and `working`."""
-        whole, cell = self.stored["none"], self.stored["ops" if self.ops_too else "none"]
-        return {"none": max(self.stack - whole, 0.0), "ops": self.stack, "cells": max(self.stack, cell)}[recompute]
+        whole = self.stored["none"]
+        if self.edge and recompute != "none":
+            return EDGES[recompute] * self.edge + (self.stored["ops"] if recompute == "cells" else 0.0)
+        return {"none": max(self.stack - whole, 0.0), "ops": self.stack, "cells": max(self.stack, whole)}[recompute]
 
 
 class Stored:
@@ -77,7 +80,7 @@ def footprints(network: SearchNetwork, shape: tuple[int, int], dtype: torch.dtyp
             {"none": whole, "ops": part, "cells": dropped_out * output},
             WORKING * output / len(cell.concat),
             at_once(cell, device) * whole + GATES * gates_at_once(cell, device) * output / len(cell.concat),
-            isinstance(cell, RelaxedMapsCell),
+            isinstance(cell, RelaxedMapsCell) * (whole - part) / sum(len(node.edges) for node in cell.nodes),
         )
         for cell, whole, part, output in zip(cells, everything, but_ops, outputs, strict=True)
     ]
