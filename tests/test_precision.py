@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import execute, succeed
 from test_architect import problem
 
 from architect import Architect
@@ -54,3 +55,12 @@ def test_the_finite_difference_is_of_true_float32(monkeypatch):
     object.__setattr__(step, "buffers", {name: v.float() for name, v in p.step.buffers.items()})
     Architect(network, F.cross_entropy, dtype=torch.bfloat16).second_order(train, val, step)
     assert seen == [(torch.bfloat16, {True})] * 2 + [(torch.float32, {False})] * 2
+
+
+def test_a_search_and_its_network_train_in_16_bits_and_in_nothing_else_once_begun(workspace):
+    flags = ["--config", "tiny.yaml", "--name", "sixteen", "--epochs", 1]
+    for command in ("search", "augment"):
+        assert "precision bf16" in succeed(command, *flags, "--precision", "bf16", cwd=workspace)
+    refused = execute("augment", *flags, "--resume", cwd=workspace)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: --precision is float32, but runs/sixteen/augment was started with bf16: ")
