@@ -7,7 +7,8 @@ python benchmarks/gpu.py --batches 4 --config configs/tiny.yaml               an
 
 A step does 13 products for every one of a forward pass (second order: 3 each at w, w' and for the weights, 2 each at w+
 and w-; first: 2 and 3), and moves what floor.py says, pass by pass. Ceilings are measured in the same process, products
-in the step's own precision. Launches are the runtime's calls that start work; on a CPU, operations dispatched.
+in the step's own precision. Launches are the runtime's calls that start work; on a CPU, the operations
+that would make some (see launches.py).
 """
 
 import argparse
@@ -25,8 +26,8 @@ import floor
 import numpy as np
 import search_step
 import torch
+from launches import Launches
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from bilevel import Bilevel, make_supernet
 from config import SearchConfig
@@ -56,20 +57,10 @@ class Row:
     bandwidth: float = float("nan")
 
 
-class Dispatched(TorchDispatchMode):
-    """Counts operations."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += 1
-        return func(*args, **(kwargs or {}))
-
-
 def launches(work: Callable[[], object], device: torch.device) -> int:
     """What one call starts."""
     if device.type != "cuda":
-        with Dispatched() as counter:
+        with Launches() as counter:
             work()
         return counter.count
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:

@@ -22,7 +22,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(search_step, "FRAMES", 24)
     monkeypatch.setattr(gpu, "SHAPE", (16, 24))
     yield gpu
-    for name in {"gpu", "search_step", "floor", "original"} - before:
+    for name in {"gpu", "search_step", "floor", "original", "launches"} - before:
         del sys.modules[name]
 
 
