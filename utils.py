@@ -116,9 +116,12 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file that appears whole or not at all."""
+    """Write a UTF-8 text file that appears whole or not at all.
+
+    Half a surrogate pair, which a JSON file may hold and UTF-8 may not, stands there as JSON's escape of it.
+    """
     with whole_file(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:

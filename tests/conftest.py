@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = forked.ROOT
 
 
 def line(command: str, *arguments: object) -> list[str]:
@@ -23,8 +24,7 @@ def environment() -> dict[str, str]:
 
 def execute(command: str, *arguments: object, cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess:
     """Run a command of this repository to its end, as a user does."""
-    options = {"env": environment(), "capture_output": True, "text": True, "check": False, "timeout": timeout}
-    return subprocess.run(line(command, *arguments), cwd=cwd, **options)
+    return forked.run(command, list(map(str, arguments)), cwd, environment(), timeout)
 
 
 def succeed(command: str, *arguments: object, cwd: Path, timeout: float = 240) -> str:

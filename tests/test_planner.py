@@ -27,6 +27,8 @@ SPACES = {
     "no SeqNN": {"rnn_layers": 0},
     "LSTMs, one cell": {"rnn_layers": 1, "rnn_ops": "lstm"},
     "wide": {"cnn_nodes": 1, "init_channels": 16, "rnn_ops": "rnn_att"},
+    "one node": {"cnn_nodes": 1, "rnn_layers": 2, "rnn_nodes": 1},
+    "one node, no SeqNN": {"cnn_nodes": 1, "rnn_layers": 0},
 }
 
 
@@ -71,7 +73,7 @@ def live_peak(config: SearchConfig) -> int:
     return live.most
 
 
-QUICK = {("all ops", "ops", "second"), ("no SeqNN", "cells", "first"), ("LSTMs, one cell", "none", "second")}
+QUICK = {("one node", "ops", "second"), ("no SeqNN", "cells", "first"), ("LSTMs, one cell", "none", "second")}
 CASES = [
     pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
     for case in product(SPACES, ("none", "ops", "cells"), ("first", "second"))
@@ -99,7 +101,8 @@ def test_with_stacked_recurrences_as_on_a_gpu_it_is_so_too(monkeypatch, recomput
 @pytest.mark.parametrize(
     ("space", "recompute", "order"),
     [
-        ("all ops", "ops", "first"),
+        ("one node, no SeqNN", "none", "first"),
+        pytest.param("all ops", "ops", "first", marks=pytest.mark.slow),
         pytest.param("all ops", "none", "second", marks=pytest.mark.slow),
         pytest.param("no SeqNN", "none", "first", marks=pytest.mark.slow),
         pytest.param("wide", "cells", "second", marks=pytest.mark.slow),

@@ -9,6 +9,8 @@ import pytest
 import torch
 from conftest import environment, execute, line, succeed
 
+from engine.training import tensors_of
+
 EPOCHS = 7
 RESULTS = {
     "search": ("genotype.json", "history.jsonl"),
@@ -35,21 +37,13 @@ def interrupt(command: str, name: str, options: list[object], number: int, cwd: 
     return process.wait(timeout=120)
 
 
-def tensors(state: object) -> list[torch.Tensor]:
-    """Every tensor of a checkpoint, in order."""
-    if isinstance(state, torch.Tensor):
-        return [state]
-    children = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
-    return [tensor for child in children for tensor in tensors(child)]
-
-
 @pytest.mark.parametrize(
     ("command", "order", "number", "code", "every"),
     [
-        ("search", "second", signal.SIGTERM, 143, "200"),
+        pytest.param("search", "second", signal.SIGTERM, 143, "200", marks=pytest.mark.slow),
         ("search", "first", signal.SIGKILL, -9, "0.0002min"),
         ("augment", "", signal.SIGINT, 130, "5min"),
-        ("augment", "", signal.SIGKILL, -9, "200"),
+        pytest.param("augment", "", signal.SIGKILL, -9, "200", marks=pytest.mark.slow),
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(
@@ -70,7 +64,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     for name in RESULTS[command]:
         assert (broken / name).read_bytes() == (folder / name).read_bytes(), name
     states = [torch.load(run / "checkpoint.pt", weights_only=True) for run in (folder, broken)]
-    assert all(torch.equal(a, b) for a, b in zip(*map(tensors, states), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(*map(tensors_of, states), strict=True))
 
 
 def test_resuming_a_finished_run_changes_nothing(workspace: Path):

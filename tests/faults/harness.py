@@ -21,14 +21,19 @@ FLAGS = ["--config", "tiny.yaml", "--model", "cnn", "--epochs", str(EPOCHS), "--
 RESULTS = ("metrics.json", "predictions.csv", "history.jsonl", "model.safetensors")
 
 
-def run(name: str, *flags: object) -> int:
-    """Train a network to its end, or to its error, in this process; return the exit code."""
-    module, kind = COMMANDS["augment"]
+def execute(command: str, *words: object) -> int:
+    """Run a command to its end, or to its error, in this process; return the exit code."""
+    module, kind = COMMANDS[command]
     try:
-        run_command(lambda: module.run(parse(kind, "augment", [*FLAGS, "--name", name, *map(str, flags)])))
+        run_command(lambda: module.run(parse(kind, command, list(map(str, words)))))
     except SystemExit as exit_:
         return exit_.code
     return 0
+
+
+def run(name: str, *flags: object) -> int:
+    """Train a network in this process; return the exit code."""
+    return execute("augment", *FLAGS, "--name", name, *flags)
 
 
 def start(name: str, *flags: object, before: tuple[str, ...] = ()) -> subprocess.Popen:

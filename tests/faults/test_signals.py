@@ -1,0 +1,82 @@
+"""Signals and kills in the middle of an epoch, of a search of either order, an augment, a random search.
+
+A task sends its own process the signal, so that it comes in a known step: that one is brought to its end and saved, no
+other is begun, and the run that goes on ends as one that nothing befell, to the bit.
+"""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import environment, line
+from harness import execute, here, wait_for
+
+from augment import Augment
+from engine.training import tensors_of
+from search import Search
+
+TASKS = {"search": Search, "augment": Augment}
+RESULTS = {
+    "search": ("genotype.json", "history.jsonl"),
+    "augment": ("metrics.json", "predictions.csv", "history.jsonl", "model.safetensors"),
+}
+CASES = [
+    ("search", ["--order", "second"], signal.SIGTERM, 143),
+    ("search", ["--order", "first"], signal.SIGINT, 130),
+    ("augment", ["--genotype", "cnn_lstm", "--mixup", 0.2], signal.SIGUSR1, 138),
+]
+
+
+def result(command: str, name: str) -> list[bytes]:
+    return [Path("runs", name, command, file).read_bytes() for file in RESULTS[command]]
+
+
+def checkpoint(command: str, name: str) -> dict[str, Any]:
+    return torch.load(Path("runs", name, command, "checkpoint.pt"), weights_only=True)
+
+
+@pytest.mark.parametrize(("command", "flags", "number", "code"), CASES, ids=["second order", "first order", "augment"])
+def test_a_run_interrupted_within_an_epoch_loses_nothing(
+    monkeypatch, command: str, flags: list[object], number: int, code: int
+):
+    words = ["--config", "tiny.yaml", "--epochs", 2, "--checkpoint_every", 0, *flags]
+    assert execute(command, *words, "--name", f"whole{code}") == 0
+
+    task, done = TASKS[command], []
+    step = task.step
+
+    def signalled(self: Any, i: int) -> dict[str, torch.Tensor]:
+        if i == self.steps + 1:
+            os.kill(os.getpid(), number)
+        done.append(i - self.steps)
+        return step(self, i)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(task, "step", signalled)
+        assert execute(command, *words, "--name", f"cut{code}") == code
+    assert done[-1] == 1, "a step was begun after the signal"
+    position = checkpoint(command, f"cut{code}")["position"]
+    assert (position["epoch"], position["step"]) == (1, 2)
+
+    assert execute(command, *words, "--name", f"cut{code}", "--resume") == 0
+    assert result(command, f"cut{code}") == result(command, f"whole{code}")
+    states = [tensors_of(checkpoint(command, name)) for name in (f"whole{code}", f"cut{code}")]
+    assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+
+
+def test_a_random_search_that_is_killed_draws_the_same_genotype_again():
+    words = ["--config", "tiny.yaml", "--strategy", "random"]
+    assert execute("search", *words, "--name", "drawn") == 0
+    command = line("search", *words, "--name", "killed")
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
+    wait_for(process, "space")
+    process.kill()
+    process.communicate()
+    assert not Path("runs/killed/search/genotype.json").exists(), "it had ended"
+    assert execute("search", *words, "--name", "killed", "--resume") == 0
+    genotypes = [Path("runs", name, "search", "genotype.json").read_bytes() for name in ("drawn", "killed")]
+    assert genotypes[0] == genotypes[1]
