@@ -13,7 +13,8 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import visualize
-from config import AugmentConfig
+from config.augment import AugmentConfig
+from config.flags import parse
 from data.heard import Heard
 from data.leaks import few, refusal
 from data.transforms import cutout, mixup, spec_augment
@@ -23,7 +24,6 @@ from engine.experiment import Experiment, begin
 from engine.precision import DTYPES
 from engine.runs import RUNS, RunFolder, log
 from engine.training import Metrics, fit, weight_step
-from flags import parse
 from genotypes import Found, Genotype, look_up
 from hearing import Hearing, draw_confusion, hear
 from losses import JointLoss, blend

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from architect import Architect, Batch, Criterion, Unrolled
-from config import SearchConfig
+from config.search import SearchConfig
 from engine.devices import Gradient, local_gradient
 from engine.graphs import Recorded, hold_still, recorder
 from engine.precision import DTYPES

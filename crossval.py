@@ -8,12 +8,12 @@ import shlex
 import sys
 from pathlib import Path
 
-from config import CrossvalConfig
+from config.crossval import CrossvalConfig
+from config.flags import parse
 from data.folds import choose_fold, make_folds
 from data.leaks import verify
 from engine.runs import RUNS
 from engine.training import Interruption
-from flags import parse
 from stores import open_dataset
 from study import cluster
 from study.board import Board

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from config import EvaluateConfig
+from config.evaluate import EvaluateConfig
+from config.flags import parse
 from data.batches import Features
 from data.folds import choose_fold, make_folds
 from data.heard import Heard
 from data.leaks import Leaks, few, heard_in, refusal, verify
 from data.store import FeatureStore
 from engine.devices import make_fabric
-from flags import parse
 from hearing import Hearing, draw_confusion, hear, mean_of
 from metrics import table
 from models.saved import SavedModel

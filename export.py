@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from config import ExportConfig
+from config.export import ExportConfig
+from config.flags import parse
 from data.features import Transform, read_clips
 from data.front_end import FrontEnd
-from flags import parse
 from models.portable import BATCH, FORMATS, INPUT, OUTPUT, largest_difference
 from models.saved import SavedModel
 from predictor import find_model, front_end_of

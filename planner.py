@@ -18,7 +18,7 @@ from itertools import product
 import torch
 
 from bilevel import make_supernet
-from config import SearchConfig
+from config.search import SearchConfig
 from data.folds import halves
 from engine import processes
 from engine.devices import free_memory

@@ -13,10 +13,10 @@ from typing import Any
 
 import soundfile
 
-from config import PredictConfig
+from config.flags import parse
+from config.predict import PredictConfig
 from data.corpora.manifest import files_of
 from engine.devices import make_fabric
-from flags import parse
 from predictor import Answer, load_run
 from utils import UserError, printable, progress, run_command
 

@@ -7,13 +7,13 @@ python prepare.py --corpus manifest --root my.csv --check     what its folds sha
 from collections import Counter
 from collections.abc import Sequence
 
-from config import PrepareConfig
+from config.flags import parse
+from config.prepare import PrepareConfig
 from data.complete import compare
 from data.folds import Fold, make_folds
 from data.leaks import find_leaks, verify
 from data.protocols import natural
 from data.store import FeatureStore
-from flags import parse
 from plots import draw_balance
 from stores import folder_of, list_corpus, prepare_dataset
 from utils import UserError, printable, run_command

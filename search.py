@@ -16,7 +16,8 @@ import planner
 import plots
 import visualize
 from bilevel import Bilevel, make_supernet, space_of
-from config import SearchConfig
+from config.flags import parse
+from config.search import SearchConfig
 from data.folds import halves
 from data.heard import Heard
 from engine import processes
@@ -24,7 +25,6 @@ from engine.devices import mean_gradient
 from engine.experiment import Experiment, begin
 from engine.runs import RunFolder, earlier_flags, log
 from engine.training import Metrics, cross_entropy, fit, logits_of
-from flags import parse
 from genotypes import Genotype
 from losses import JointLoss
 from metrics import scores

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from config import PrepareConfig
+from config.flags import from_file
+from config.prepare import PrepareConfig
 from data.corpora import read_corpus
 from data.corpora.utterance import Utterance
 from data.emotions import ALL, FOUR, pick_emotions
 from data.front_end import FrontEnd
 from data.preparation import Settings, prepare
 from data.store import FeatureStore
-from flags import from_file
 from utils import UserError
 
 FEATURES = Path("features")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import graphviz
 
-from config import VisualizeConfig
-from flags import parse
+from config.flags import parse
+from config.visualize import VisualizeConfig
 from genotypes import Genotype, Node, resolve
 from plots import INK, MUTED, PAPER
 from utils import UserError, run_command, whole_file

@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import search
 from bilevel import Bilevel, make_supernet
-from config import SearchConfig
+from config.flags import parse
+from config.search import SearchConfig
 from engine.checkpoints import Checkpoints, Schedule
 from engine.training import check_finite, snapshot
-from flags import parse
 
 CPU = torch.device("cpu")
 CLASSES = 4

@@ -13,9 +13,9 @@ from statistics import median
 import search_step
 import torch
 
-from config import SearchConfig
+from config.flags import parse
+from config.search import SearchConfig
 from engine.devices import make_fabric
-from flags import parse
 from models.cells import Cell
 from models.cost import multiply_adds
 from models.maps.cell import MixedMaps, RelaxedMapsCell

@@ -26,8 +26,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import augment
 import prepare
 import search
-from config import AugmentConfig, PrepareConfig, SearchConfig
-from flags import parse
+from config.augment import AugmentConfig
+from config.flags import parse
+from config.prepare import PrepareConfig
+from config.search import SearchConfig
 from utils import run_command
 
 TINY = Path(__file__).resolve().parent.parent / "configs" / "tiny.yaml"

@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bilevel import make_supernet
-from config import SearchConfig
-from flags import parse
+from config.flags import parse
+from config.search import SearchConfig
 from models import ops
 from models.cells import Cell
 from models.sequences import stacked

@@ -13,9 +13,9 @@ from typing import Any
 
 import search_step
 
-from config import SearchConfig
+from config.flags import parse
+from config.search import SearchConfig
 from engine.devices import make_fabric
-from flags import parse
 from planner import demand
 
 SEARCHES = [

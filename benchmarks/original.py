@@ -13,7 +13,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from config import SearchConfig
+from config.search import SearchConfig
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 

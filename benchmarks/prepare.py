@@ -24,7 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from config import cores
+from config.prepare import cores
 from data.corpora.utterance import Utterance
 from data.demo import write_demo
 from data.features import Transform, one_thread

@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import original
 
 from bilevel import Bilevel, make_supernet
-from config import SearchConfig
+from config.flags import parse
+from config.search import SearchConfig
 from engine.devices import local_gradient, make_fabric
 from engine.precision import settle
-from flags import parse
 from models import ops
 from models.cells import Cell
 from models.joint_network import as_sequence

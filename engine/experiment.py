@@ -8,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from config import RunFlags
+from config.runs import RunFlags
 from data.batches import Features, TrainingBatches
 from data.folds import Fold, choose_fold, make_folds
 from data.heard import Heard

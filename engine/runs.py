@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
 
-from config import RunFlags
+from config.runs import RunFlags
 from engine.checkpoints import Checkpoints
 from engine.meters import Cost
 from engine.origin import Origin, read_label

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from config import RunFlags
+from config.runs import RunFlags
 from engine import processes, states
 from engine.checkpoints import Schedule
 from engine.devices import Gradient, memory_advice, random_state, set_random_state

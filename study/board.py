@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from config import CrossvalConfig
+from config.crossval import CrossvalConfig
 from study.running import folder_of, stage
 from study.trials import Key
 from utils import UserError

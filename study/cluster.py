@@ -12,7 +12,8 @@ import grpc
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from config import CrossvalConfig, cores
+from config.crossval import CrossvalConfig
+from config.prepare import cores
 from utils import Interrupted, UserError
 
 Key = TypeVar("Key")

@@ -12,9 +12,11 @@ import torch
 
 import augment
 import search
-from config import AugmentConfig, CrossvalConfig, SearchConfig
+from config.augment import AugmentConfig
+from config.crossval import CrossvalConfig
+from config.flags import from_file
+from config.search import SearchConfig
 from engine.runs import RUNS, RunFolder
-from flags import from_file
 from study.trials import SEARCHED, Key
 from utils import write_json
 

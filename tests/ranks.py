@@ -18,12 +18,14 @@ from torch import Tensor
 
 import search
 from augment import Augment, find_genotype
-from config import AugmentConfig, RunFlags, SearchConfig
+from config.augment import AugmentConfig
+from config.flags import from_file
+from config.runs import RunFlags
+from config.search import SearchConfig
 from engine import processes
 from engine.experiment import begin
 from engine.runs import RunFolder
 from engine.training import Metrics
-from flags import from_file
 from search import Search
 from utils import Interrupted, run_command
 

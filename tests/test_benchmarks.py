@@ -6,8 +6,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from config import SearchConfig
-from flags import from_file
+from config.flags import from_file
+from config.search import SearchConfig
 
 
 @pytest.fixture

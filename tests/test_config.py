@@ -9,17 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config import (
-    AugmentConfig,
-    EvaluateConfig,
-    ExportConfig,
-    PredictConfig,
-    PrepareConfig,
-    SearchConfig,
-    VisualizeConfig,
-)
+from config.augment import AugmentConfig
+from config.evaluate import EvaluateConfig
+from config.export import ExportConfig
+from config.flags import Flags, build_parser, flag_names, from_file, other_names, parse
+from config.predict import PredictConfig
+from config.prepare import PrepareConfig
+from config.search import SearchConfig
+from config.visualize import VisualizeConfig
 from engine.experiment import begin
-from flags import Flags, build_parser, flag_names, from_file, other_names, parse
 from genotypes import CNN_OPS, RNN_OPS
 from utils import UserError
 

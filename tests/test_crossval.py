@@ -21,7 +21,7 @@ from conftest import environment, execute, line, succeed
 from rich.console import Console
 
 import crossval
-from config import CrossvalConfig
+from config.crossval import CrossvalConfig
 from study import cluster
 from study.board import Board
 from study.running import flags_of

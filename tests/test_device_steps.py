@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from augment import Augment, find_genotype
-from config import AugmentConfig
+from config.augment import AugmentConfig
 from data import batches
 from engine.checkpoints import Schedule
 from engine.experiment import begin

@@ -14,8 +14,11 @@ import augment
 import predict
 import prepare
 import search
-from config import AugmentConfig, PredictConfig, PrepareConfig, SearchConfig
-from flags import parse
+from config.augment import AugmentConfig
+from config.flags import parse
+from config.predict import PredictConfig
+from config.prepare import PrepareConfig
+from config.search import SearchConfig
 from utils import UserError, run_command
 
 COMMANDS = {

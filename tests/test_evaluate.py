@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import evaluate
-from config import EvaluateConfig
+from config.evaluate import EvaluateConfig
 from data.store import FeatureStore
 from hearing import Hearing
 from utils import UserError

@@ -14,10 +14,10 @@ from conftest import succeed
 from test_predict import CLASSES, FRONT_END, small_model, write_wav
 
 import export
-from config import ExportConfig
+from config.export import ExportConfig
+from config.flags import parse
 from data.features import Transform, read_clips
 from data.front_end import FrontEnd
-from flags import parse
 from predictor import load_run
 from utils import UserError, run_command
 

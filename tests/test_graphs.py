@@ -21,10 +21,10 @@ from torch.utils._pytree import tree_leaves
 import bilevel
 import search
 from bilevel import Bilevel, make_supernet
-from config import SearchConfig
+from config.flags import from_file
+from config.search import SearchConfig
 from engine import processes
 from engine.graphs import WARM_UP, CudaGraphs, Recorded, hold_still, recorder
-from flags import from_file
 from utils import Interrupted, UserError
 
 CLASSES, SHAPE = 4, (16, 24)

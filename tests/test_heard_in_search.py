@@ -9,11 +9,13 @@ from conftest import execute
 import augment
 import evaluate
 import search
-from config import AugmentConfig, EvaluateConfig, SearchConfig
+from config.augment import AugmentConfig
+from config.evaluate import EvaluateConfig
+from config.flags import parse
+from config.search import SearchConfig
 from data.folds import make_folds
 from data.store import FeatureStore
 from engine.experiment import begin
-from flags import parse
 from genotypes import Genotype
 from models.saved import SavedModel
 from utils import UserError

@@ -19,8 +19,8 @@ EMOTIONS = ("angry", "happy", "neutral", "sad")
 SEARCH = f"""
 import resource, sys
 sys.path.insert(0, {str(ROOT)!r})
-from config import SearchConfig
-from flags import parse
+from config.search import SearchConfig
+from config.flags import parse
 from search import run
 run(parse(SearchConfig, "search", sys.argv[1:]))
 print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bilevel import Bilevel, make_supernet
-from config import SearchConfig
+from config.search import SearchConfig
 from models.footprint import Footprint
 from models.sequences import stacked
 from planner import BATCHES, Demand, Planner, demand

@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 import predict
-from config import PredictConfig
+from config.predict import PredictConfig
 from data.features import Transform
 from data.front_end import FrontEnd
 from genotypes import Genotype

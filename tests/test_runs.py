@@ -17,7 +17,8 @@ import torch
 from matplotlib.image import imsave
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from config import AugmentConfig, SearchConfig
+from config.augment import AugmentConfig
+from config.search import SearchConfig
 from engine.meters import Cost
 from engine.origin import Origin
 from engine.runs import MAY_DIFFER, RunFolder, log

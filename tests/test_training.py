@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer import event_file_writer
 from torch import nn
 
-from config import SearchConfig
+from config.search import SearchConfig
 from engine.devices import local_gradient
 from engine.runs import RunFolder
 from engine.training import Interruption, cross_entropy, fit, logits_of, pooled, weight_step

@@ -14,7 +14,7 @@ from matplotlib.image import imread
 
 import plots
 import visualize
-from config import VisualizeConfig
+from config.visualize import VisualizeConfig
 from genotypes import BUILT_IN, CNN_OPS, RNN_OPS
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,8 +11,9 @@ from conftest import environment, line
 
 import augment
 import search
-from config import AugmentConfig, SearchConfig
-from flags import parse
+from config.augment import AugmentConfig
+from config.flags import parse
+from config.search import SearchConfig
 from utils import run_command
 
 COMMANDS = {"search": (search, SearchConfig), "augment": (augment, AugmentConfig)}

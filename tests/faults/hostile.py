@@ -19,7 +19,9 @@ from torch import nn
 import data.preparation
 import prepare
 from augment import Best
-from config import PrepareConfig, SearchConfig
+from config.flags import parse
+from config.prepare import PrepareConfig
+from config.search import SearchConfig
 from data.corpora.manifest import files_of, read
 from data.features import Transform, read_clips
 from data.front_end import FrontEnd
@@ -29,7 +31,6 @@ from data.preparation import Settings
 from engine.devices import local_gradient
 from engine.runs import RunFolder
 from engine.training import fit, weight_step
-from flags import parse
 from genotypes import BUILT_IN, resolve
 from models.architecture import Designed
 from models.saved import SavedModel

@@ -12,12 +12,12 @@ import soundfile
 import torch
 from hostile import FRONT_END, here
 
-from config import SearchConfig
+from config.flags import parse
+from config.search import SearchConfig
 from data.arrays import RowReader
 from data.features import read_clips
 from data.front_end import FrontEnd
 from engine.checkpoints import Checkpoints
-from flags import parse
 from models.saved import SavedModel
 from study.details import number
 from study.trials import read_trials

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from hostile import Toy, here, prepare_corpus, train, write_corpus, write_store
 
-from config import EvaluateConfig, SearchConfig
+from config.evaluate import EvaluateConfig
+from config.flags import parse
+from config.search import SearchConfig
 from data.journal import stamp
 from data.store import FeatureStore
 from engine.runs import RunFolder
-from flags import parse
 from utils import UserError, printable, run_command
 
 

@@ -8,7 +8,7 @@ from harness import checkpoint, here, is_one_line, run
 
 import augment
 import search
-from config import SearchConfig
+from config.search import SearchConfig
 from engine.training import advice, tensors_of
 from utils import UserError
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.func import functional_call
 
 from bilevel import make_supernet
-from config import SearchConfig
+from config.search import SearchConfig
 from genotypes import RNN_OPS
 from models.augment_network import AugmentNetwork
 from models.cells import SEQ

@@ -10,7 +10,7 @@ from oracle import PlainCell
 from torch import Tensor
 
 from bilevel import Bilevel, make_supernet
-from config import SearchConfig
+from config.search import SearchConfig
 from genotypes import RNN_OPS
 from models.cells import SEQ
 from models.joint_network import Size

@@ -1,0 +1,1 @@
+"""Relaxed edges of feature maps, made fast."""

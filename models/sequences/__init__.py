@@ -1,0 +1,1 @@
+"""Relaxed edges of sequences, made fast."""

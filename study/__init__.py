@@ -1,0 +1,1 @@
+"""A cross-validation: its trials on Ray, the statistics, the report."""
