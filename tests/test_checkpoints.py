@@ -145,6 +145,12 @@ def test_another_layout_is_refused(saved: Checkpoints, tmp_path: Path, version: 
         number_of(tmp_path)
 
 
+@pytest.mark.parametrize("version", ["2", 2.0, True, -(2**31), 2**2000], ids=["text", "float", "bool", "low", "huge"])
+def test_a_version_that_is_no_number_to_be_told_is_damage(saved: Checkpoints, tmp_path: Path, version: object):
+    torch.save({**state(4), "version": version}, saved.newest)
+    assert number_of(tmp_path) == 2
+
+
 def test_what_a_killed_process_was_writing_is_cleared_away(saved: Checkpoints, tmp_path: Path):
     (tmp_path / ".checkpoint.pt.12345").write_bytes(b"half")
     (tmp_path / "checkpoint.pt.mine").write_bytes(b"a copy of the user's")
