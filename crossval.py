@@ -13,7 +13,7 @@ from config.flags import parse
 from data.folds import choose_fold, make_folds
 from data.leaks import verify
 from engine.runs import RUNS
-from engine.training import Interruption
+from engine.signals import Interruption
 from stores import open_dataset
 from study import cluster
 from study.board import Board

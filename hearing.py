@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import plots
 from data.batches import Features
 from data.store import FeatureStore
-from engine.training import cross_entropy, logits_of, pooled
+from engine.evaluation import cross_entropy, logits_of, pooled
 from metrics import report, scores, write_predictions
 
 

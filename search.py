@@ -22,9 +22,10 @@ from data.folds import halves
 from data.heard import Heard
 from engine import processes
 from engine.devices import mean_gradient
+from engine.evaluation import cross_entropy, logits_of
 from engine.experiment import Experiment, begin
 from engine.runs import RunFolder, earlier_flags, log
-from engine.training import Metrics, cross_entropy, fit, logits_of
+from engine.training import Metrics, fit
 from genotypes import Genotype
 from losses import JointLoss
 from metrics import scores

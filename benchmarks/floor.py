@@ -16,11 +16,7 @@ import torch
 from config.flags import parse
 from config.search import SearchConfig
 from engine.devices import make_fabric
-from models.cells import Cell
 from models.cost import multiply_adds
-from models.maps.cell import MixedMaps, RelaxedMapsCell
-from models.mixed_ops import MixedNode
-from models.sequences.stacked import RelaxedSequenceCell
 from planner import demand
 
 
@@ -40,14 +36,9 @@ def rates(device: torch.device, dtype: torch.dtype = torch.float32) -> tuple[flo
 
 def forward_operations(config: SearchConfig) -> float:
     """Of one forward pass of one utterance, two a multiply-add; counted with one module an op."""
-    fast = RelaxedMapsCell.forward, RelaxedSequenceCell.forward, MixedMaps.forward
-    RelaxedMapsCell.forward = RelaxedSequenceCell.forward = Cell.forward
-    MixedMaps.forward = MixedNode.forward
-    with torch.device("meta"):
+    with search_step.plainly(), torch.device("meta"):
         network = search_step.make_supernet(config, search_step.CLASSES)
-    count = 2 * multiply_adds(network, (search_step.COEFFICIENTS, search_step.FRAMES))
-    RelaxedMapsCell.forward, RelaxedSequenceCell.forward, MixedMaps.forward = fast
-    return count
+        return 2 * multiply_adds(network, (search_step.COEFFICIENTS, search_step.FRAMES))
 
 
 def main() -> None:

@@ -34,9 +34,9 @@ from config.flags import parse
 from config.search import SearchConfig
 from data.batches import Features, TrainingBatches
 from engine.devices import make_fabric
+from engine.evaluation import logits_of
 from engine.graphs import WARM_UP
 from engine.precision import DTYPES, has_tf32, settle
-from engine.training import logits_of
 from planner import demand
 
 PASSES, PRODUCTS = {"second": 5, "first": 2}, {"second": 13, "first": 5}

@@ -15,9 +15,11 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -120,13 +122,24 @@ def batch(config: SearchConfig, device: torch.device) -> tuple[torch.Tensor, tor
 
 def measure(part: str, side: str, config: SearchConfig, warmup: int, repeats: int) -> tuple[float, float]:
     """(median seconds, peak MB) of one part, in this process, after `warmup` runs; `side`: ours, plain, or a path."""
-    if side == "plain":
-        RelaxedMapsCell.forward = RelaxedSequenceCell.forward = Cell.forward
-        MixedMaps.forward = MixedNode.forward
-        ops.recur = lambda rnn, x: rnn(x)[0]
     device, idle = make_fabric(config.gpus).device, resident()
-    found = seconds(prepared(part, side, config, device), device, warmup, repeats)
+    with plainly() if side == "plain" else nullcontext():
+        found = seconds(prepared(part, side, config, device), device, warmup, repeats)
     return statistics.median(found), peak(device, idle) / MEGABYTE
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """While active, relaxed cells call one module an op, and recurrent ops the library's RNN."""
+    with ExitStack() as stack:
+        for kind, forward in (
+            (RelaxedMapsCell, Cell.forward),
+            (RelaxedSequenceCell, Cell.forward),
+            (MixedMaps, MixedNode.forward),
+        ):
+            stack.enter_context(patch.object(kind, "forward", forward))
+        stack.enter_context(patch.object(ops, "recur", lambda rnn, x: rnn(x)[0]))
+        yield
 
 
 def prepared(part: str, side: str, config: SearchConfig, device: torch.device) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""What search and augment share: the loop over epochs and steps, a step of the weights, evaluation, checkpoints.
+"""What search and augment share: the loop over epochs and steps, with its checkpoints, and a step of the weights.
 
 `fit` owns the order of things and the state; the task tells it the two things that differ: what a step does, and what
 is due after an epoch. What steps return stays on the device and is read once an epoch.
@@ -6,14 +6,12 @@ is due after an epoch. What steps return stays on the device and is read once an
 
 import json
 import math
-import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config.runs import RunFlags
@@ -21,8 +19,8 @@ from engine import processes, states
 from engine.checkpoints import Schedule
 from engine.devices import Gradient, memory_advice, random_state, set_random_state
 from engine.meters import Meter
-from engine.precision import true_float32
 from engine.runs import RunFolder, log
+from engine.signals import Interruption
 from utils import Interrupted, UserError, progress
 
 MOST = 10**7  # parts of a history: lists that hold each other may stand for more than any disk holds
@@ -125,7 +123,7 @@ def advice(config: RunFlags) -> str:
     return f"{half}, or pass --recompute cells" if getattr(config, "recompute", "cells") != "cells" else half
 
 
-def some_steps(position: Position, task: Task, interruption: "Interruption", schedule: Schedule) -> int:
+def some_steps(position: Position, task: Task, interruption: Interruption, schedule: Schedule) -> int:
     """The steps up to the next checkpoint, or to the end of the epoch, or until interrupted; how many they were."""
     first, begin, freq = position.epoch * task.steps, position.step, task.config.print_freq
     title = f"epoch {position.epoch + 1}/{task.config.epochs}"
@@ -215,32 +213,6 @@ def restore(state: dict[str, Any] | None, stateful: Mapping[str, Stateful], devi
         log.info("resume    a run of %s processes goes on in %s: not to the bit as it would have gone on", before, now)
 
 
-class Interruption:
-    """While active, SIGINT, SIGTERM and SIGUSR1 are noted in `signal` instead of ending the process."""
-
-    SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1  # the last is what a cluster's --signal=USR1@60 sends
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self.agreed: int | None = None  # upon by all processes
-
-    def __enter__(self) -> "Interruption":
-        self.before = {s: signal.signal(s, self._note) for s in self.SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def agree(self) -> int | None:
-        """The signal that any process has noted. All ask after every step, so all end after the same one."""
-        self.agreed = processes.highest(self.signal or 0) or None
-        return self.agreed
-
-    def _note(self, number: int, _: object) -> None:
-        self.signal = number
-
-
 def weight_step(
     network: Callable[[Tensor], Any],
     optimizer: torch.optim.Optimizer,
@@ -261,25 +233,3 @@ def weight_step(
     optimizer.zero_grad()
     logits = outputs[0] if isinstance(outputs, tuple) else outputs
     return {"train/loss": loss.detach(), "train/wa": (logits.argmax(dim=1) == y).float().mean()}
-
-
-@torch.no_grad()
-def logits_of(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """The logits (N, classes), on the CPU, in evaluation mode; the network is left in the mode it was in."""
-    training = network.training
-    network.eval()
-    with true_float32():
-        logits = torch.cat([network(x) for x, _ in batches]).float().cpu()
-    network.train(training)
-    return logits
-
-
-def pooled(logits: Tensor, clips: Sequence[int]) -> Tensor:
-    """The log of the mean probability of each recording (R, classes), which has so many `clips` of the logits' rows."""
-    parts = logits.log_softmax(dim=1).split(list(clips))
-    return torch.stack([part.logsumexp(dim=0) - math.log(len(part)) for part in parts])
-
-
-def cross_entropy(logits: Tensor, labels: Any) -> float:
-    """The mean loss of logits (N, classes) on the CPU, for the record."""
-    return float(F.cross_entropy(logits, torch.as_tensor(labels)))

@@ -23,7 +23,8 @@ from config.augment import AugmentConfig
 from data import batches
 from engine.checkpoints import Schedule
 from engine.experiment import begin
-from engine.training import Interruption, Position, snapshot, some_steps, tensors_of
+from engine.signals import Interruption
+from engine.training import Position, snapshot, some_steps, tensors_of
 from models.ops import MAP_OPS, SEQUENCE_OPS
 
 CPU, META = torch.device("cpu"), torch.device("meta")
