@@ -20,9 +20,14 @@ from models.sequences.scan import recur
 SIZES = 1, 2, 5, 7
 
 
+def in_twos(ops: list[str]) -> list[list[list]]:
+    """Nodes of two ops each; the last op comes twice where they are odd."""
+    return [[[one, 0], [other, 1]] for one, other in zip(ops[::2], [*ops[1::2], ops[-1]], strict=False)]
+
+
 def every_op() -> Searched:
     """A network in which every op occurs, behind a normal and a reducing cell, in small and in odd sizes."""
-    maps, sequences = ([[[op, 0], [op, 1]] for op in ops] for ops in (MAP_OPS, SEQUENCE_OPS))
+    maps, sequences = (in_twos(list(ops)) for ops in (MAP_OPS, SEQUENCE_OPS))
     ends = [list(range(2, 2 + len(nodes))) for nodes in (maps, sequences)]
     genotype = Genotype(maps, ends[0], maps, ends[0], sequences, ends[1])
     return Searched(genotype, Size(layers=2, init_channels=3, rnn_layers=1, rnn_channels=5))
