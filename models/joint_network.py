@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.cells import Cell
@@ -104,6 +105,17 @@ def as_sequence(maps: Tensor) -> Tensor:
     return maps.mean(dim=2).transpose(1, 2)
 
 
+class Quarters(nn.Module):
+    """(N, C, F, T) -> (N, C, 2, 2): the mean of each quarter; those of odd maps share a row or a column.
+
+    So does `nn.AdaptiveAvgPool2d(2)`, but on Apple's GPUs not with odd maps.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        f, t = (max(n, 2) for n in x.shape[2:])
+        return F.avg_pool2d(x.expand(-1, -1, f, t), ((f + 1) // 2, (t + 1) // 2), (f // 2, t // 2))
+
+
 class AuxiliaryHead(nn.Module):
     """A small classifier on the maps at 2/3 of the depth; pooled to 2 x 2 first, so that any input size will do."""
 
@@ -111,7 +123,7 @@ class AuxiliaryHead(nn.Module):
         super().__init__()
         self.features = nn.Sequential(
             nn.ReLU(),
-            nn.AdaptiveAvgPool2d(2),
+            Quarters(),
             nn.Conv2d(channels, 128, 1, bias=False),
             nn.BatchNorm2d(128),
             nn.ReLU(),

@@ -12,7 +12,7 @@ from torch import nn
 from genotypes import BUILT_IN, CNN_OPS, RNN_OPS, Genotype
 from models.augment_network import AugmentNetwork, DerivedNode, DropPath, drop_paths_of
 from models.cells import WORLDS
-from models.joint_network import JointNetwork, Size, as_sequence
+from models.joint_network import JointNetwork, Quarters, Size, as_sequence
 from models.search_network import SearchNetwork
 from search_space import SearchSpace
 
@@ -367,6 +367,15 @@ def test_auxiliary_head_at_any_size(layers, height, width):
     logits, auxiliary = network.train()(x)
     assert logits.shape == auxiliary.shape == (2, 4)
     assert isinstance(network.eval()(x), torch.Tensor)
+
+
+@pytest.mark.parametrize(("height", "width"), itertools.product((1, 2, 3, 4, 7, 32), repeat=2))
+def test_quarters_are_those_of_adaptive_pooling(height: int, width: int):
+    x = torch.randn(2, 3, height, width, dtype=torch.float64, requires_grad=True)
+    found, truth = Quarters()(x), nn.AdaptiveAvgPool2d(2)(x)
+    torch.testing.assert_close(found, truth)
+    g = torch.randn_like(truth)
+    torch.testing.assert_close(*(torch.autograd.grad(out, x, g) for out in (found, truth)))
 
 
 def test_auxiliary_head_stands_at_two_thirds_of_the_cnn():
