@@ -24,6 +24,7 @@ from engine import processes
 from engine.devices import mean_gradient
 from engine.evaluation import cross_entropy, logits_of
 from engine.experiment import Experiment, begin
+from engine.pace import Pace
 from engine.runs import RunFolder, earlier_flags, log
 from engine.training import Metrics, fit
 from genotypes import Genotype
@@ -75,6 +76,7 @@ class Search:
         self.weight_batches = experiment.batches(self.features, self.weight_rows)
         self.alpha_batches = experiment.batches(self.features, self.alpha_rows, stream=1)
         self.steps = len(self.weight_batches)
+        self.pace = Pace()  # of pictures, which may take as long as an epoch on a GPU
         self.network = experiment.place(make_supernet(config, len(self.store.classes)))
         criterion = JointLoss(experiment.class_weights(rows), aux_weight=0.0)
         self.bilevel = Bilevel(config, self.network, criterion, mean_gradient)
@@ -126,8 +128,9 @@ class Search:
             "genotype": self.network.genotype().to_json(),
         }
         self.scheduler.step()
-        if self.folder.writes:
-            draw_architecture(self.folder, self.network, epoch)
+        if self.folder.writes and (self.pace.due or epoch == self.config.epochs):
+            with self.pace:
+                draw_architecture(self.folder, self.network, epoch)
         return record
 
 

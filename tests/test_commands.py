@@ -61,7 +61,8 @@ def test_search_shows_curves_alphas_and_cells_in_tensorboard(run: Path):
         assert f"cells/{kind}" in shown["images"]
         assert (run / "search" / "plots" / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
     assert [event.step for event in events(run / "search").Scalars("valid/ua")] == [1, 2, 3, 4]
-    assert [event.step for event in events(run / "search").Images("cells/rnn")] == [1, 2, 3, 4]
+    drawn = [event.step for event in events(run / "search").Images("cells/rnn")]
+    assert (drawn[0], drawn[-1]) == (1, 4)  # between them, as many as take a tenth of the time
 
 
 def test_metrics_are_scikit_learns_on_the_predictions(run: Path):
