@@ -10,6 +10,11 @@ import forked
 import pytest
 
 ROOT = forked.ROOT
+RESULTS = {
+    "search": ("genotype.json", "history.jsonl"),
+    "augment": ("metrics.json", "predictions.csv", "history.jsonl", "model.safetensors"),
+}
+"""What a finished run is compared by."""
 
 
 def line(command: str, *arguments: object) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import environment, execute, line, succeed
+from conftest import RESULTS, environment, execute, line, succeed
 from rich.console import Console
 
 import crossval
@@ -29,7 +29,6 @@ from study.trials import Key
 from utils import UserError, run_command, write_json
 
 STUDY = ["--config", "tiny.yaml", "--dataset", "demo", "--folds", 1, 2, "--seeds", 1, "--methods", "darts", "cnn"]
-RESULTS = ("metrics.json", "predictions.csv", "history.jsonl", "model.safetensors")
 DARTS = Key("darts", 1, 1)
 
 
@@ -124,7 +123,7 @@ def test_a_trial_whose_process_was_killed_equals_the_undisturbed_commands_to_the
     for command in ("search", "augment"):
         succeed(command, "--config", "tiny.yaml", "--name", "alone", "--seed", 1, cwd=workspace)
     trial, alone = study / str(DARTS), workspace / "runs" / "alone"
-    for name in ("search/genotype.json", "search/history.jsonl", *(f"augment/{name}" for name in RESULTS)):
+    for name in (f"{command}/{file}" for command, files in RESULTS.items() for file in files):
         assert (trial / name).read_bytes() == (alone / name).read_bytes(), name
 
 

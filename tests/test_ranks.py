@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import ranks
 import torch
-from conftest import ROOT, environment, succeed
+from conftest import RESULTS, ROOT, environment, succeed
 from torch import Tensor
 
 import search
@@ -130,7 +130,6 @@ def test_processes_whose_alphas_differ_are_stopped(both: Pair):
 
 
 OPTIONS = ["--config", "tiny.yaml", "--epochs", 7, "--batch_size", 36]
-RESULTS = "genotype.json", "history.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +141,7 @@ def whole(workspace: Path) -> list[bytes]:
 
 
 def results(workspace: Path, name: str) -> list[bytes]:
-    return [(workspace / "runs" / name / "search" / file).read_bytes() for file in RESULTS]
+    return [(workspace / "runs" / name / "search" / file).read_bytes() for file in RESULTS["search"]]
 
 
 @pytest.mark.slow

@@ -7,15 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import environment, execute, line, succeed
+from conftest import RESULTS, environment, execute, line, succeed
 
 from engine.training import tensors_of
 
 EPOCHS = 7
-RESULTS = {
-    "search": ("genotype.json", "history.jsonl"),
-    "augment": ("metrics.json", "predictions.csv", "history.jsonl", "model.safetensors"),
-}
 
 
 def flags(command: str, order: str) -> list[object]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import environment, line
+from conftest import RESULTS, environment, line
 
 import augment
 import search
@@ -19,7 +19,6 @@ from utils import run_command
 COMMANDS = {"search": (search, SearchConfig), "augment": (augment, AugmentConfig)}
 EPOCHS = 3
 FLAGS = ["--config", "tiny.yaml", "--model", "cnn", "--epochs", str(EPOCHS), "--checkpoint_every", "4"]
-RESULTS = ("metrics.json", "predictions.csv", "history.jsonl", "model.safetensors")
 
 
 def execute(command: str, *words: object) -> int:
@@ -59,7 +58,7 @@ def is_one_line(printed: str, *parts: str) -> bool:
 
 def result(name: str) -> dict[str, bytes]:
     """What a finished run is compared by."""
-    return {file: (folder(name) / file).read_bytes() for file in RESULTS}
+    return {file: (folder(name) / file).read_bytes() for file in RESULTS["augment"]}
 
 
 def contents(path: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import environment, line
+from conftest import RESULTS, environment, line
 from harness import execute, here, wait_for
 
 from augment import Augment
@@ -20,10 +20,6 @@ from engine.training import tensors_of
 from search import Search
 
 TASKS = {"search": Search, "augment": Augment}
-RESULTS = {
-    "search": ("genotype.json", "history.jsonl"),
-    "augment": ("metrics.json", "predictions.csv", "history.jsonl", "model.safetensors"),
-}
 CASES = [
     ("search", ["--order", "second"], signal.SIGTERM, 143),
     ("search", ["--order", "first"], signal.SIGINT, 130),
