@@ -37,7 +37,7 @@ def interrupt(command: str, name: str, options: list[object], number: int, cwd: 
     ("command", "order", "number", "code", "every"),
     [
         pytest.param("search", "second", signal.SIGTERM, 143, "200", marks=pytest.mark.slow),
-        ("search", "first", signal.SIGKILL, -9, "0.0002min"),
+        pytest.param("search", "first", signal.SIGKILL, -9, "0.0002min", marks=pytest.mark.slow),
         ("augment", "", signal.SIGINT, 130, "5min"),
         pytest.param("augment", "", signal.SIGKILL, -9, "200", marks=pytest.mark.slow),
     ],

@@ -114,6 +114,7 @@ def test_a_library_that_does_not_load_is_the_users_to_mend(monkeypatch, tmp_path
         demo.Espeak()
 
 
+@pytest.mark.slow
 def test_written_again_it_is_the_same_to_the_bit(manifest, tmp_path):
     """In this process, which has spoken before, and in a fresh one with another hash seed."""
     before = np.random.get_state()[1].copy()  # noqa: NPY002
