@@ -43,7 +43,7 @@ def draw_alphas(weights: Sequence[Any], ops: Sequence[str], path: Path, title: s
     """Softmaxed alphas of one cell type: a row is an edge (source → state), a column an op; the choice is outlined."""
     tables = [np.asarray(rows, dtype=np.float64) for rows in weights]
     values = np.concatenate(tables)
-    figure = Figure(figsize=(2.6 + 0.62 * len(ops), 1.9 + 0.34 * len(values)), dpi=150, layout="constrained")
+    figure = Figure(figsize=(2.6 + 0.62 * len(ops), max(3.6, 1.9 + 0.34 * len(values))), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     top = np.nanmax(values, initial=1 / len(ops))
     image = axes.imshow(values, cmap=BLUES, vmin=0, vmax=top, aspect="auto")
