@@ -1,4 +1,4 @@
-"""Signals and kills in the middle of an epoch, of a search of either order, an augment, a random search.
+"""Signals in the middle of an epoch of a search of either order or an augment; a random search that is cut off.
 
 A task sends its own process the signal, so that it comes in a known step: that one is brought to its end and saved, no
 other is begun, and the run that goes on ends as one that nothing befell, to the bit.
@@ -6,15 +6,15 @@ other is begun, and the run that goes on ends as one that nothing befell, to the
 
 import os
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import RESULTS, environment, line
-from harness import execute, here, wait_for
+from conftest import RESULTS
+from harness import execute, here
 
+import visualize
 from augment import Augment
 from engine.training import tensors_of
 from search import Search
@@ -64,15 +64,17 @@ def test_a_run_interrupted_within_an_epoch_loses_nothing(
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
 
 
-def test_a_random_search_that_is_killed_draws_the_same_genotype_again():
-    words = ["--config", "tiny.yaml", "--strategy", "random"]
-    assert execute("search", *words, "--name", "drawn") == 0
-    command = line("search", *words, "--name", "killed")
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
-    wait_for(process, "space")
-    process.kill()
-    process.communicate()
-    assert not Path("runs/killed/search/genotype.json").exists(), "it had ended"
-    assert execute("search", *words, "--name", "killed", "--resume") == 0
-    genotypes = [Path("runs", name, "search", "genotype.json").read_bytes() for name in ("drawn", "killed")]
+def test_a_random_search_that_is_cut_off_draws_the_same_genotype_again(monkeypatch):
+    words = ["search", "--config", "tiny.yaml", "--strategy", "random"]
+    assert execute(*words, "--name", "drawn") == 0
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(visualize, "draw_genotype", interrupted)
+        assert execute(*words, "--name", "cut_off") == 130
+    assert not Path("runs/cut_off/search/genotype.json").exists()
+    assert execute(*words, "--name", "cut_off", "--resume") == 0
+    genotypes = [Path("runs", name, "search", "genotype.json").read_bytes() for name in ("drawn", "cut_off")]
     assert genotypes[0] == genotypes[1]
