@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from models.maps.batchnorm import scale_of, through_norm
 from models.maps.folded import block_sum, blocks, channel_mean, maps, over_copies, repeated, rows
-from models.maps.kernels import depthwise, input_gradient, spread, weight_gradient
+from models.maps.kernels import depthwise, gradients
 
 Tensors = Sequence[Tensor]
 Wanted = Sequence[bool]
@@ -79,12 +79,9 @@ class Depthwise:
         self, g: Tensor, x: Tensor, kernel: Tensor, scale: Tensor | None, by_x: bool, by_kernel: bool
     ) -> tuple[Tensor | None, Tensor | None]:
         """By x, and by the kernel, which was multiplied by a `scale` (mC,)."""
-        if self.stride == 2:
-            g = spread(g, x.shape)
-        d_x = input_gradient(g, scaled(kernel, scale, self.m), self.dilation) if by_x else None
+        d_x, d_kernel = gradients(g, x, scaled(kernel, scale, self.m), self.stride, self.dilation, by_x, by_kernel)
         if not by_kernel:
             return d_x, None
-        d_kernel = weight_gradient(g, x, kernel.shape[-1], self.dilation)
         d_kernel = d_kernel if scale is None else d_kernel * scale.view(-1, 1, 1, 1)
         return d_x, d_kernel.unflatten(0, (self.m, -1)).sum(dim=0)
 
@@ -120,8 +117,7 @@ class Separable:
     def backward(self, g: Tensor, x: Tensor, kernels: Tensors, made: Made, wanted: Wanted) -> Gradients:
         """From the gradient by z."""
         (first, second), (deep0, point, deep), (_, scale), (y,) = self.units, kernels, made.statistics, made.maps
-        g, d_deep = second.gradients(g, F.relu(y), deep, scale, True, wanted[3])
-        g = torch.ops.aten.threshold_backward(g, y, 0)
+        g, d_deep = second.gradients(g, y, deep, scale, True, wanted[3])
         g = through_norm(g, y, scale, self.m) if self.norm.training else g
         d_point = None
         if wanted[2]:

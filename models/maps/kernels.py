@@ -9,6 +9,8 @@ slower. So a gradient is brought into a shape that is fast:
 - by the weights, dilation 2: that of dilation 1 on the phases, the grids of every other row and every other column;
 - by the weights, kernel 5: its three middle columns at once, the outer two as columns of their own.
 
+Where there is a compiler, code of our own takes the place of all that (see `native`).
+
 Shapes: N utterances, C channels, F coefficients, T frames, k the kernel's side (3 or 5);
 maps (N, C, F, T), in channels_last memory format, weights (C, 1, k, k).
 """
@@ -17,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.maps import native
+
 CHANNELS_LAST = torch.channels_last
 
 
@@ -24,6 +28,18 @@ def depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
     """Each channel with its own kernel; stride 2 halves F and T, rounding up."""
     padding = dilation * (weight.shape[-1] // 2)
     return F.conv2d(x, weight, None, stride, padding, dilation, groups=len(weight))
+
+
+def gradients(
+    g: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int, by_x: bool, by_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Of `depthwise(relu(x))`, from that by its output: by x, and by the weights; None where nobody asks."""
+    if native.usable(x, weight.shape[-1]):
+        return native.gradients(g, x, weight, stride, dilation, by_x, by_weight)
+    if stride == 2:
+        g = spread(g, x.shape)
+    d_x = torch.ops.aten.threshold_backward(input_gradient(g, weight, dilation), x, 0) if by_x else None
+    return d_x, weight_gradient(g, F.relu(x), weight.shape[-1], dilation) if by_weight else None
 
 
 def input_gradient(g: Tensor, weight: Tensor, dilation: int) -> Tensor:
@@ -68,6 +84,6 @@ def phases(x: Tensor) -> Tensor:
 
 def spread(g: Tensor, size: torch.Size) -> Tensor:
     """The gradient at stride 2 as one of stride 1: zeros between its values."""
-    full = torch.zeros(size, dtype=g.dtype, device=g.device).contiguous(memory_format=CHANNELS_LAST)
+    full = torch.empty(size, dtype=g.dtype, device=g.device, memory_format=CHANNELS_LAST).zero_()
     full[:, :, ::2, ::2] = g
     return full

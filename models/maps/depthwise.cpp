@@ -1,0 +1,134 @@
+// The gradients of z = k * relu(x), a depthwise convolution, on a CPU: by x and by k, of any stride and dilation.
+//
+// Maps lie in memory as (N, F, T, C). Work is done in strips of a few rows of V channels, which stay in the cache: each
+// is copied once, with zeros around it, so that no loop asks where the map ends; then V channels at a time fill vectors
+// of the processor. Each strip sums the gradient by k for itself, and the caller adds the strips up: the result does not
+// depend on the number of threads.
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+namespace {
+
+using Int = std::int64_t;
+constexpr Int STRIP = 8;  // rows
+
+// A map's size, its row and image in memory being dense.
+struct Size {
+  Int rows, columns, channels;
+};
+
+// Rows of V channels of one image from row `first` on, with `margin` zero columns at both ends, the rows and columns of
+// the map `spread` apart with zeros between; what lies outside the map is zero.
+template <class T, int V, bool RECTIFIED>
+void copy_padded(T* __restrict to, const T* from, Size size, Int first, Int rows, Int width, Int margin, Int spread) {
+  std::fill(to, to + rows * width * V, T(0));
+  for (Int r = 0; r < rows; r++) {
+    const Int f = first + r;
+    if (f < 0 || f % spread || f / spread >= size.rows) continue;
+    const T* in = from + f / spread * size.columns * size.channels;
+    T* __restrict out = to + (r * width + margin) * V;
+    for (Int t = 0; t < size.columns; t++)
+      for (int c = 0; c < V; c++) {
+        const T value = in[t * size.channels + c];
+        out[t * spread * V + c] = RECTIFIED && value <= 0 ? T(0) : value;
+      }
+  }
+}
+
+// By x, at some pixels of a row: with g spread, the convolution of g with the mirrored kernel, of stride 1; zero where
+// the ReLU let nothing by. More than one pixel at a time share what they load of the kernel.
+template <class T, int V, int K, int PIXELS>
+void at_pixels(const T* g, const T* x, const T* k, T* __restrict out, Int channels, Int width, Int dilation) {
+  T sum[PIXELS][V] = {};
+  for (int i = 0; i < K; i++)
+    for (int j = 0; j < K; j++)
+      for (int p = 0; p < PIXELS; p++)
+        for (int c = 0; c < V; c++)
+          sum[p][c] += k[(i * K + j) * V + c] * g[((K - 1 - i) * dilation * width + p + (K - 1 - j) * dilation) * V + c];
+  for (int p = 0; p < PIXELS; p++)
+    for (int c = 0; c < V; c++) out[p * channels + c] = x[p * channels + c] <= 0 ? T(0) : sum[p][c];
+}
+
+template <class T, int V, int K>
+void by_input(const T* g, const T* x, const T* k, T* out, Size size, Int rows, Int width, Int dilation) {
+  constexpr int AT_ONCE = 4;
+  const Int C = size.channels;
+  for (Int r = 0; r < rows; r++) {
+    const Int row = r * size.columns * C;
+    Int t = 0;
+    for (; t + AT_ONCE <= size.columns; t += AT_ONCE)
+      at_pixels<T, V, K, AT_ONCE>(g + (r * width + t) * V, x + row + t * C, k, out + row + t * C, C, width, dilation);
+    for (; t < size.columns; t++)
+      at_pixels<T, V, K, 1>(g + (r * width + t) * V, x + row + t * C, k, out + row + t * C, C, width, dilation);
+  }
+}
+
+// By the kernel: each tap's sum over the pixels of g times the x that it saw.
+template <class T, int V, int K>
+void by_kernel(const T* g, const T* x, double* __restrict out, Size size, Int rows, Int width, Int stride, Int dilation) {
+  for (Int r = 0; r < rows; r++)
+    for (int i = 0; i < K; i++) {
+      T sum[K][V] = {};
+      const T* seen = x + (r * stride + i * dilation) * width * V;
+      for (Int t = 0; t < size.columns; t++)
+        for (int j = 0; j < K; j++)
+          for (int c = 0; c < V; c++)
+            sum[j][c] += g[(r * size.columns + t) * size.channels + c] * seen[(t * stride + j * dilation) * V + c];
+      for (int j = 0; j < K; j++)
+        for (int c = 0; c < V; c++) out[(i * K + j) * V + c] += sum[j][c];
+    }
+}
+
+template <class T, int V, int K>
+void gradients(const T* g, const T* x, const T* k, T* d_x, double* d_k, Int images, Size size, Int stride, Int dilation,
+               int threads) {
+  const Size of_g{(size.rows + stride - 1) / stride, (size.columns + stride - 1) / stride, size.channels};
+  const Int margin = K / 2 * dilation, width = size.columns + 2 * margin, C = size.channels;
+  const Int blocks = C / V, strips = (size.rows + STRIP - 1) / STRIP;
+#pragma omp parallel num_threads(threads)
+  {
+    std::vector<T> padded((STRIP + 2 * margin) * width * V);
+    T kernel[K * K * V];
+#pragma omp for
+    for (Int task = 0; task < images * strips * blocks; task++) {
+      const Int block = task % blocks * V, first = task / blocks % strips * STRIP, image = task / blocks / strips;
+      const Int rows = std::min(STRIP, size.rows - first);
+      const T* g_block = g + image * of_g.rows * of_g.columns * C + block;
+      const T* x_block = x + image * size.rows * size.columns * C + block;
+      for (int c = 0; c < V; c++)
+        for (int tap = 0; tap < K * K; tap++) kernel[tap * V + c] = k[(block + c) * K * K + tap];
+      if (d_x) {
+        const Int start = first * size.columns * C;
+        copy_padded<T, V, false>(padded.data(), g_block, of_g, first - margin, rows + 2 * margin, width, margin, stride);
+        by_input<T, V, K>(padded.data(), x_block + start, kernel,
+                          d_x + image * size.rows * size.columns * C + block + start, size, rows, width, dilation);
+      }
+      if (d_k) {  // STRIP is even: a strip of x begins with a row that a stride of 2 sees
+        copy_padded<T, V, true>(padded.data(), x_block, size, first - margin, rows + 2 * margin, width, margin, 1);
+        by_kernel<T, V, K>(g_block + first / stride * of_g.columns * C, padded.data(), d_k + task * K * K * V, of_g,
+                           (rows + stride - 1) / stride, width, stride, dilation);
+      }
+    }
+  }
+}
+
+template <class T>
+void of_width(const T* g, const T* x, const T* k, T* d_x, double* d_k, Int images, Int rows, Int columns, Int channels,
+              Int side, Int stride, Int dilation, int width, int threads) {
+  const auto work = side == 3 ? (width == 16 ? gradients<T, 16, 3> : gradients<T, 8, 3>)
+                              : (width == 16 ? gradients<T, 16, 5> : gradients<T, 8, 5>);
+  work(g, x, k, d_x, d_k, images, Size{rows, columns, channels}, stride, dilation, threads);
+}
+
+}  // namespace
+
+#define EXPORT(name, T)                                                                                                \
+  extern "C" void name(const T* g, const T* x, const T* k, T* d_x, double* d_k, Int images, Int rows, Int columns,    \
+                       Int channels, Int side, Int stride, Int dilation, int width, int threads) {                    \
+    of_width<T>(g, x, k, d_x, d_k, images, rows, columns, channels, side, stride, dilation, width, threads);           \
+  }
+
+EXPORT(gradients_float, float)
+EXPORT(gradients_double, double)

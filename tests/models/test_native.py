@@ -1,0 +1,135 @@
+"""The compiled gradients of depthwise convolutions: against autograd in float64, and without a compiler."""
+
+import subprocess
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.maps import kernels, native
+
+needs_compiler = pytest.mark.skipif(native.library() is None, reason="no C++ compiler, or not Linux")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache of compiled code, and nothing loaded yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native.library.cache_clear()
+    yield tmp_path / "emodarts"
+    native.library.cache_clear()
+
+
+def maps(*size, dtype=torch.float64):
+    return torch.randn(*size, dtype=dtype).contiguous(memory_format=torch.channels_last)
+
+
+def by_autograd(g, x, weight, stride, dilation):
+    x, weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
+    padding = dilation * (weight.shape[-1] // 2)
+    z = F.conv2d(F.relu(x), weight, None, stride, padding, dilation, groups=len(weight))
+    return torch.autograd.grad(z, [x, weight], g)
+
+
+def case(seed, images, channels, rows, columns, side, stride, dilation, dtype=torch.float64):
+    torch.manual_seed(seed)
+    g = maps(images, channels, -(-rows // stride), -(-columns // stride), dtype=dtype)
+    weight = torch.randn(channels, 1, side, side, dtype=dtype)
+    return g, maps(images, channels, rows, columns, dtype=dtype), weight, stride, dilation
+
+
+CASES = st.builds(
+    case,
+    st.integers(0, 9),
+    st.integers(1, 3),
+    st.sampled_from([8, 16, 24, 32]),
+    st.integers(1, 21),
+    st.integers(1, 21),
+    st.sampled_from([3, 5]),
+    st.sampled_from([1, 2]),
+    st.sampled_from([1, 2]),
+)
+
+
+@needs_compiler
+@settings(max_examples=60, deadline=None)
+@given(CASES)
+def test_compiled_gradients_are_those_of_autograd(drawn):
+    found = native.gradients(*drawn, True, True)
+    for mine, its in zip(found, by_autograd(*drawn), strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-10, atol=1e-10)
+
+
+@needs_compiler
+def test_compiled_gradients_of_float32_and_of_any_number_of_threads_are_the_same():
+    drawn = case(0, 3, 32, 37, 29, 5, 1, 2, torch.float32)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = native.gradients(*drawn, True, True)
+        torch.set_num_threads(3)
+        together = native.gradients(*drawn, True, True)
+    finally:
+        torch.set_num_threads(threads)
+    for a, b, its in zip(alone, together, by_autograd(*drawn), strict=True):
+        assert torch.equal(a, b)
+        torch.testing.assert_close(a, its, rtol=1e-4, atol=1e-3)
+
+
+@needs_compiler
+def test_what_nobody_asks_for_is_not_computed():
+    drawn = case(0, 1, 16, 5, 6, 3, 1, 1)
+    d_x, d_weight = native.gradients(*drawn, True, True)
+    assert torch.equal(native.gradients(*drawn, True, False)[0], d_x)
+    assert torch.equal(native.gradients(*drawn, False, True)[1], d_weight)
+    assert native.gradients(*drawn, False, False) == (None, None)
+
+
+@needs_compiler
+def test_maps_in_any_memory_format_are_understood():
+    g, x, weight, stride, dilation = case(0, 2, 16, 9, 7, 3, 2, 1)
+    theirs = native.gradients(g, x, weight, stride, dilation, True, True)
+    for a, b in zip(
+        native.gradients(g.contiguous(), x.contiguous(), weight, stride, dilation, True, True), theirs, strict=True
+    ):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("side", [3, 5])
+def test_without_a_compiler_the_library_computes_the_same(side, dilation, stride, monkeypatch):
+    monkeypatch.setattr(native, "library", lambda: None)
+    drawn = case(0, 2, 16, 9, 12, side, stride, dilation)
+    for mine, its in zip(kernels.gradients(*drawn, True, True), by_autograd(*drawn), strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-10, atol=1e-10)
+
+
+def test_what_does_not_fill_vectors_is_left_to_the_library():
+    assert not native.usable(maps(1, 12, 4, 4), 3)
+    assert not native.usable(maps(1, 16, 4, 4), 7)
+    assert not native.usable(maps(1, 16, 4, 4, dtype=torch.bfloat16), 3)
+
+
+def test_no_compiler_is_no_error(cache, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert native.library() is None
+
+
+def test_a_compiler_that_fails_is_no_error(cache, monkeypatch):
+    monkeypatch.setenv("CXX", "false")
+    assert native.library() is None
+
+
+@needs_compiler
+def test_code_is_compiled_once(cache, monkeypatch):
+    assert native.library() is not None
+    (made,) = cache.iterdir()
+    run, asked = subprocess.run, []
+    monkeypatch.setattr(subprocess, "run", lambda command, **how: asked.append(command) or run(command, **how))
+    native.library.cache_clear()
+    assert native.library() is not None
+    assert [command[1:] for command in asked] == [["--version"]]
+    assert list(cache.iterdir()) == [made]
