@@ -15,6 +15,7 @@ from torch import nn
 
 from config.search import SearchConfig
 
+ROOT = Path(__file__).resolve().parent.parent
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -61,10 +62,10 @@ def supernet(path: Path, config: SearchConfig) -> nn.Module:
 
 
 def imported(path: Path, name: str) -> ModuleType:
-    """A module of the original, in whose process ours of the same names make way."""
+    """A module of the original, in whose process ours of the same names make way: some of its folders are no packages."""
     if sys.path[0] != str(path):
         for ours in ("architect", "genotypes", "models", "utils"):
             for module in [module for module in sys.modules if module.split(".")[0] == ours]:
                 del sys.modules[module]
-        sys.path.insert(0, str(path))
+        sys.path[:] = [str(path), *(entry for entry in sys.path if Path(entry).resolve() != ROOT)]
     return importlib.import_module(name)
