@@ -62,10 +62,11 @@ def supernet(path: Path, config: SearchConfig) -> nn.Module:
 
 
 def imported(path: Path, name: str) -> ModuleType:
-    """A module of the original, in whose process ours of the same names make way: some of its folders are no packages."""
+    """A module of the original, in whose process ours of the same names make way."""
     if sys.path[0] != str(path):
         for ours in ("architect", "genotypes", "models", "utils"):
             for module in [module for module in sys.modules if module.split(".")[0] == ours]:
                 del sys.modules[module]
+        # its `models` is no package, so one of ours would come first wherever it stands
         sys.path[:] = [str(path), *(entry for entry in sys.path if Path(entry).resolve() != ROOT)]
     return importlib.import_module(name)
