@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.maps import folded
-from models.maps.folded import mean
+from models.maps.folded import copies, mean
 
 
 def centred(y: Tensor, norm: nn.BatchNorm2d, m: int) -> tuple[Tensor, Tensor]:
@@ -21,7 +21,7 @@ def centred(y: Tensor, norm: nn.BatchNorm2d, m: int) -> tuple[Tensor, Tensor]:
 
     The mean is held fixed in backward: the gradient of what BatchNorm centres has no mean itself.
     """
-    center = mean(y.detach(), m) if norm.training else norm.running_mean.repeat(m)
+    center = mean(y.detach(), m) if norm.training else copies(norm.running_mean, m)
     y = y - column(center).to(y.dtype)
     return y, scale_of(y, center, norm, m)
 
@@ -30,9 +30,9 @@ def centred(y: Tensor, norm: nn.BatchNorm2d, m: int) -> tuple[Tensor, Tensor]:
 def scale_of(y: Tensor, center: Tensor, norm: nn.BatchNorm2d, m: int) -> Tensor:
     """BatchNorm's scale of a centred map, (mC,)."""
     if not norm.training:
-        return torch.rsqrt(norm.running_var + norm.eps).repeat(m)
+        return copies(torch.rsqrt(norm.running_var + norm.eps), m)
     c, count = norm.num_features, y.numel() // y.shape[1] * m
-    return tracked([norm], center[None, :c], mean(y.square(), m)[None, :c], count)[0].repeat(m)
+    return copies(tracked([norm], center[None, :c], mean(y.square(), m)[None, :c], count)[0], m)
 
 
 def tracked(norms: Sequence[nn.BatchNorm2d], center: Tensor, variance: Tensor, count: int) -> Tensor:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.maps.batchnorm import scale_of, through_norm
-from models.maps.folded import block_sum, blocks, channel_mean, maps, over_copies, repeated, rows
+from models.maps.folded import block_sum, blocks, channel_mean, copies, maps, over_copies, rows
 from models.maps.kernels import depthwise, gradients
 
 Tensors = Sequence[Tensor]
@@ -64,7 +64,7 @@ class Depthwise:
     kernels = 1
 
     def forward(self, x: Tensor, kernels: Tensors) -> Made:
-        return Made(depthwise(x, repeated(kernels[0], self.m), self.stride, self.dilation))
+        return Made(depthwise(x, copies(kernels[0], self.m), self.stride, self.dilation))
 
     def again(self, x: Tensor, kernels: Tensors, statistics: Tensors) -> Made:
         """With the statistics found before."""
@@ -129,7 +129,7 @@ class Separable:
 
     def _center(self, z: Tensor, point: Tensor) -> Tensor:
         if not self.norm.training:
-            return self.norm.running_mean.repeat(self.m)
+            return copies(self.norm.running_mean, self.m)
         of_z = channel_mean(z)
         return over_copies(blocks(matrix(point), self.m).to(of_z.dtype) @ of_z, self.m)
 
@@ -146,7 +146,7 @@ Before = Given | Depthwise | Separable
 
 def scaled(kernel: Tensor, scale: Tensor | None, m: int) -> Tensor:
     """A depthwise kernel for folded maps, with the scale of the BatchNorm before it."""
-    kernel = repeated(kernel, m)
+    kernel = copies(kernel, m)
     return kernel if scale is None else kernel * scale.to(kernel.dtype).view(-1, 1, 1, 1)
 
 

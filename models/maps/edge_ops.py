@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models.maps.batchnorm import column
 from models.maps.convolutions import Before, Made, Tensors, matrix
-from models.maps.folded import blocks, mean, rows
+from models.maps.folded import blocks, copies, mean, rows
 from models.maps.kernels import CHANNELS_LAST
 from models.maps.products import Backward, Moments
 
@@ -124,7 +124,7 @@ class ProductOps:
         moments = Moments.of([each.z for each in made], weight, self.norms, self.m)
         gain = w[:, None] * moments.scale
         parts = [Part(each.z, blocks(a, self.m)) for each, a in zip(made, gain[:, :, None] * weight, strict=True)]
-        constant = -(gain * moments.center).sum(dim=0).repeat(self.m)
+        constant = copies(-(gain * moments.center).sum(dim=0), self.m)
         stored = [] if self.recompute else [(each.z, *each.maps) for each in made]
         remembered = moments, [each.statistics for each in made], [len(maps) for maps in stored]
         return Added(parts, constant, remembered, list(chain.from_iterable(stored)))

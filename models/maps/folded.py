@@ -57,9 +57,9 @@ def maps(x: Tensor, like: Tensor) -> Tensor:
     return x.view(n, f, t, -1).permute(0, 3, 1, 2)
 
 
-def repeated(weight: Tensor, m: int) -> Tensor:
-    """Depthwise kernels (C, 1, k, k) for folded maps: (mC, 1, k, k)."""
-    return weight.repeat(m, 1, 1, 1) if m > 1 else weight
+def copies(x: Tensor, m: int) -> Tensor:
+    """A statistic (C,), or depthwise kernels (C, 1, k, k), for folded maps: m copies along C."""
+    return torch.cat([x] * m)  # `repeat` takes several times as long
 
 
 def blocks(matrix: Tensor, m: int) -> Tensor:
@@ -91,7 +91,7 @@ def channel_mean(x: Tensor) -> Tensor:
 def over_copies(statistic: Tensor, m: int) -> Tensor:
     """The mean of a statistic (mC,) over the copies of each channel, (mC,), and over the processes that share it."""
     statistic = over_processes(statistic)
-    return statistic.unflatten(0, (m, -1)).mean(dim=0).repeat(m) if m > 1 else statistic
+    return copies(statistic.unflatten(0, (m, -1)).mean(dim=0), m) if m > 1 else statistic
 
 
 def over_processes(statistic: Tensor) -> Tensor:

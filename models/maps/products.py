@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from models.maps.batchnorm import tracked
-from models.maps.folded import blocks, maps, mean, moment, rows
+from models.maps.folded import blocks, copies, maps, mean, moment, rows
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,6 @@ class Backward:
         if of.mean is None:
             return maps(rows(self.g) @ blocks(a, self.m).to(z.dtype), z)
         b = self.weight[k].T @ (self.slope[k] * a)
-        constant = (b.mv(of.mean[k]) - a.T.mv(self.mean_g)).repeat(self.m)  # B is symmetric
+        constant = copies(b.mv(of.mean[k]) - a.T.mv(self.mean_g), self.m)  # B is symmetric
         a, b, constant = (each.to(z.dtype) for each in (blocks(a, self.m), blocks(-b, self.m), constant))
         return maps(torch.addmm(constant, rows(z), b).addmm_(rows(self.g), a), z)

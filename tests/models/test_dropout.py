@@ -22,16 +22,26 @@ def dropped(dropout: nn.Module, x: Tensor, seed: int = 0) -> tuple[Tensor, Tenso
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.7])
-def test_it_is_pytorchs_dropout_and_moves_the_generator_as_that_does(p, layout):
-    x, states = maps(layout), []
-    found = []
-    for dropout in (Dropout(p), nn.Dropout(p)):
-        found.append(dropped(dropout, x))
-        states.append(torch.get_rng_state())
-    for mine, truth in zip(*found, strict=True):
-        torch.testing.assert_close(mine, truth, rtol=1e-15, atol=0)
-        assert mine.stride() == truth.stride()
-    assert torch.equal(*states)
+def test_it_is_pytorchs_dropout_with_masks_of_its_own(p, layout):
+    """With a mask that is known, values, gradients and strides are those of PyTorch's function."""
+    x, dropout = maps(layout), Dropout(p)
+    with dropout.kept() as masks:
+        out, gradient = dropped(dropout, x)
+    truth = torch.ops.aten.native_dropout_backward(x, masks[0].bool(), 1 / (1 - p))
+    assert out.stride() == x.stride()
+    torch.testing.assert_close(out, truth, rtol=1e-15, atol=0)
+    torch.testing.assert_close(gradient, 2 * truth * masks[0] / (1 - p), rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.1, 0.3, 0.7])
+def test_as_many_units_are_dropped_as_it_says_and_the_mean_stays(p, dtype):
+    torch.manual_seed(0)
+    count = 200_000
+    out = Dropout(p)(torch.ones(count, dtype=dtype)).float()
+    share = (out == 0).float().mean().item()
+    assert abs(share - p) < 5 * (p * (1 - p) / count) ** 0.5  # five standard deviations
+    assert out[out != 0].unique().item() == pytest.approx(1 / (1 - p), rel=4e-3)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
