@@ -31,19 +31,15 @@ class Source:
         self.pools: dict[type, tuple[Tensor, Tensor, nn.BatchNorm2d]] = {}
 
     @cached_property
-    def positive(self) -> Tensor:
-        return F.relu(self.x)
-
-    @cached_property
     def even(self) -> Tensor:
         """The grid that an op of stride 2 and dilation 2 sees: all of its taps fall on it."""
-        return self.positive[:, :, ::2, ::2].contiguous(memory_format=CHANNELS_LAST)
+        return self.x[:, :, ::2, ::2].contiguous(memory_format=CHANNELS_LAST)
 
     @cached_property
     def both_grids(self) -> Tensor:
-        """The even grid and the odd one side by side, for the factorised reduction: (N/m, m 2C, F/2, T/2)."""
-        odd = F.pad(self.positive, (0, 1, 0, 1))[:, :, 1::2, 1::2]
-        return side_by_side(self.even, odd, self.m)
+        """The even grid and the odd one side by side, for factorised reduction past its ReLU: (N/m, m 2C, F/2, T/2)."""
+        odd = F.pad(self.x, (0, 1, 0, 1))[:, :, 1::2, 1::2]
+        return F.relu(side_by_side(self.even, odd, self.m))
 
     def ops(self, modules: Sequence[nn.Module], recompute: bool) -> list[Op]:
         """The ops of an edge that leaves this state: convolutions that follow each other are computed together."""
@@ -69,7 +65,7 @@ class Source:
         if isinstance(module, FactorizedReduce):
             return module.norm, Given(), [self.both_grids, both_kernels(module)]
         units = [module] if isinstance(module, ConvUnit) else list(module)
-        first, x = units[0].depthwise, self.positive
+        first, x = units[0].depthwise, self.x
         stride, dilation = first.stride[0], first.dilation[0]
         if stride == dilation == 2:
             stride, dilation, x = 1, 1, self.even

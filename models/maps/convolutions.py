@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.maps.batchnorm import scale_of, through_norm
@@ -55,7 +54,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Depthwise:
-    """z = k * x, x past its ReLU: an op of one unit."""
+    """z = k * relu(x): an op of one unit."""
 
     m: int
     stride: int
@@ -88,7 +87,7 @@ class Depthwise:
 
 @dataclass(frozen=True)
 class Separable:
-    """z = k * relu(BN(W (k0 * x))), x past its ReLU: an op of two units. The first carries the stride."""
+    """z = k * relu(BN(W (k0 * relu(x)))): an op of two units. The first carries the stride."""
 
     m: int
     stride: int
@@ -137,7 +136,7 @@ class Separable:
         return maps(torch.addmm(-center.to(z.dtype), rows(z), blocks(matrix(point), self.m).T), z)
 
     def _made(self, y: Tensor, kernels: Tensors, center: Tensor, scale: Tensor) -> Made:
-        return Made(depthwise(F.relu(y), scaled(kernels[2], scale, self.m), 1, 1), (center, scale), (y,))
+        return Made(depthwise(y, scaled(kernels[2], scale, self.m), 1, 1), (center, scale), (y,))
 
 
 Before = Given | Depthwise | Separable

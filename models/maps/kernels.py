@@ -25,7 +25,14 @@ CHANNELS_LAST = torch.channels_last
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
-    """Each channel with its own kernel; stride 2 halves F and T, rounding up."""
+    """Of relu(x) each channel with its own kernel; stride 2 halves F and T, rounding up."""
+    if native.usable(x, weight.shape[-1]):
+        return native.depthwise(x, weight, stride, dilation)
+    return convolved(F.relu(x), weight, stride, dilation)
+
+
+def convolved(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
+    """Of x itself."""
     padding = dilation * (weight.shape[-1] // 2)
     return F.conv2d(x, weight, None, stride, padding, dilation, groups=len(weight))
 
@@ -33,7 +40,7 @@ def depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
 def gradients(
     g: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int, by_x: bool, by_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Of `depthwise(relu(x))`, from that by its output: by x, and by the weights; None where nobody asks."""
+    """Of `depthwise`, from that by its output: by x, and by the weights; None where nobody asks."""
     if native.usable(x, weight.shape[-1]):
         return native.gradients(g, x, weight, stride, dilation, by_x, by_weight)
     if stride == 2:
@@ -44,7 +51,7 @@ def gradients(
 
 def input_gradient(g: Tensor, weight: Tensor, dilation: int) -> Tensor:
     """By the input of a convolution of stride 1."""
-    return depthwise(g, weight.flip(2, 3), 1, dilation)
+    return convolved(g, weight.flip(2, 3), 1, dilation)
 
 
 def weight_gradient(g: Tensor, x: Tensor, kernel: int, dilation: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The gradients of depthwise convolutions in C++ (`depthwise.cpp`), for a CPU: where the library's are slow.
+"""Depthwise convolutions past a ReLU, and their gradients, in C++ for a CPU (`depthwise.cpp`): faster than the library's.
 
 The system's C++ compiler compiles the code when it is first needed, in two seconds, and it is kept in the user's cache
 under the hash of all that it depends on. Without a compiler, without Linux, and on other devices, `kernels` calls the
@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 SOURCE = Path(__file__).with_name("depthwise.cpp")
-FUNCTIONS = {torch.float32: "gradients_float", torch.float64: "gradients_double"}
+TYPES = {torch.float32: "float", torch.float64: "double"}
 STRIP = 8  # rows, as in the source
 FLAGS = ["-std=c++17", "-O3", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC"]
 VECTORS = {  # what torch found that this processor can do, as the compiler calls it
@@ -32,23 +33,47 @@ VECTORS = {  # what torch found that this processor can do, as the compiler call
 
 def usable(x: Tensor, side: int) -> bool:
     """Whether maps like x, and kernels of this side, are computed here."""
-    known = x.device.type == "cpu" and x.dtype in FUNCTIONS and side in (3, 5)
+    known = x.device.type == "cpu" and x.dtype in TYPES and side in (3, 5)
     return known and x.shape[1] % 8 == 0 and library() is not None
+
+
+def depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
+    """z = k * relu(x)."""
+    x, (n, c, f, t), side = dense(x), x.shape, weight.shape[-1]
+    z = torch.empty(n, c, -(-f // stride), -(-t // stride), dtype=x.dtype, memory_format=torch.channels_last)
+    call("depthwise", [x, weight.contiguous(), z], n, f, t, c, side, stride, dilation)
+    return z
 
 
 def gradients(
     g: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int, by_x: bool, by_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Of z = k * relu(x) from that by z: by x and by k; None where nobody asks."""
-    g, x = (maps.contiguous(memory_format=torch.channels_last) for maps in (g, x))
-    (n, c, f, t), side = x.shape, weight.shape[-1]
-    width = 16 if c % 16 == 0 else 8
+    g, x, (n, c, f, t), side, width = dense(g), dense(x), x.shape, weight.shape[-1], vector(x.shape[1])
     d_x = torch.empty_like(x) if by_x else None
     d_k = torch.zeros(n * -(-f // STRIP), c // width, side**2, width, dtype=torch.float64) if by_weight else None
-    arrays = [None if a is None else a.data_ptr() for a in (g, x, weight.contiguous(), d_x, d_k)]
-    sizes = n, f, t, c, side, stride, dilation
-    getattr(library(), FUNCTIONS[x.dtype])(*arrays, *sizes, width, torch.get_num_threads())
+    call("gradients", [g, x, weight.contiguous(), d_x, d_k], n, f, t, c, side, stride, dilation)
     return d_x, d_k.sum(dim=0).transpose(1, 2).reshape(weight.shape).to(x.dtype) if by_weight else None
+
+
+def dense(x: Tensor) -> Tensor:
+    """(N, C, F, T) that lies in memory as (N, F, T, C)."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def vector(channels: int) -> int:
+    """How many channels the code takes at a time."""
+    return 16 if channels % 16 == 0 else 8
+
+
+def call(
+    name: str, arrays: Sequence[Tensor | None], images: int, rows: int, columns: int, channels: int, *how: int
+) -> None:
+    """A function of the library, for arrays of the first one's type; `how`: the kernel's side, stride, dilation."""
+    function = getattr(library(), f"{name}_{TYPES[arrays[0].dtype]}")
+    pointers = (ctypes.c_void_p(None if a is None else a.data_ptr()) for a in arrays)
+    sizes = map(ctypes.c_int64, (images, rows, columns, channels, *how))
+    function(*pointers, *sizes, ctypes.c_int(vector(channels)), ctypes.c_int(torch.get_num_threads()))
 
 
 @cache
@@ -59,14 +84,9 @@ def library() -> ctypes.CDLL | None:
         return None
     flags = [*FLAGS, *VECTORS.get(torch.backends.cpu.get_cpu_capability(), [])]
     try:
-        loaded = ctypes.CDLL(str(compiled([compiler, *flags])))
+        return ctypes.CDLL(str(compiled([compiler, *flags])))
     except (OSError, subprocess.CalledProcessError):
         return None
-    for name in FUNCTIONS.values():
-        function = getattr(loaded, name)
-        function.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 7 + [ctypes.c_int] * 2
-        function.restype = None
-    return loaded
 
 
 def compiled(command: list[str]) -> Path:

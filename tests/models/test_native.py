@@ -1,4 +1,4 @@
-"""The compiled gradients of depthwise convolutions: against autograd in float64, and without a compiler."""
+"""The compiled depthwise convolutions and their gradients: against autograd in float64, and without a compiler."""
 
 import subprocess
 
@@ -26,11 +26,13 @@ def maps(*size, dtype=torch.float64):
     return torch.randn(*size, dtype=dtype).contiguous(memory_format=torch.channels_last)
 
 
+def by_library(x, weight, stride, dilation):
+    return F.conv2d(F.relu(x), weight, None, stride, dilation * (weight.shape[-1] // 2), dilation, groups=len(weight))
+
+
 def by_autograd(g, x, weight, stride, dilation):
     x, weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
-    padding = dilation * (weight.shape[-1] // 2)
-    z = F.conv2d(F.relu(x), weight, None, stride, padding, dilation, groups=len(weight))
-    return torch.autograd.grad(z, [x, weight], g)
+    return torch.autograd.grad(by_library(x, weight, stride, dilation), [x, weight], g)
 
 
 def case(seed, images, channels, rows, columns, side, stride, dilation, dtype=torch.float64):
@@ -51,6 +53,15 @@ CASES = st.builds(
     st.sampled_from([1, 2]),
     st.sampled_from([1, 2]),
 )
+
+
+@needs_compiler
+@settings(max_examples=60, deadline=None)
+@given(CASES)
+def test_compiled_convolutions_are_the_librarys(drawn):
+    found = native.depthwise(*drawn[1:])
+    torch.testing.assert_close(found, by_library(*drawn[1:]), rtol=1e-10, atol=1e-10)
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 @needs_compiler
@@ -103,6 +114,7 @@ def test_maps_in_any_memory_format_are_understood():
 def test_without_a_compiler_the_library_computes_the_same(side, dilation, stride, monkeypatch):
     monkeypatch.setattr(native, "library", lambda: None)
     drawn = case(0, 2, 16, 9, 12, side, stride, dilation)
+    torch.testing.assert_close(kernels.depthwise(*drawn[1:]), by_library(*drawn[1:]), rtol=1e-10, atol=1e-10)
     for mine, its in zip(kernels.gradients(*drawn, True, True), by_autograd(*drawn), strict=True):
         torch.testing.assert_close(mine, its, rtol=1e-10, atol=1e-10)
 
