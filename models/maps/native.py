@@ -1,4 +1,4 @@
-"""Depthwise convolutions past a ReLU, and their gradients, in C++ for a CPU (`depthwise.cpp`): faster than the library's.
+"""Depthwise convolutions past a ReLU, and their gradients, in C++ for a CPU (`depthwise.cpp`): faster than by library.
 
 The system's C++ compiler compiles the code when it is first needed, in two seconds, and it is kept in the user's cache
 under the hash of all that it depends on. Without a compiler, without Linux, and on other devices, `kernels` calls the
