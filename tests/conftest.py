@@ -39,6 +39,11 @@ def succeed(command: str, *arguments: object, cwd: Path, timeout: float = 240) -
     return done.stdout
 
 
+def compile_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Let a CPU compute as other devices do, by torch's operations alone, which torch's modes can see."""
+    patch.setattr("models.maps.native.library", lambda: None)
+
+
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the demo corpus is prepared and `tiny.yaml` keeps every run to seconds."""

@@ -14,6 +14,7 @@ import ranks
 import torch
 import torchgen
 import yaml
+from conftest import compile_nothing
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -113,6 +114,7 @@ def recorded(workspace: Path) -> Record:
     """All ops of both spaces, steps of a second-order search and of augment, and an evaluation."""
     with pytest.MonkeyPatch.context() as patch, Record() as record:
         patch.chdir(workspace)
+        compile_nothing(patch)
         for task in steps_of_every_kind():
             doubles = [t for t in tensors_of(snapshot(task.parts, CPU)) if t.dtype == torch.float64]
             assert not doubles, "a checkpoint is loaded onto the device"

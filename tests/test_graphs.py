@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, execute
+from conftest import ROOT, compile_nothing, execute
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -40,8 +40,9 @@ READS = ("_local_scalar_dense", "item", "nonzero", "is_nonzero", "masked_select"
 
 
 @pytest.fixture(autouse=True)
-def _adam_counts_on_any_device(monkeypatch):
-    """PyTorch lets Adam keep its count of steps on GPUs alone."""
+def _the_cpu_is_like_a_gpu(monkeypatch):
+    """A tape sees torch's operations alone; and PyTorch lets Adam keep its count of steps on GPUs alone."""
+    compile_nothing(monkeypatch)
     adam = importlib.import_module("torch.optim.adam")
     monkeypatch.setattr(adam, "_get_capturable_supported_devices", lambda **_: ["cpu", "meta", "cuda"])
 
