@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.maps import folded
-from models.maps.folded import copies, mean
+from models.maps import sums
+from models.maps.folded import copies
+from models.maps.sums import affine, column, mean, means
 
 
 def centred(y: Tensor, norm: nn.BatchNorm2d, m: int) -> tuple[Tensor, Tensor]:
@@ -32,7 +33,8 @@ def scale_of(y: Tensor, center: Tensor, norm: nn.BatchNorm2d, m: int) -> Tensor:
     if not norm.training:
         return copies(torch.rsqrt(norm.running_var + norm.eps), m)
     c, count = norm.num_features, y.numel() // y.shape[1] * m
-    return copies(tracked([norm], center[None, :c], mean(y.square(), m)[None, :c], count)[0], m)
+    variance = means(y, [y], m)[1]
+    return copies(tracked([norm], center[None, :c], variance[None, :c], count)[0], m)
 
 
 def tracked(norms: Sequence[nn.BatchNorm2d], center: Tensor, variance: Tensor, count: int) -> Tensor:
@@ -40,7 +42,7 @@ def tracked(norms: Sequence[nn.BatchNorm2d], center: Tensor, variance: Tensor, c
 
     Of `count` values a channel in this process, as `nn.BatchNorm2d` does.
     """
-    count, momentum, eps = count * folded.processes, norms[0].momentum, norms[0].eps
+    count, momentum, eps = count * sums.processes, norms[0].momentum, norms[0].eps
     unbiased = variance * (count / max(count - 1, 1))
     torch._foreach_add_([norm.num_batches_tracked for norm in norms], 1)
     torch._foreach_lerp_([norm.running_mean for norm in norms], list(center), momentum)
@@ -49,11 +51,6 @@ def tracked(norms: Sequence[nn.BatchNorm2d], center: Tensor, variance: Tensor, c
 
 
 def through_norm(g: Tensor, y: Tensor, scale: Tensor, m: int) -> Tensor:
-    """g - mean(g) - r^2 y mean(g y), in place of g: backward through the BatchNorm of a centred y, r in g already."""
-    correction = -scale.square() * mean(g * y, m)
-    return g.sub_(column(mean(g, m))).addcmul_(y, column(correction))
-
-
-def column(statistic: Tensor) -> Tensor:
-    """(mC,) for maps."""
-    return statistic.view(1, -1, 1, 1)
+    """g - mean(g) - r^2 y mean(g y): backward through the BatchNorm of a centred y, r in g already."""
+    of_g, of_both = means(g, [y], m)
+    return affine(-of_g, [(g, torch.ones_like(of_g)), (y, -scale.square() * of_both)])

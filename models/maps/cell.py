@@ -16,7 +16,7 @@ from models.cells import Cell
 from models.maps.batchnorm import centred
 from models.maps.convolutions import Before, Depthwise, Given, Separable
 from models.maps.edge import Op, relaxed_edge
-from models.maps.edge_ops import MapOp, ProductOps
+from models.maps.edge_ops import MapOps, ProductOps
 from models.maps.folded import fold, fold_of, side_by_side, unfold
 from models.maps.kernels import CHANNELS_LAST
 from models.mixed_ops import MixedNode, MixedOp
@@ -45,20 +45,19 @@ class Source:
         """The ops of an edge that leaves this state: convolutions that follow each other are computed together."""
         found: list[Op] = []
         for kind, members in groupby(modules, form):
-            if kind != "map":
+            if kind == "map":
+                found.append(self.maps(list(members)))
+            else:
                 ends = [self.product(module) for module in members]
                 norms, before, inputs = zip(*ends, strict=True)
                 found.append((ProductOps(norms, before, self.m, recompute), list(chain.from_iterable(inputs))))
-            else:
-                found += [self.map(module) for module in members]
         return found
 
-    def map(self, module: nn.Module) -> Op:
-        """An op that puts out a map: skip, or a pool."""
-        if isinstance(module, nn.Identity):
-            return MapOp(), [self.x]
-        y, scale = self.pooled(module)
-        return MapOp(scale, module.norm.training), [y]
+    def maps(self, modules: Sequence[nn.Module]) -> Op:
+        """Ops that put out maps: skip, and pools."""
+        found = [(self.x, None) if isinstance(module, nn.Identity) else self.pooled(module) for module in modules]
+        ys, scales = zip(*found, strict=True)
+        return MapOps(scales, modules[0].training), ys
 
     def product(self, module: nn.Module) -> tuple[nn.BatchNorm2d, Before, list[Tensor]]:
         """An op that ends in a pointwise convolution: its last BatchNorm, what comes before, its inputs."""

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from models.maps.batchnorm import scale_of, through_norm
-from models.maps.folded import block_sum, blocks, channel_mean, copies, maps, over_copies, rows
+from models.maps.folded import block_sum, blocks, copies
 from models.maps.kernels import depthwise, gradients
+from models.maps.sums import affine, mean, of_products
 
 Tensors = Sequence[Tensor]
 Wanted = Sequence[bool]
@@ -121,19 +121,20 @@ class Separable:
         d_point = None
         if wanted[2]:
             z = first.forward(x, [deep0]).z
-            d_point = block_sum(rows(g).T @ rows(z), self.m)[:, :, None, None]
-        g = maps(rows(g) @ blocks(matrix(point), self.m), g)
+            d_point = block_sum(of_products([g], [z])[0], self.m)[:, :, None, None]
+        by_z = blocks(matrix(point), self.m)
+        g = affine(g.new_zeros(by_z.shape[1]), [(g, by_z)])
         d_x, d_deep0 = first.gradients(g, x, deep0, None, *wanted[:2])
         return d_x, [d_deep0, d_point, d_deep]
 
     def _center(self, z: Tensor, point: Tensor) -> Tensor:
         if not self.norm.training:
             return copies(self.norm.running_mean, self.m)
-        of_z = channel_mean(z)
-        return over_copies(blocks(matrix(point), self.m).to(of_z.dtype) @ of_z, self.m)
+        of_z = mean(z, self.m)
+        return blocks(matrix(point), self.m).to(of_z.dtype) @ of_z
 
     def _pointwise(self, z: Tensor, point: Tensor, center: Tensor) -> Tensor:
-        return maps(torch.addmm(-center.to(z.dtype), rows(z), blocks(matrix(point), self.m).T), z)
+        return affine(-center, [(z, blocks(matrix(point), self.m).T)])
 
     def _made(self, y: Tensor, kernels: Tensors, center: Tensor, scale: Tensor) -> Made:
         return Made(depthwise(y, scaled(kernels[2], scale, self.m), 1, 1), (center, scale), (y,))

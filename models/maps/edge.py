@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.maps.edge_ops import Incoming, MapOp, Part, ProductOps, parted
+from models.maps.edge_ops import Incoming, MapOps, ProductOps, parted
+from models.maps.sums import affine
 
-Op = tuple[MapOp | ProductOps, Sequence[Tensor]]
+Op = tuple[MapOps | ProductOps, Sequence[Tensor]]
 """An op of an edge, or several that are computed as one, and their inputs."""
 
 
@@ -33,7 +34,7 @@ class RelaxedEdge(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        ops: Sequence[MapOp | ProductOps],
+        ops: Sequence[MapOps | ProductOps],
         counts: Sequence[int],
         channels: int,
         m: int,
@@ -46,7 +47,7 @@ class RelaxedEdge(torch.autograd.Function):
         ctx.remembered, ctx.lengths = [each.remembered for each in added], [len(each.stored) for each in added]
         ctx.save_for_backward(weights, *inputs, *chain.from_iterable(each.stored for each in added))
         constant = sum((each.constant for each in added), start=weights.new_zeros(m * channels))
-        return sum_of([part for each in added for part in each.parts], constant)
+        return affine(constant, [term for each in added for term in each.terms])
 
     @staticmethod
     @once_differentiable
@@ -64,12 +65,3 @@ class RelaxedEdge(torch.autograd.Function):
         found = [op.backward(incoming, *own) for op, *own in zip(ctx.ops, *owned, strict=True)]
         d_weights, d_inputs = zip(*found, strict=True)
         return None, None, None, None, torch.cat(d_weights), *chain.from_iterable(d_inputs)
-
-
-def sum_of(parts: Sequence[Part], constant: Tensor) -> Tensor:
-    """The sum of what ops add, and of a constant (mC,) for every pixel."""
-    n, _, f, t = parts[0].maps.shape
-    out = constant.to(parts[0].maps.dtype).expand(n, f, t, len(constant)).contiguous().permute(0, 3, 1, 2)
-    for part in parts:
-        part.add_to(out)
-    return out

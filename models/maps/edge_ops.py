@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.maps.batchnorm import column
 from models.maps.convolutions import Before, Made, Tensors, matrix
-from models.maps.folded import blocks, copies, mean, rows
+from models.maps.folded import blocks, copies
 from models.maps.kernels import CHANNELS_LAST
 from models.maps.products import Backward, Moments
+from models.maps.sums import Term, affine, column, mean, means, pixels
 
 Gradients = tuple[Tensor, list[Tensor | None]]
 """By the weights of the ops in the sum, and by each of their inputs; None where nobody wants it."""
@@ -31,26 +31,12 @@ def parted(items: Sequence[Any], lengths: Sequence[int]) -> list[Sequence[Any]]:
     return [items[end - length : end] for end, length in zip(ends, lengths, strict=True)]
 
 
-class Part(NamedTuple):
-    """What an op adds to its edge: factor * maps. The factor is a number, (mC,), or a matrix (mC, mC')."""
-
-    maps: Tensor
-    factor: Tensor
-
-    def add_to(self, out: Tensor) -> None:
-        factor = self.factor.to(out.dtype)
-        if factor.dim() == 2:
-            rows(out).addmm_(rows(self.maps), factor.T)
-        else:
-            out.addcmul_(self.maps, column(factor))
-
-
 class Added(NamedTuple):
     """What ops add; what they remember for backward; and the maps they store for it besides their inputs."""
 
-    parts: Sequence[Part]
+    terms: Sequence[Term]
     constant: Tensor | float = 0.0
-    """(mC,), of all parts."""
+    """(mC,), of all of them."""
     remembered: Any = None
     stored: Tensors = ()
 
@@ -68,37 +54,39 @@ class Incoming:
 
 
 @dataclass(frozen=True)
-class MapOp:
-    """An op whose y is a map: skip, or with the scale of its BatchNorm (mC,) a pool. Its input: y, less its mean.
+class MapOps:
+    """P ops whose y is a map: skip, or with the scale of its BatchNorm (mC,) a pool. Inputs: the ys, less their means.
 
     s = mean(g y);  d/dw = R sum(r s),  d/dy = w r (g - mean(g) - r^2 s y), and in evaluation mode w r g.
     """
 
-    scale: Tensor | None = None
-    training: bool = False
+    scales: Sequence[Tensor | None]
+    training: bool
 
-    count = 1
+    @property
+    def count(self) -> int:
+        return len(self.scales)
 
-    def forward(self, w: Tensor, y: Tensor) -> Added:
-        """`w` (1,): its weight."""
-        return Added([Part(y, w if self.scale is None else w * self.scale)])
+    def forward(self, w: Tensor, *ys: Tensor) -> Added:
+        """`w` (P,): their weights."""
+        factors = [each if r is None else each * r for each, r in zip(w, self.scales, strict=True)]
+        return Added([(y, factor.expand(y.shape[1])) for y, factor in zip(ys, factors, strict=True)])
 
-    def backward(
-        self, g: Incoming, w: Tensor, inputs: Tensors, _: None, __: Tensors, wanted: Sequence[bool]
-    ) -> Gradients:
-        """`wanted`: of each input."""
-        (y,), r = inputs, self.scale
+    def backward(self, g: Incoming, w: Tensor, ys: Tensors, _: None, __: Tensors, wanted: Sequence[bool]) -> Gradients:
+        """`wanted`: of each y."""
+        of_g, *of_both = means(g.maps, ys, g.m)
+        products = [s if r is None else r * s for s, r in zip(of_both, self.scales, strict=True)]
+        d_w = torch.stack(products).sum(dim=1) * pixels(g.maps)
+        cases = zip(w, ys, self.scales, of_both, wanted, strict=True)
+        return d_w, [self._by_map(g, each, y, r, of_g, s) if asked else None for each, y, r, s, asked in cases]
+
+    def _by_map(self, g: Incoming, w: Tensor, y: Tensor, r: Tensor | None, of_g: Tensor, s: Tensor) -> Tensor:
         if r is None:
-            d_w = torch.dot(rows(g.maps).flatten(), rows(y).flatten()).to(w.dtype).view(1)
-            return d_w, [g.maps * column(w).to(y.dtype) if wanted[0] else None]
-        s = mean(g.maps * y, g.m)
-        d_w = (r * s).sum().view(1) * (y.numel() // len(s))
-        if not wanted[0]:
-            return d_w, [None]
+            return g.maps * w.to(y.dtype)
+        gain = w * r
         if not self.training:
-            return d_w, [g.maps * column(w * r).to(y.dtype)]
-        constant, by_y, by_g = (column(each).to(y.dtype) for each in (-w * r * g.mean, -w * r**3 * s, w * r))
-        return d_w, [torch.addcmul(constant, y, by_y).addcmul_(g.maps, by_g)]
+            return g.maps * column(gain).to(y.dtype)
+        return affine(-gain * of_g, [(y, -gain * r.square() * s), (g.maps, gain)])
 
 
 @dataclass(frozen=True)
@@ -123,11 +111,12 @@ class ProductOps:
         weight = torch.stack([matrix(last) for *_, last in own])
         moments = Moments.of([each.z for each in made], weight, self.norms, self.m)
         gain = w[:, None] * moments.scale
-        parts = [Part(each.z, blocks(a, self.m)) for each, a in zip(made, gain[:, :, None] * weight, strict=True)]
+        factors = (blocks(a.T, self.m) for a in gain[:, :, None] * weight)
+        terms = [(each.z, factor) for each, factor in zip(made, factors, strict=True)]
         constant = copies(-(gain * moments.center).sum(dim=0), self.m)
         stored = [] if self.recompute else [(each.z, *each.maps) for each in made]
         remembered = moments, [each.statistics for each in made], [len(maps) for maps in stored]
-        return Added(parts, constant, remembered, list(chain.from_iterable(stored)))
+        return Added(terms, constant, remembered, list(chain.from_iterable(stored)))
 
     def backward(
         self, g: Incoming, w: Tensor, inputs: Tensors, remembered: Any, stored: Tensors, wanted: Sequence[bool]

@@ -10,14 +10,9 @@ as a matrix of a row a pixel, (R, mC).
 """
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from models.precision import at_least_float32
-
 ENOUGH = 16  # channels
-
-processes = 1  # that share their batch statistics: see `sync_batchnorm`
 
 
 def fold_of(utterances: int, channels: int) -> int:
@@ -68,35 +63,7 @@ def blocks(matrix: Tensor, m: int) -> Tensor:
 
 
 def block_sum(matrix: Tensor, m: int) -> Tensor:
-    """The sum of the m blocks on the diagonal: (mC, mC') -> (C, C')."""
-    return matrix.unflatten(1, (m, -1)).unflatten(0, (m, -1)).diagonal(dim1=0, dim2=2).sum(dim=2) if m > 1 else matrix
-
-
-def moment(x: Tensor, y: Tensor, m: int) -> Tensor:
-    """mean(x y^T) over all pixels of maps, (C, C'), in float32 at least."""
-    x, y = (rows(maps).to(at_least_float32(maps)) for maps in (x, y))
-    return over_processes(block_sum(x.T @ y, m) / (m * len(x)))
-
-
-def mean(x: Tensor, m: int) -> Tensor:
-    """The mean of each channel of folded maps over all utterances, (mC,): m copies of (C,)."""
-    return over_copies(channel_mean(x), m)
-
-
-def channel_mean(x: Tensor) -> Tensor:
-    """The mean of each channel, in float32 at least."""
-    return x.mean(dim=(0, 2, 3), dtype=at_least_float32(x))
-
-
-def over_copies(statistic: Tensor, m: int) -> Tensor:
-    """The mean of a statistic (mC,) over the copies of each channel, (mC,), and over the processes that share it."""
-    statistic = over_processes(statistic)
-    return copies(statistic.unflatten(0, (m, -1)).mean(dim=0), m) if m > 1 else statistic
-
-
-def over_processes(statistic: Tensor) -> Tensor:
-    """The mean of a statistic over the processes that share it."""
-    if processes > 1:
-        statistic = statistic / processes
-        dist.all_reduce(statistic)
-    return statistic
+    """The sum of the m blocks on the diagonal: (..., mC, mC') -> (..., C, C')."""
+    if m == 1:
+        return matrix
+    return matrix.unflatten(-1, (m, -1)).unflatten(-3, (m, -1)).diagonal(dim1=-4, dim2=-2).sum(dim=-1)

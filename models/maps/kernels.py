@@ -26,7 +26,7 @@ CHANNELS_LAST = torch.channels_last
 
 def depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
     """Of relu(x) each channel with its own kernel; stride 2 halves F and T, rounding up."""
-    if native.usable(x, weight.shape[-1]):
+    if native.usable(x, side=weight.shape[-1]):
         return native.depthwise(x, weight, stride, dilation)
     return convolved(F.relu(x), weight, stride, dilation)
 
@@ -41,7 +41,7 @@ def gradients(
     g: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int, by_x: bool, by_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Of `depthwise`, from that by its output: by x, and by the weights; None where nobody asks."""
-    if native.usable(x, weight.shape[-1]):
+    if native.usable(x, side=weight.shape[-1]):
         return native.gradients(g, x, weight, stride, dilation, by_x, by_weight)
     if stride == 2:
         g = spread(g, x.shape)

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from models.maps.batchnorm import tracked
-from models.maps.folded import blocks, copies, maps, mean, moment, rows
+from models.maps.folded import blocks, copies
+from models.maps.sums import affine, means_and_moments, moments, pixels
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,17 @@ class Moments:
     @classmethod
     def of(cls, zs: Sequence[Tensor], weight: Tensor, norms: Sequence[nn.BatchNorm2d], m: int) -> "Moments":
         """Of the batch, and then tracked; in evaluation mode the running ones."""
-        pixels, weight = zs[0].numel() // zs[0].shape[1] * m, weight.to(norms[0].running_var.dtype)
+        count, weight = pixels(zs[0]) * m, weight.to(norms[0].running_var.dtype)
         if not norms[0].training:
             center, variance = (
                 torch.stack([getattr(n, name) for n in norms]) for name in ("running_mean", "running_var")
             )
-            return cls(None, None, center, torch.rsqrt(variance + norms[0].eps), pixels)
-        of_z = torch.stack([mean(z, m)[: weight.shape[2]] for z in zs])
-        spread = torch.stack([moment(z, z, m) for z in zs]) - of_z[:, :, None] * of_z[:, None, :]
+            return cls(None, None, center, torch.rsqrt(variance + norms[0].eps), count)
+        of_z, of_both = means_and_moments(zs, m)
+        spread = of_both - of_z[:, :, None] * of_z[:, None, :]
         center = (weight @ of_z[:, :, None])[:, :, 0]
         variance = ((weight @ spread) * weight).sum(dim=2).clamp_(min=0)  # rounding may take that of a constant below
-        return cls(of_z, spread, center, tracked(norms, center, variance, pixels), pixels)
+        return cls(of_z, spread, center, tracked(norms, center, variance, count), count)
 
 
 class Backward:
@@ -59,7 +60,7 @@ class Backward:
         """`mean_g` (C,): the mean of g; `w` (P,): the weights of the sum."""
         self.g, self.mean_g, self.of, self.m = g, mean_g, of, m
         self.weight = weight = weight.to(mean_g.dtype)
-        self.q = torch.stack([moment(g, z, m) for z in zs])
+        self.q = moments([g] * len(zs), zs, m)
         s = (self.q * weight).sum(dim=2) - mean_g * of.center
         self.by_w = of.pixels * (of.scale * s).sum(dim=1)
         self.gain = (w[:, None] * of.scale)[:, :, None]
@@ -76,8 +77,7 @@ class Backward:
         """Of the k-th product."""
         a, of = self.gain[k] * self.weight[k], self.of
         if of.mean is None:
-            return maps(rows(self.g) @ blocks(a, self.m).to(z.dtype), z)
-        b = self.weight[k].T @ (self.slope[k] * a)
-        constant = copies(b.mv(of.mean[k]) - a.T.mv(self.mean_g), self.m)  # B is symmetric
-        a, b, constant = (each.to(z.dtype) for each in (blocks(a, self.m), blocks(-b, self.m), constant))
-        return maps(torch.addmm(constant, rows(z), b).addmm_(rows(self.g), a), z)
+            return affine(a.new_zeros(len(z[0])), [(self.g, blocks(a, self.m))])
+        b = self.weight[k].T @ (self.slope[k] * a)  # symmetric
+        constant = copies(b.mv(of.mean[k]) - a.T.mv(self.mean_g), self.m)
+        return affine(constant, [(z, blocks(-b, self.m)), (self.g, blocks(a, self.m))])

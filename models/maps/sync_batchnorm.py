@@ -1,16 +1,17 @@
 """BatchNorm over the whole batch of several processes, as one process with all of the batch computes it.
 
 torch's SyncBatchNorm runs on no CPU and knows nothing of the fused cells. Those take every mean over a batch, of values
-and of gradients, in `folded.over_copies`: there the processes' means are averaged. A plain BatchNorm becomes an edge of
+and of gradients, in `sums`: there the processes' means are averaged. A plain BatchNorm becomes an edge of
 one op of such a cell. The means of a BatchNorm are so sent four times a pass, twice as often as torch does.
 """
 
 from torch import Tensor, nn
 
-from models.maps import folded
-from models.maps.batchnorm import centred, column
+from models.maps import sums
+from models.maps.batchnorm import centred
 from models.maps.edge import relaxed_edge
-from models.maps.edge_ops import MapOp
+from models.maps.edge_ops import MapOps
+from models.maps.sums import column
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
@@ -21,7 +22,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x)
         y, scale = centred(x, self, 1)
-        y = relaxed_edge([(MapOp(scale, training=True), (y,))], scale.new_ones(1), len(scale), 1)
+        y = relaxed_edge([(MapOps([scale], training=True), (y,))], scale.new_ones(1), len(scale), 1)
         return y * column(self.weight) + column(self.bias) if self.affine else y
 
 
@@ -30,7 +31,7 @@ def synchronise(network: nn.Module, processes: int) -> None:
 
     The fused cells of all networks do from now on; of other BatchNorms those of `network`.
     """
-    folded.processes = processes
+    sums.processes = processes
     for module in network.modules():
         if processes > 1 and type(module) is nn.BatchNorm2d:
             module.__class__ = SyncBatchNorm2d  # the same parameters and buffers

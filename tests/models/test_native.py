@@ -120,9 +120,9 @@ def test_without_a_compiler_the_library_computes_the_same(side, dilation, stride
 
 
 def test_what_does_not_fill_vectors_is_left_to_the_library():
-    assert not native.usable(maps(1, 12, 4, 4), 3)
-    assert not native.usable(maps(1, 16, 4, 4), 7)
-    assert not native.usable(maps(1, 16, 4, 4, dtype=torch.bfloat16), 3)
+    assert not native.usable(maps(1, 12, 4, 4))
+    assert not native.usable(maps(1, 16, 4, 4), side=7)
+    assert not native.usable(maps(1, 16, 4, 4, dtype=torch.bfloat16))
 
 
 def test_no_compiler_is_no_error(cache, monkeypatch):

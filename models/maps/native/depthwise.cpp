@@ -1,17 +1,14 @@
-// The gradients of z = k * relu(x), a depthwise convolution, on a CPU: by x and by k, of any stride and dilation.
+// z = k * relu(x), a depthwise convolution of any stride and dilation, and its gradients by x and by k.
 //
-// Maps lie in memory as (N, F, T, C). Work is done in strips of a few rows of V channels, which stay in the cache: each
-// is copied once, with zeros around it, so that no loop asks where the map ends; then V channels at a time fill vectors
-// of the processor. Each strip sums the gradient by k for itself, and the caller adds the strips up: the result does not
-// depend on the number of threads.
+// Work is done in strips of a few rows of V channels, which stay in the cache: each is copied once, with zeros around
+// it, so that no loop asks where the map ends.
 
-#include <algorithm>
-#include <cstdint>
 #include <vector>
+
+#include "maps.h"
 
 namespace {
 
-using Int = std::int64_t;
 constexpr Int STRIP = 8;  // rows
 
 // A map's size, its row and image in memory being dense.
@@ -153,16 +150,15 @@ void gradients(const T* g, const T* x, const T* k, T* d_x, double* d_k, Int imag
 
 #define EXPORT(T)                                                                                                      \
   extern "C" void depthwise_##T(const T* x, const T* k, T* z, Int images, Int rows, Int columns, Int channels,        \
-                                Int side, Int stride, Int dilation, int width, int threads) {                         \
-    const auto work = side == 3 ? (width == 16 ? forward<T, 16, 3> : forward<T, 8, 3>)                                 \
-                                : (width == 16 ? forward<T, 16, 5> : forward<T, 8, 5>);                                \
+                                Int side, Int stride, Int dilation, int threads) {                         \
+    const auto work = side == 3 ? (channels % 16 == 0 ? forward<T, 16, 3> : forward<T, 8, 3>)                                 \
+                                : (channels % 16 == 0 ? forward<T, 16, 5> : forward<T, 8, 5>);                                \
     work(x, k, z, images, Size{rows, columns, channels}, stride, dilation, threads);                                   \
   }                                                                                                                    \
   extern "C" void gradients_##T(const T* g, const T* x, const T* k, T* d_x, double* d_k, Int images, Int rows,        \
-                                Int columns, Int channels, Int side, Int stride, Int dilation, int width,             \
-                                int threads) {                                                                         \
-    const auto work = side == 3 ? (width == 16 ? gradients<T, 16, 3> : gradients<T, 8, 3>)                             \
-                                : (width == 16 ? gradients<T, 16, 5> : gradients<T, 8, 5>);                            \
+                                Int columns, Int channels, Int side, Int stride, Int dilation, int threads) {                                                                         \
+    const auto work = side == 3 ? (channels % 16 == 0 ? gradients<T, 16, 3> : gradients<T, 8, 3>)                             \
+                                : (channels % 16 == 0 ? gradients<T, 16, 5> : gradients<T, 8, 5>);                            \
     work(g, x, k, d_x, d_k, images, Size{rows, columns, channels}, stride, dilation, threads);                         \
   }
 
