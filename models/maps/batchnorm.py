@@ -53,4 +53,4 @@ def tracked(norms: Sequence[nn.BatchNorm2d], center: Tensor, variance: Tensor, c
 def through_norm(g: Tensor, y: Tensor, scale: Tensor, m: int) -> Tensor:
     """g - mean(g) - r^2 y mean(g y): backward through the BatchNorm of a centred y, r in g already."""
     of_g, of_both = means(g, [y], m)
-    return affine(-of_g, [(g, torch.ones_like(of_g)), (y, -scale.square() * of_both)])
+    return affine(-of_g, [(g, torch.ones_like(of_g)), (y, -scale.square() * of_both)], m)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from models.maps.batchnorm import scale_of, through_norm
-from models.maps.folded import block_sum, blocks, copies
+from models.maps.folded import blocks, copies
 from models.maps.kernels import depthwise, gradients
 from models.maps.sums import affine, mean, of_products
 
@@ -121,9 +121,8 @@ class Separable:
         d_point = None
         if wanted[2]:
             z = first.forward(x, [deep0]).z
-            d_point = block_sum(of_products([g], [z])[0], self.m)[:, :, None, None]
-        by_z = blocks(matrix(point), self.m)
-        g = affine(g.new_zeros(by_z.shape[1]), [(g, by_z)])
+            d_point = of_products([g], [z], self.m)[0][:, :, None, None]
+        g = affine(g.new_zeros(self.m * point.shape[1]), [(g, matrix(point))], self.m)
         d_x, d_deep0 = first.gradients(g, x, deep0, None, *wanted[:2])
         return d_x, [d_deep0, d_point, d_deep]
 
@@ -134,7 +133,7 @@ class Separable:
         return blocks(matrix(point), self.m).to(of_z.dtype) @ of_z
 
     def _pointwise(self, z: Tensor, point: Tensor, center: Tensor) -> Tensor:
-        return affine(-center, [(z, blocks(matrix(point), self.m).T)])
+        return affine(-center, [(z, matrix(point).T)], self.m)
 
     def _made(self, y: Tensor, kernels: Tensors, center: Tensor, scale: Tensor) -> Made:
         return Made(depthwise(y, scaled(kernels[2], scale, self.m), 1, 1), (center, scale), (y,))

@@ -47,7 +47,7 @@ class RelaxedEdge(torch.autograd.Function):
         ctx.remembered, ctx.lengths = [each.remembered for each in added], [len(each.stored) for each in added]
         ctx.save_for_backward(weights, *inputs, *chain.from_iterable(each.stored for each in added))
         constant = sum((each.constant for each in added), start=weights.new_zeros(m * channels))
-        return affine(constant, [term for each in added for term in each.terms])
+        return affine(constant, [term for each in added for term in each.terms], m)
 
     @staticmethod
     @once_differentiable

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models.maps.convolutions import Before, Made, Tensors, matrix
-from models.maps.folded import blocks, copies
+from models.maps.folded import copies
 from models.maps.kernels import CHANNELS_LAST
 from models.maps.products import Backward, Moments
 from models.maps.sums import Term, affine, column, mean, means, pixels
@@ -86,7 +86,7 @@ class MapOps:
         gain = w * r
         if not self.training:
             return g.maps * column(gain).to(y.dtype)
-        return affine(-gain * of_g, [(y, -gain * r.square() * s), (g.maps, gain)])
+        return affine(-gain * of_g, [(y, -gain * r.square() * s), (g.maps, gain)], g.m)
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,7 @@ class ProductOps:
         weight = torch.stack([matrix(last) for *_, last in own])
         moments = Moments.of([each.z for each in made], weight, self.norms, self.m)
         gain = w[:, None] * moments.scale
-        factors = (blocks(a.T, self.m) for a in gain[:, :, None] * weight)
-        terms = [(each.z, factor) for each, factor in zip(made, factors, strict=True)]
+        terms = [(each.z, a.T) for each, a in zip(made, gain[:, :, None] * weight, strict=True)]
         constant = copies(-(gain * moments.center).sum(dim=0), self.m)
         stored = [] if self.recompute else [(each.z, *each.maps) for each in made]
         remembered = moments, [each.statistics for each in made], [len(maps) for maps in stored]

@@ -58,8 +58,8 @@ def copies(x: Tensor, m: int) -> Tensor:
 
 
 def blocks(matrix: Tensor, m: int) -> Tensor:
-    """A matrix on the channels (C, C') for folded maps: (mC, mC'), block-diagonal."""
-    return torch.block_diag(*[matrix] * m) if m > 1 else matrix
+    """A matrix on the channels (C, C') for folded maps: (mC, mC'), block-diagonal. Factors (mC,) stay what they are."""
+    return torch.block_diag(*[matrix] * m) if m > 1 and matrix.dim() == 2 else matrix
 
 
 def block_sum(matrix: Tensor, m: int) -> Tensor:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from models.maps.batchnorm import tracked
-from models.maps.folded import blocks, copies
+from models.maps.folded import copies
 from models.maps.sums import affine, means_and_moments, moments, pixels
 
 
@@ -77,7 +77,7 @@ class Backward:
         """Of the k-th product."""
         a, of = self.gain[k] * self.weight[k], self.of
         if of.mean is None:
-            return affine(a.new_zeros(len(z[0])), [(self.g, blocks(a, self.m))])
+            return affine(a.new_zeros(z.shape[1]), [(self.g, a)], self.m)
         b = self.weight[k].T @ (self.slope[k] * a)  # symmetric
         constant = copies(b.mv(of.mean[k]) - a.T.mv(self.mean_g), self.m)
-        return affine(constant, [(z, blocks(-b, self.m)), (self.g, blocks(a, self.m))])
+        return affine(constant, [(z, -b), (self.g, a)], self.m)

@@ -11,21 +11,21 @@ import torch.distributed as dist
 from torch import Tensor
 
 from models.maps import native
-from models.maps.folded import block_sum, copies, maps, rows
+from models.maps.folded import block_sum, blocks, copies, maps, rows
 from models.precision import at_least_float32
 
 processes = 1  # that share their batch statistics: see `sync_batchnorm`
 
 Term = tuple[Tensor, Tensor]
-"""A map, and what it is multiplied by: a matrix on its channels (mC', mC), or a factor for each (mC,)."""
+"""A map, and what it is multiplied by: a matrix on its channels (C', C), or a factor for each (mC,)."""
 
 
-def affine(constant: Tensor, terms: Sequence[Term]) -> Tensor:
+def affine(constant: Tensor, terms: Sequence[Term], m: int) -> Tensor:
     """A constant (mC,) for every pixel + the sum of the terms."""
     dtype = terms[0][0].dtype
-    constant, terms = constant.to(dtype), [(x, factor.to(dtype)) for x, factor in terms]
+    constant, terms = constant.to(dtype), [(x, blocks(factor.to(dtype), m)) for x, factor in terms]
     if native.usable(*(x for x, _ in terms)):
-        return native.affine(constant, terms)
+        return native.affine(constant, terms, m)
     (x, factor), *others = terms
     if factor.dim() == 2:
         out = maps(torch.addmm(constant, rows(x), factor), x)
@@ -57,28 +57,29 @@ def means(x: Tensor, ys: Sequence[Tensor], m: int) -> Tensor:
 
 def moments(xs: Sequence[Tensor], ys: Sequence[Tensor], m: int) -> Tensor:
     """Of K pairs of maps mean(x y'), (K, C, C')."""
-    return over_processes(block_sum(of_products(xs, ys), m) / (m * pixels(xs[0])))
+    return over_processes(of_products(xs, ys, m) / (m * pixels(xs[0])))
 
 
 def means_and_moments(zs: Sequence[Tensor], m: int) -> tuple[Tensor, Tensor]:
     """Of K maps mean(z) and mean(z z'): (K, C), (K, C, C')."""
     if native.usable(*zs):
-        sums = native.moments(zs, zs)
+        sums = native.moments(zs, zs, m)
+        totals, products = sums[:, -1], block_sum(sums[:, :-1], m)
     else:
-        dtype = at_least_float32(zs[0])
-        totals = torch.stack([z.sum(dim=(0, 2, 3), dtype=dtype) for z in zs])
-        sums = torch.cat([of_products(zs, zs), totals[:, None]], dim=1)
-    sums = torch.cat([block_sum(sums[:, :-1], m), sums[:, -1:].unflatten(2, (m, -1)).sum(dim=2)], dim=1)
-    found = over_processes(sums / (m * pixels(zs[0])))
+        totals = torch.stack([z.sum(dim=(0, 2, 3), dtype=at_least_float32(z)) for z in zs])
+        products = of_products(zs, zs, m)
+    totals = totals.unflatten(1, (m, -1)).sum(dim=1, keepdim=True)
+    found = over_processes(torch.cat([products, totals], dim=1) / (m * pixels(zs[0])))
     return found[:, -1], found[:, :-1]
 
 
-def of_products(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
-    """Of K pairs of maps the sums over all pixels, in this process, of x y': (K, mC, mC')."""
+def of_products(xs: Sequence[Tensor], ys: Sequence[Tensor], m: int) -> Tensor:
+    """Of K pairs of maps the sums over all pixels and utterances of this process of x y', (K, C, C')."""
     if native.usable(*xs, *ys):
-        return native.moments(xs, ys)[:, :-1]
+        return block_sum(native.moments(xs, ys, m)[:, :-1], m)
     dtype = at_least_float32(xs[0])
-    return torch.stack([rows(x).to(dtype).T @ rows(y).to(dtype) for x, y in zip(xs, ys, strict=True)])
+    pairs = [(rows(x).to(dtype), rows(y).to(dtype)) for x, y in zip(xs, ys, strict=True)]
+    return block_sum(torch.stack([x.T @ y for x, y in pairs]), m)
 
 
 def over_processes(statistic: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The compiled depthwise convolutions and their gradients: against autograd in float64, and without a compiler."""
+"""The compiled code: against the library and autograd in float64, on any number of threads, and without a compiler."""
 
 import subprocess
 
@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.maps import kernels, native
+from models.maps import kernels, native, sums
+from models.maps.folded import copies
 
 needs_compiler = pytest.mark.skipif(native.library() is None, reason="no C++ compiler, or not Linux")
 
@@ -87,6 +88,78 @@ def test_compiled_gradients_of_float32_and_of_any_number_of_threads_are_the_same
     for a, b, its in zip(alone, together, by_autograd(*drawn), strict=True):
         assert torch.equal(a, b)
         torch.testing.assert_close(a, its, rtol=1e-4, atol=1e-3)
+
+
+FOLDED = st.tuples(st.sampled_from([1, 2, 3, 4]), st.sampled_from([8, 16, 24]))
+"""The fold m, and mC a multiple of both."""
+
+
+def several(count, m, channels, images, rows, columns, dtype=torch.float64):
+    return [maps(images, channels * m, rows, columns, dtype=dtype) for _ in range(count)]
+
+
+def both(compute):
+    """What is computed by compiled code, and by the library."""
+    compiled = compute()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "library", lambda: None)
+        return compiled, compute()
+
+
+SIZES = st.integers(1, 3), st.integers(1, 40), st.integers(1, 40)
+
+
+@needs_compiler
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 3), FOLDED, FOLDED, *SIZES)
+def test_compiled_moments_are_the_librarys(count, first, second, images, rows, columns):
+    m = first[0]
+    xs, ys = (several(count, m, c, images, rows, columns) for c in (first[1], second[1]))
+    torch.testing.assert_close(*both(lambda: sums.moments(xs, ys, m)), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(*both(lambda: sums.means_and_moments(xs, m)), rtol=1e-10, atol=1e-10)
+
+
+@needs_compiler
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 3), FOLDED, *SIZES)
+def test_compiled_means_are_the_librarys(count, folded, images, rows, columns):
+    m, channels = folded
+    x, *ys = several(1 + count, m, channels, images, rows, columns)
+    torch.testing.assert_close(*both(lambda: sums.means(x, ys, m)), rtol=1e-10, atol=1e-10)
+
+
+@needs_compiler
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=4), FOLDED, FOLDED, *SIZES)
+def test_compiled_weighted_sums_are_the_librarys(matrices, folded, other, images, rows, columns):
+    (m, channels), (_, others) = folded, other
+    constant = copies(torch.randn(channels, dtype=torch.float64), m)
+    terms = []
+    for is_matrix in matrices:
+        (x,) = several(1, m, others if is_matrix else channels, images, rows, columns)
+        factor = torch.randn(*([others] if is_matrix else [m]), channels, dtype=torch.float64)
+        terms.append((x, factor if is_matrix else factor.flatten()))
+    compiled, its = both(lambda: sums.affine(constant, terms, m))
+    torch.testing.assert_close(compiled, its, rtol=1e-10, atol=1e-10)
+    assert compiled.is_contiguous(memory_format=torch.channels_last)
+
+
+@needs_compiler
+def test_compiled_sums_of_any_number_of_threads_are_the_same():
+    x, y = several(2, 2, 8, 3, 37, 29, torch.float32)
+    terms = [(x, torch.randn(8, 8)), (y, torch.randn(16))]
+    compute = (lambda: sums.means_and_moments([x, y], 2)[1], lambda: sums.means(x, [y], 2),
+               lambda: sums.affine(torch.randn(16), terms, 2))  # fmt: skip
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            torch.manual_seed(0)
+            found.append([each() for each in compute])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 @needs_compiler

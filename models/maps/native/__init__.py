@@ -45,12 +45,15 @@ def gradients(
     return d_x, d_k.sum(dim=0).transpose(1, 2).reshape(weight.shape).to(x.dtype) if by_weight else None
 
 
-def moments(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
-    """Of K pairs of maps of C and C' channels, the sums over all pixels of x y', and below of y: (K, C + 1, C')."""
+def moments(xs: Sequence[Tensor], ys: Sequence[Tensor], m: int) -> Tensor:
+    """Of K pairs of maps of C and C' channels the sums over all pixels of x y', and below of y: (K, C + 1, C').
+
+    Of x y' only the m blocks on the diagonal mean anything.
+    """
     xs, ys, of_x, of_y = [*map(dense, xs)], [*map(dense, ys)], xs[0].shape[1], ys[0].shape[1]
     pixels = xs[0].numel() // of_x
     out = torch.empty(-(-pixels // PART), len(xs), of_x + 1, of_y, dtype=torch.float64)
-    call("moments", xs[0].dtype, xs, ys, len(xs), out, pixels, of_x, of_y)
+    call("moments", xs[0].dtype, xs, ys, len(xs), m, out, pixels, of_x, of_y)
     return out.sum(dim=0).to(xs[0].dtype)
 
 
@@ -63,13 +66,16 @@ def dots(x: Tensor, ys: Sequence[Tensor]) -> Tensor:
     return out.sum(dim=0).to(x.dtype)
 
 
-def affine(constant: Tensor, terms: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """constant (C,) + a sum of maps, each times a matrix (C', C) on its channels or a factor (C,) for each."""
+def affine(constant: Tensor, terms: Sequence[tuple[Tensor, Tensor]], m: int) -> Tensor:
+    """constant (C,) + a sum of maps, each times a matrix (C', C) on its channels or a factor (C,) for each.
+
+    Matrices are block-diagonal, of m blocks.
+    """
     maps, factors = [dense(x) for x, _ in terms], [factor.contiguous() for _, factor in terms]
     widths = [len(factor) if factor.dim() == 2 else 0 for factor in factors]
     (n, _, f, t), c, dtype = maps[0].shape, len(constant), maps[0].dtype
     out = torch.empty(n, c, f, t, dtype=dtype, memory_format=torch.channels_last)
-    call("affine", dtype, maps, factors, widths, len(maps), constant.contiguous(), out, n * f * t, c)
+    call("affine", dtype, maps, factors, widths, len(maps), constant.contiguous(), m, out, n * f * t, c)
     return out
 
 

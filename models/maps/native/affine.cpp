@@ -1,4 +1,5 @@
 // Weighted sums of maps: a constant, and terms of which each is a map times a matrix on its channels or a factor for each.
+// Matrices are block-diagonal, of M blocks.
 
 #include "maps.h"
 
@@ -14,26 +15,28 @@ struct Terms {
   const Int* widths;        // channels of the maps that matrices multiply
   Int count;
   const T* constant;
+  Int blocks;
 };
 
 template <class T, int L, int PIXELS>
 void at_pixels(const Terms<T>& terms, T* out, Int pixel, Int channels) {
-  for (Int block = 0; block < channels; block += L) {
+  for (Int at = 0; at < channels; at += L) {
     typename Lanes<T, L>::type sum[PIXELS];
-    for (int p = 0; p < PIXELS; p++) sum[p] = lanes<T, L>(terms.constant + block);
+    for (int p = 0; p < PIXELS; p++) sum[p] = lanes<T, L>(terms.constant + at);
     for (Int k = 0; k < terms.count; k++) {
       const Int width = terms.widths[k];
-      const T *x = terms.maps[k] + pixel * (width ? width : channels), *factor = terms.factors[k] + block;
-      for (Int a = 0; a < width; a++) {
+      const T *x = terms.maps[k] + pixel * (width ? width : channels), *factor = terms.factors[k] + at;
+      const Int high = width / terms.blocks, wide = channels / terms.blocks;  // a block's
+      for (Int a = at / wide * high; a < (at + L + wide - 1) / wide * high; a++) {
         const auto by = lanes<T, L>(factor + a * channels);
         for (int p = 0; p < PIXELS; p++) sum[p] += x[p * width + a] * by;
       }
       if (!width) {
         const auto by = lanes<T, L>(factor);
-        for (int p = 0; p < PIXELS; p++) sum[p] += lanes<T, L>(x + p * channels + block) * by;
+        for (int p = 0; p < PIXELS; p++) sum[p] += lanes<T, L>(x + p * channels + at) * by;
       }
     }
-    for (int p = 0; p < PIXELS; p++) lanes<T, L>(out + (pixel + p) * channels + block) = sum[p];
+    for (int p = 0; p < PIXELS; p++) lanes<T, L>(out + (pixel + p) * channels + at) = sum[p];
   }
 }
 
@@ -52,9 +55,9 @@ void affine(const Terms<T>& terms, T* out, Int pixels, Int channels, int threads
 
 #define EXPORT(T)                                                                                                      \
   extern "C" void affine_##T(const T* const* maps, const T* const* factors, const Int* widths, Int count,             \
-                             const T* constant, T* out, Int pixels, Int channels, int threads) {                       \
+                             const T* constant, Int blocks, T* out, Int pixels, Int channels, int threads) {           \
     constexpr int L = VECTOR / sizeof(T);                                                                              \
-    const Terms<T> terms{maps, factors, widths, count, constant};                                                      \
+    const Terms<T> terms{maps, factors, widths, count, constant, blocks};                                              \
     (channels % L ? affine<T, L / 2> : affine<T, L>)(terms, out, pixels, channels, threads);                           \
   }
 

@@ -23,16 +23,19 @@ void moment(const T* x, const T* y, double* out, Int pixels, Int of_x, Int of_y,
   }
 }
 
-// Of each part of the pixels, for each of K pairs of maps: (of_x + 1, of_y), the last row that of the sums of y.
+// Of each part of the pixels, for each of K pairs of maps: (of_x + 1, of_y), the last row that of the sums of y. What lies
+// outside the `blocks` on the diagonal may be left as it is.
 template <class T, int A, int L>
-void moments(const T* const* xs, const T* const* ys, Int count, double* out, Int pixels, Int of_x, Int of_y, int threads) {
+void moments(const T* const* xs, const T* const* ys, Int count, Int blocks, double* out, Int pixels, Int of_x, Int of_y,
+             int threads) {
+  const Int high = of_x / blocks, wide = of_y / blocks;  // a block's
 #pragma omp parallel for num_threads(threads)
   for (Int part = 0; part < parts_of(pixels); part++) {
     const Int start = part * PART, length = std::min(PART, pixels - start);
     for (Int k = 0; k < count; k++) {
       double* to = out + (part * count + k) * (of_x + 1) * of_y;
-      for (Int a = 0; a < of_x; a += A)
-        for (Int c = 0; c < of_y; c += L)
+      for (Int c = 0; c < of_y; c += L)
+        for (Int a = c / wide * high / A * A; a < (c + L + wide - 1) / wide * high; a += A)
           moment<T, A, L>(xs[k] + start * of_x + a, ys[k] + start * of_y + c, to + a * of_y + c, length, of_x, of_y,
                           to + of_x * of_y + c);
     }
@@ -61,10 +64,10 @@ void dots(const T* x, const T* const* ys, Int count, double* out, Int pixels, In
 }  // namespace
 
 #define EXPORT(T)                                                                                                      \
-  extern "C" void moments_##T(const T* const* xs, const T* const* ys, Int count, double* out, Int pixels, Int of_x,   \
-                              Int of_y, int threads) {                                                                 \
+  extern "C" void moments_##T(const T* const* xs, const T* const* ys, Int count, Int blocks, double* out, Int pixels, \
+                              Int of_x, Int of_y, int threads) {                                                       \
     constexpr int L = VECTOR / sizeof(T), A = 8;                                                                       \
-    (of_y % L ? moments<T, A, L / 2> : moments<T, A, L>)(xs, ys, count, out, pixels, of_x, of_y, threads);             \
+    (of_y % L ? moments<T, A, L / 2> : moments<T, A, L>)(xs, ys, count, blocks, out, pixels, of_x, of_y, threads);     \
   }                                                                                                                    \
   extern "C" void dots_##T(const T* x, const T* const* ys, Int count, double* out, Int pixels, Int channels,          \
                            int threads) {                                                                              \
