@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.maps import native
+from models.native import maps as native
 
 CHANNELS_LAST = torch.channels_last
 

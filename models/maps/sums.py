@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from models.maps import native
 from models.maps.folded import block_sum, blocks, copies, maps, rows
+from models.native import maps as native
 from models.precision import at_least_float32
 
 processes = 1  # that share their batch statistics: see `sync_batchnorm`

@@ -1,7 +1,8 @@
 """A tanh RNN on a CPU, faster than the library's: autograd there records every time step, here there is one function.
 
 The inputs of all steps are projected at once; a step is one matrix product and a tanh, forward and backward alike, and
-the gradient of the recurrent weights is one product over all steps. (The library's LSTM is such a function already.)
+the gradient of the recurrent weights is one product over all steps. Where there is a compiler, all steps are one call
+(see `native`). (The library's LSTM is such a function already.)
 
 Shapes: N utterances, T time steps, C and H channels in and out; sequences (T, N, C).
 """
@@ -10,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from models.native import sequences as native
 
 
 def recur(rnn: nn.RNNBase, x: Tensor) -> Tensor:
@@ -38,10 +41,7 @@ class Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, z: Tensor, u: Tensor) -> Tensor:
-        h, transposed = torch.empty_like(z), u.T
-        torch.tanh(z[0], out=h[0])
-        for t in range(1, len(z)):
-            torch.addmm(z[t], h[t - 1], transposed, out=h[t]).tanh_()
+        h = native.recur(z, u) if native.usable(z) else recurred(z, u)
         ctx.save_for_backward(h, u)
         return h
 
@@ -49,8 +49,23 @@ class Scan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g: Tensor) -> tuple[Tensor, Tensor | None]:
         h, u = ctx.saved_tensors
-        slope, d = 1 - h.square(), torch.empty_like(h)  # d tanh, and the gradient by z
-        torch.mul(g[-1], slope[-1], out=d[-1])
-        for t in reversed(range(len(h) - 1)):
-            torch.addmm(g[t], d[t + 1], u, out=d[t]).mul_(slope[t])
+        d = native.back(g, h, u) if native.usable(h) else back(g, h, u)
         return d, d[1:].flatten(0, 1).T @ h[:-1].flatten(0, 1) if ctx.needs_input_grad[1] else None
+
+
+def recurred(z: Tensor, u: Tensor) -> Tensor:
+    """h, of z and U."""
+    h, transposed = torch.empty_like(z), u.T
+    torch.tanh(z[0], out=h[0])
+    for t in range(1, len(z)):
+        torch.addmm(z[t], h[t - 1], transposed, out=h[t]).tanh_()
+    return h
+
+
+def back(g: Tensor, h: Tensor, u: Tensor) -> Tensor:
+    """The gradient by z, from that by h."""
+    slope, d = 1 - h.square(), torch.empty_like(h)  # d tanh
+    torch.mul(g[-1], slope[-1], out=d[-1])
+    for t in reversed(range(len(h) - 1)):
+        torch.addmm(g[t], d[t + 1], u, out=d[t]).mul_(slope[t])
+    return d

@@ -8,19 +8,23 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.maps import kernels, native, sums
+from models.maps import kernels, sums
 from models.maps.folded import copies
+from models.native import compiler
+from models.native import maps as native
+from models.native import sequences as native_sequences
+from models.sequences import scan
 
-needs_compiler = pytest.mark.skipif(native.library() is None, reason="no C++ compiler, or not Linux")
+needs_compiler = pytest.mark.skipif(compiler.library() is None, reason="no C++ compiler, or not Linux")
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty cache of compiled code, and nothing loaded yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    native.library.cache_clear()
+    compiler.library.cache_clear()
     yield tmp_path / "emodarts"
-    native.library.cache_clear()
+    compiler.library.cache_clear()
 
 
 def maps(*size, dtype=torch.float64):
@@ -102,7 +106,7 @@ def both(compute):
     """What is computed by compiled code, and by the library."""
     compiled = compute()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "library", lambda: None)
+        patch.setattr(compiler, "library", lambda: None)
         return compiled, compute()
 
 
@@ -163,6 +167,31 @@ def test_compiled_sums_of_any_number_of_threads_are_the_same():
 
 
 @needs_compiler
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 9), st.sampled_from([8, 16, 24, 40, 72, 128]))
+def test_compiled_recurrences_are_the_librarys(steps, utterances, channels):
+    z, g, u = (
+        torch.randn(*size, dtype=torch.float64) for size in ([steps, utterances, channels],) * 2 + ([channels] * 2,)
+    )
+
+    def compute():
+        leaves = z.clone().requires_grad_(), (u / 4).requires_grad_()
+        h = scan.Scan.apply(*leaves)
+        return h, *torch.autograd.grad(h, leaves, g)
+
+    torch.testing.assert_close(*both(compute), rtol=1e-10, atol=1e-10)
+
+
+@needs_compiler
+def test_compiled_tanh_is_exact_to_a_few_units_in_the_last_place():
+    x = torch.cat([torch.linspace(-12, 12, 80_001), torch.logspace(-30, 1.2, 1000), torch.tensor([0.0, 1e30, -1e30])])
+    x = x[: len(x) // 8 * 8].view(1, 1, -1)
+    found = native_sequences.recur(x, torch.zeros(1, 1))
+    torch.testing.assert_close(found.double(), x.double().tanh(), rtol=5e-7, atol=0)
+    assert torch.isnan(native_sequences.recur(torch.full((1, 1, 8), torch.nan), torch.zeros(1, 1))).all()
+
+
+@needs_compiler
 def test_what_nobody_asks_for_is_not_computed():
     drawn = case(0, 1, 16, 5, 6, 3, 1, 1)
     d_x, d_weight = native.gradients(*drawn, True, True)
@@ -185,7 +214,7 @@ def test_maps_in_any_memory_format_are_understood():
 @pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.parametrize("side", [3, 5])
 def test_without_a_compiler_the_library_computes_the_same(side, dilation, stride, monkeypatch):
-    monkeypatch.setattr(native, "library", lambda: None)
+    monkeypatch.setattr(compiler, "library", lambda: None)
     drawn = case(0, 2, 16, 9, 12, side, stride, dilation)
     torch.testing.assert_close(kernels.depthwise(*drawn[1:]), by_library(*drawn[1:]), rtol=1e-10, atol=1e-10)
     for mine, its in zip(kernels.gradients(*drawn, True, True), by_autograd(*drawn), strict=True):
@@ -200,21 +229,21 @@ def test_what_does_not_fill_vectors_is_left_to_the_library():
 
 def test_no_compiler_is_no_error(cache, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert native.library() is None
+    assert compiler.library() is None
 
 
 def test_a_compiler_that_fails_is_no_error(cache, monkeypatch):
     monkeypatch.setenv("CXX", "false")
-    assert native.library() is None
+    assert compiler.library() is None
 
 
 @needs_compiler
 def test_code_is_compiled_once(cache, monkeypatch):
-    assert native.library() is not None
+    assert compiler.library() is not None
     (made,) = cache.iterdir()
     run, asked = subprocess.run, []
     monkeypatch.setattr(subprocess, "run", lambda command, **how: asked.append(command) or run(command, **how))
-    native.library.cache_clear()
-    assert native.library() is not None
+    compiler.library.cache_clear()
+    assert compiler.library() is not None
     assert [command[1:] for command in asked] == [["--version"]]
     assert list(cache.iterdir()) == [made]

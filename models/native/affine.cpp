@@ -1,7 +1,7 @@
 // Weighted sums of maps: a constant, and terms of which each is a map times a matrix on its channels or a factor for each.
 // Matrices are block-diagonal, of M blocks.
 
-#include "maps.h"
+#include "lanes.h"
 
 namespace {
 

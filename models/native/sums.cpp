@@ -1,6 +1,6 @@
 // Sums over the pixels of maps: of products of channels with each other, and channel by channel.
 
-#include "maps.h"
+#include "lanes.h"
 
 namespace {
 

@@ -42,7 +42,7 @@ def compiled(command: list[str]) -> Path:
     contents = [path.read_bytes() for path in (*sources, *headers)]
     key = hashlib.sha256(b"\0".join([*contents, version, *map(os.fsencode, command)])).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emodarts"
-    path = folder / f"maps-{key}.so"
+    path = folder / f"native-{key}.so"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as work:

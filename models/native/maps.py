@@ -1,28 +1,23 @@
-"""What is done to maps in C++ on a CPU: faster than by the library, or in fewer passes over the memory.
-
-Without a compiler, and on other devices, the callers call the library: `usable` says which.
+"""Feature maps in C++: depthwise convolutions past a ReLU and their gradients, sums over pixels, weighted sums of maps.
 
 Shapes: N utterances, C channels, F coefficients, T frames, k the kernel's side (3 or 5); maps (N, C, F, T) in
 channels_last memory format, of 32 or 64 bits and a multiple of 8 channels; depthwise kernels (C, 1, k, k).
 """
 
-import ctypes
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from models.maps.native.compiler import library
+from models import native
+from models.native import call
 
-TYPES = {torch.float32: "float", torch.float64: "double"}
 STRIP, PART = 8, 1024  # rows, pixels: whose sums the C++ code leaves apart
 
 
 def usable(*maps: Tensor, side: int = 3) -> bool:
     """Whether such maps, and kernels of this side, are computed here."""
-    known = all(x.device.type == "cpu" and x.dtype in TYPES and x.shape[1] % 8 == 0 for x in maps)
-    return known and side in (3, 5) and library() is not None
+    return side in (3, 5) and all(native.usable(x.shape[1], x) for x in maps)
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
@@ -82,20 +77,3 @@ def affine(constant: Tensor, terms: Sequence[tuple[Tensor, Tensor]], m: int) -> 
 def dense(x: Tensor) -> Tensor:
     """(N, C, F, T) that lies in memory as (N, F, T, C)."""
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
-    """A function of the library, for this type of numbers."""
-    function = getattr(library(), f"{name}_{TYPES[dtype]}")
-    function(*map(passed, arguments), ctypes.c_int(torch.get_num_threads()))
-
-
-def passed(argument: Tensor | Sequence[Tensor] | Sequence[int] | int | None) -> Any:
-    """An argument as C takes it: a number, an array, an array of arrays or of numbers."""
-    if isinstance(argument, int):
-        return ctypes.c_int64(argument)
-    if isinstance(argument, list):
-        numbers = argument and isinstance(argument[0], int)
-        kind = ctypes.c_int64 if numbers else ctypes.c_void_p
-        return (kind * len(argument))(*(argument if numbers else [x.data_ptr() for x in argument]))
-    return ctypes.c_void_p(None if argument is None else argument.data_ptr())

@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include "maps.h"
+#include "lanes.h"
 
 namespace {
 
