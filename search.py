@@ -30,6 +30,7 @@ from engine.training import Metrics, fit
 from genotypes import Genotype
 from losses import JointLoss
 from metrics import scores
+from models import native
 from models.search_network import SearchNetwork
 from utils import run_command
 
@@ -104,6 +105,10 @@ class Search:
         weights = sum(w.numel() for w in self.network.weights().values())
         log.info("supernet  %.3f M weights on %s", weights / 1e6, self.features.device)
         log.info("precision %s\n", self.config.precision)
+        if native.wanting(self.features.device):
+            log.warning(
+                "no C++ compiler works here, so steps take longer than they need (install one: apt install g++)\n"
+            )
 
     @property
     def waited(self) -> float:

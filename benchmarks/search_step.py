@@ -69,8 +69,8 @@ def rnn_cells(config: SearchConfig, device: torch.device, only_alphas: bool = Fa
         s0 = s1 = joint.stem(batch(config, device)[0])
         for kind, cell in zip(joint.kinds, joint.cnn_cells, strict=True):
             s0, s1 = s1, cell(s0, s1, weights()[kind])
-    first, second = (as_sequence(s).requires_grad_() for s in (s0, s1))  # as the CNN's alphas have it
-    inputs = [p for p in (*joint.rnn_cells.parameters(), *network.alphas["rnn"]) if p.requires_grad]
+    first, second = (as_sequence(s).requires_grad_() for s in (s0, s1))  # for what the CNN's alphas ask
+    inputs = [first, second, *(p for p in (*joint.rnn_cells.parameters(), *network.alphas["rnn"]) if p.requires_grad)]
 
     def work() -> None:
         s0, s1 = first, second

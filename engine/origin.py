@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from models import native
 from utils import UserError
 
 PROGRAM = Path(__file__).parent.parent
@@ -56,6 +57,7 @@ def describe(device: torch.device) -> dict[str, str | int | None]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": name_of(device),
+        "compiled": native.name() if device.type == "cpu" else None,
     }
 
 

@@ -6,6 +6,8 @@ gradients of their own.
 """
 
 import ctypes
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +22,17 @@ def usable(channels: int, *tensors: Tensor) -> bool:
     """Whether tensors of so many channels are computed here: multiples of 8, of 32 or 64 bits."""
     known = all(x.device.type == "cpu" and x.dtype in TYPES for x in tensors)
     return known and channels % 8 == 0 and compiler.library() is not None
+
+
+def name() -> str | None:
+    """What tells the code in use from others, by its sources, compiler and processor; None where there is none."""
+    library = compiler.library()
+    return library and Path(library._name).stem
+
+
+def wanting(device: torch.device) -> bool:
+    """Whether the code could run for this device, but that no compiler works."""
+    return device.type == "cpu" and sys.platform == "linux" and compiler.library() is None
 
 
 def call(name: str, dtype: torch.dtype, *arguments: Any) -> None:

@@ -1,6 +1,7 @@
 """The compiled code: against the library and autograd in float64, on any number of threads, and without a compiler."""
 
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,10 +9,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models import native
 from models.maps import kernels, sums
 from models.maps.folded import copies
 from models.native import compiler
-from models.native import maps as native
+from models.native import maps as native_maps
 from models.native import sequences as native_sequences
 from models.sequences import scan
 
@@ -64,7 +66,7 @@ CASES = st.builds(
 @settings(max_examples=60, deadline=None)
 @given(CASES)
 def test_compiled_convolutions_are_the_librarys(drawn):
-    found = native.depthwise(*drawn[1:])
+    found = native_maps.depthwise(*drawn[1:])
     torch.testing.assert_close(found, by_library(*drawn[1:]), rtol=1e-10, atol=1e-10)
     assert found.is_contiguous(memory_format=torch.channels_last)
 
@@ -73,7 +75,7 @@ def test_compiled_convolutions_are_the_librarys(drawn):
 @settings(max_examples=60, deadline=None)
 @given(CASES)
 def test_compiled_gradients_are_those_of_autograd(drawn):
-    found = native.gradients(*drawn, True, True)
+    found = native_maps.gradients(*drawn, True, True)
     for mine, its in zip(found, by_autograd(*drawn), strict=True):
         torch.testing.assert_close(mine, its, rtol=1e-10, atol=1e-10)
 
@@ -84,9 +86,9 @@ def test_compiled_gradients_of_float32_and_of_any_number_of_threads_are_the_same
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        alone = native.gradients(*drawn, True, True)
+        alone = native_maps.gradients(*drawn, True, True)
         torch.set_num_threads(3)
-        together = native.gradients(*drawn, True, True)
+        together = native_maps.gradients(*drawn, True, True)
     finally:
         torch.set_num_threads(threads)
     for a, b, its in zip(alone, together, by_autograd(*drawn), strict=True):
@@ -194,18 +196,18 @@ def test_compiled_tanh_is_exact_to_a_few_units_in_the_last_place():
 @needs_compiler
 def test_what_nobody_asks_for_is_not_computed():
     drawn = case(0, 1, 16, 5, 6, 3, 1, 1)
-    d_x, d_weight = native.gradients(*drawn, True, True)
-    assert torch.equal(native.gradients(*drawn, True, False)[0], d_x)
-    assert torch.equal(native.gradients(*drawn, False, True)[1], d_weight)
-    assert native.gradients(*drawn, False, False) == (None, None)
+    d_x, d_weight = native_maps.gradients(*drawn, True, True)
+    assert torch.equal(native_maps.gradients(*drawn, True, False)[0], d_x)
+    assert torch.equal(native_maps.gradients(*drawn, False, True)[1], d_weight)
+    assert native_maps.gradients(*drawn, False, False) == (None, None)
 
 
 @needs_compiler
 def test_maps_in_any_memory_format_are_understood():
     g, x, weight, stride, dilation = case(0, 2, 16, 9, 7, 3, 2, 1)
-    theirs = native.gradients(g, x, weight, stride, dilation, True, True)
+    theirs = native_maps.gradients(g, x, weight, stride, dilation, True, True)
     for a, b in zip(
-        native.gradients(g.contiguous(), x.contiguous(), weight, stride, dilation, True, True), theirs, strict=True
+        native_maps.gradients(g.contiguous(), x.contiguous(), weight, stride, dilation, True, True), theirs, strict=True
     ):
         assert torch.equal(a, b)
 
@@ -222,14 +224,18 @@ def test_without_a_compiler_the_library_computes_the_same(side, dilation, stride
 
 
 def test_what_does_not_fill_vectors_is_left_to_the_library():
-    assert not native.usable(maps(1, 12, 4, 4))
-    assert not native.usable(maps(1, 16, 4, 4), side=7)
-    assert not native.usable(maps(1, 16, 4, 4, dtype=torch.bfloat16))
+    assert not native_maps.usable(maps(1, 12, 4, 4))
+    assert not native_maps.usable(maps(1, 16, 4, 4), side=7)
+    assert not native_maps.usable(maps(1, 16, 4, 4, dtype=torch.bfloat16))
 
 
-def test_no_compiler_is_no_error(cache, monkeypatch):
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing is compiled elsewhere")
+def test_no_compiler_is_no_error_but_told(cache, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert compiler.library() is None
+    assert native.name() is None
+    assert native.wanting(torch.device("cpu"))
+    assert not native.wanting(torch.device("cuda"))
 
 
 def test_a_compiler_that_fails_is_no_error(cache, monkeypatch):
@@ -241,6 +247,7 @@ def test_a_compiler_that_fails_is_no_error(cache, monkeypatch):
 def test_code_is_compiled_once(cache, monkeypatch):
     assert compiler.library() is not None
     (made,) = cache.iterdir()
+    assert native.name() == made.stem
     run, asked = subprocess.run, []
     monkeypatch.setattr(subprocess, "run", lambda command, **how: asked.append(command) or run(command, **how))
     compiler.library.cache_clear()
