@@ -44,6 +44,13 @@ def compile_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("models.native.compiler.library", lambda: None)
 
 
+@pytest.fixture(params=["compiled", "by library"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a CPU computes with a compiler, and what it and other devices do without one."""
+    if request.param == "by library":
+        compile_nothing(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the demo corpus is prepared and `tiny.yaml` keeps every run to seconds."""

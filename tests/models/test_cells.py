@@ -37,6 +37,7 @@ def random_alphas(nodes, ops):
     return [torch.randn(i + 2, len(ops), dtype=torch.float64, requires_grad=True) for i in range(nodes)]
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("with_none", [True, False])
 @pytest.mark.parametrize("reduction_prev", [False, True])
 @pytest.mark.parametrize("nodes", [1, 2, 4])

@@ -132,6 +132,7 @@ def run(node, states, weights, g, sources):
     return [out, *gradients, *node.buffers()]
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("channels", [8, 16])
 @pytest.mark.parametrize("size", [(6, 8), (7, 9), (8, 5), (2, 1)])

@@ -7,12 +7,13 @@ from torch import nn
 from models.sequences.scan import recur
 
 
+@pytest.mark.parametrize("hidden", [6, 24], ids=["no vectors", "compiled"])
 @pytest.mark.parametrize("shape", [(3, 7, 5), (1, 4, 5), (2, 1, 5), (1, 1, 5)], ids=str)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("layers", [1, 2, 4])
-def test_output_and_gradients_are_those_of_the_library(layers, bidirectional, shape):
+def test_output_and_gradients_are_those_of_the_library(layers, bidirectional, shape, hidden):
     torch.manual_seed(0)
-    rnn = nn.RNN(5, 6, layers, batch_first=True, bidirectional=bidirectional).double()
+    rnn = nn.RNN(5, hidden, layers, batch_first=True, bidirectional=bidirectional).double()
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     found, truth = recur(rnn, x), rnn(x)[0]
     torch.testing.assert_close(found, truth, rtol=1e-12, atol=1e-12)
