@@ -24,9 +24,11 @@ const auto& lanes(const T* at) {
   return *reinterpret_cast<const typename Lanes<T, L>::type*>(at);
 }
 
-// The bytes of a vector of the processor.
-#ifdef __AVX512F__
+// The bytes of a vector of the processor. (Of wider ones compilers make slow code.)
+#if defined(__AVX512F__)
 constexpr int VECTOR = 64;
-#else
+#elif defined(__AVX__)
 constexpr int VECTOR = 32;
+#else
+constexpr int VECTOR = 16;
 #endif
