@@ -60,7 +60,7 @@ def backward(cells: Sequence[Footprint], utterances: int, recompute: str, of_wei
     """The most that a pass through cells holds, with or without gradients of their weights."""
     stored, gradients, peak = sum(cell.stored[recompute] for cell in cells), 0.0, 0.0
     for cell in reversed(cells):
-        peak = max(peak, utterances * (stored + cell.again(recompute) + cell.working) + gradients)
+        peak = max(peak, utterances * (stored + cell.again(recompute, of_weights) + cell.working) + gradients)
         stored -= cell.stored[recompute]
         gradients += cell.weights if of_weights else 0.0
     return max(peak, gradients)

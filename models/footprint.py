@@ -22,7 +22,8 @@ from models.sequences.stacked import at_once, gates_at_once
 
 UTTERANCES = 4  # in the pass: the workspace of an LSTM is rounded up, for fewer by more
 WORKING = 12  # states of a cell that its backward works on at a time: the gradients of an edge's maps, and their sums
-EDGES = {"ops": 1.3, "cells": 2.5}  # times the maps inside an edge: what backward holds as it computes edges again
+EDGES = {"ops": 1.3, "cells": 1.9}  # times the maps inside an edge: what backward holds as it computes edges again
+FROZEN = 0.6  # the same where nobody asks for the gradients of weights
 GATES = 2  # times what the largest stacked scan reads: its backward works on slopes and gradients of that size
 
 
@@ -38,11 +39,12 @@ class Footprint:
     edge: float = 0.0
     """What the maps inside an edge of feature maps take; such an edge is computed again with its cell, too."""
 
-    def again(self, recompute: str) -> float:
+    def again(self, recompute: str, of_weights: bool = True) -> float:
         """What backward holds, per utterance, beside `stored` and `working`."""
         whole = self.stored["none"]
         if self.edge and recompute != "none":
-            return EDGES[recompute] * self.edge + (self.stored["ops"] if recompute == "cells" else 0.0)
+            times = EDGES[recompute] if of_weights else FROZEN
+            return times * self.edge + (self.stored["ops"] if recompute == "cells" else 0.0)
         return {"none": max(self.stack - whole, 0.0), "ops": self.stack, "cells": max(self.stack, whole)}[recompute]
 
 
