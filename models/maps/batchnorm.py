@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.maps import sums
 from models.maps.folded import copies
-from models.maps.sums import affine, column, mean, means
+from models.maps.sums import affine, column, mean, means, pixels
 
 
 def centred(y: Tensor, norm: nn.BatchNorm2d, m: int) -> tuple[Tensor, Tensor]:
@@ -32,7 +32,7 @@ def scale_of(y: Tensor, center: Tensor, norm: nn.BatchNorm2d, m: int) -> Tensor:
     """BatchNorm's scale of a centred map, (mC,)."""
     if not norm.training:
         return copies(torch.rsqrt(norm.running_var + norm.eps), m)
-    c, count = norm.num_features, y.numel() // y.shape[1] * m
+    c, count = norm.num_features, pixels(y) * m
     variance = means(y, [y], m)[1]
     return copies(tracked([norm], center[None, :c], variance[None, :c], count)[0], m)
 

@@ -6,14 +6,16 @@ It takes the system's compiler some seconds, and is kept in the user's cache und
 import ctypes
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from functools import cache
 from pathlib import Path
 
 import torch
+
+from utils import whole_file
 
 FOLDER = Path(__file__).parent
 FLAGS = ["-std=c++17", "-O3", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC"]
@@ -40,13 +42,11 @@ def compiled(command: list[str]) -> Path:
     sources, headers = (sorted(FOLDER.glob(pattern)) for pattern in ("*.cpp", "*.h"))
     version = subprocess.run([command[0], "--version"], capture_output=True, check=True).stdout
     contents = [path.read_bytes() for path in (*sources, *headers)]
-    key = hashlib.sha256(b"\0".join([*contents, version, *map(os.fsencode, command)])).hexdigest()[:16]
+    parts = [*contents, version, *map(os.fsencode, (platform.machine(), *command))]
+    key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emodarts"
     path = folder / f"native-{key}.so"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as work:
-            made = Path(work) / path.name
+        with whole_file(path) as made:
             subprocess.run([*command, *map(str, sources), "-o", str(made)], capture_output=True, check=True)
-            os.replace(made, path)  # whoever else compiles it now makes the same file
     return path

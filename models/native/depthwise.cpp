@@ -9,7 +9,7 @@
 
 namespace {
 
-constexpr Int STRIP = 8;  // rows
+constexpr Int STRIP = 8;  // rows; the caller makes room for as many strips
 
 // A map's size, its row and image in memory being dense.
 struct Size {

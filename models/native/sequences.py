@@ -15,7 +15,7 @@ def usable(x: Tensor) -> bool:
     return native.usable(x.shape[2], x)
 
 
-def recur(z: Tensor, u: Tensor) -> Tensor:
+def recurred(z: Tensor, u: Tensor) -> Tensor:
     """h_t = tanh(z_t + U h_{t-1}), h_{-1} = 0."""
     h = torch.empty(z.shape, dtype=z.dtype)
     call("recur", z.dtype, z.contiguous(), u.T.contiguous(), h, *z.shape)

@@ -4,7 +4,7 @@
 
 namespace {
 
-constexpr Int PART = 1024;  // pixels
+constexpr Int PART = 1024;  // pixels; the caller makes room for as many parts
 
 Int parts_of(Int pixels) { return (pixels + PART - 1) / PART; }
 

@@ -41,7 +41,7 @@ class Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, z: Tensor, u: Tensor) -> Tensor:
-        h = native.recur(z, u) if native.usable(z) else recurred(z, u)
+        h = native.recurred(z, u) if native.usable(z) else recurred(z, u)
         ctx.save_for_backward(h, u)
         return h
 

@@ -188,9 +188,9 @@ def test_compiled_recurrences_are_the_librarys(steps, utterances, channels):
 def test_compiled_tanh_is_exact_to_a_few_units_in_the_last_place():
     x = torch.cat([torch.linspace(-12, 12, 80_001), torch.logspace(-30, 1.2, 1000), torch.tensor([0.0, 1e30, -1e30])])
     x = x[: len(x) // 8 * 8].view(1, 1, -1)
-    found = native_sequences.recur(x, torch.zeros(1, 1))
+    found = native_sequences.recurred(x, torch.zeros(1, 1))
     torch.testing.assert_close(found.double(), x.double().tanh(), rtol=5e-7, atol=0)
-    assert torch.isnan(native_sequences.recur(torch.full((1, 1, 8), torch.nan), torch.zeros(1, 1))).all()
+    assert torch.isnan(native_sequences.recurred(torch.full((1, 1, 8), torch.nan), torch.zeros(1, 1))).all()
 
 
 @needs_compiler
