@@ -5,6 +5,12 @@ python augment.py --name NAME --dataset DATASET --fold K     ->  runs/NAME/augme
 --model cnn_lstm_att, for example, trains a network designed by hand in its place, and nothing else changes.
 """
 
+from cli import command_line, run_command
+from config import AugmentConfig
+
+if __name__ == "__main__":
+    CONFIG = command_line(AugmentConfig)  # before torch is imported, so that --help and mistakes are answered at once
+
 from typing import Any
 
 import numpy as np
@@ -12,30 +18,28 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-import visualize
-from config.augment import AugmentConfig
-from config.flags import parse
-from data.heard import Heard
 from data.leaks import few, refusal
+from data.speakers import Heard
 from data.transforms import cutout, mixup, spec_augment
-from engine import processes, states
-from engine.devices import mean_gradient
-from engine.experiment import Experiment, begin
-from engine.precision import DTYPES
-from engine.runs import RUNS, RunFolder, log
-from engine.training import Metrics, fit, weight_step
 from genotypes import Found, Genotype, look_up
-from hearing import Hearing, draw_confusion, hear
-from losses import JointLoss, blend
-from metrics import table
 from models.architecture import Architecture, Designed, Searched
 from models.augment_network import drop_paths_of
 from models.baselines import Shape
-from models.cost import multiply_adds
+from models.bf16 import in_type
+from models.complexity import multiply_adds
 from models.joint_network import Size
-from models.precision import in_type
 from models.saved import SavedModel
-from utils import UserError, run_command, write_json
+from plots import cells
+from training import distributed, states
+from training.devices import mean_gradient
+from training.experiment import Experiment, begin
+from training.loop import Metrics, fit, weight_step
+from training.losses import JointLoss, blend
+from training.metrics import table
+from training.precision import DTYPES
+from training.predictions import Hearing, draw_confusion, hear
+from training.run_folder import RUNS, RunFolder, log
+from utils import UserError, write_json
 
 
 def run(config: AugmentConfig) -> dict[str, Any]:
@@ -46,7 +50,7 @@ def run(config: AugmentConfig) -> dict[str, Any]:
     folder = RunFolder("augment", config, experiment.fabric.is_global_zero, origin)
     augment = Augment(config, experiment, genotype, searched_on)
     with folder:
-        processes.barrier()  # no process looks for a checkpoint before the first has taken the folder
+        distributed.barrier()  # no process looks for a checkpoint before the first has taken the folder
         introduce(folder, augment)
         fit(folder, augment, experiment.device)
         return test(folder, augment)
@@ -239,11 +243,11 @@ def draw(folder: RunFolder, genotype: Genotype | None, metrics: dict[str, Any]) 
     picture = folder.plots / "confusion.png"
     end = folder.config.epochs + 1  # after every epoch: a finished run that is resumed supersedes what it has shown
     if genotype:
-        visualize.draw_genotype(genotype, folder.plots)
+        cells.draw_genotype(genotype, folder.plots)
     draw_confusion(metrics, picture)
     folder.show("test/confusion", picture, end)
     folder.add_scalars({f"test/{name}": metrics[name] for name in ("ua", "wa", "macro_f1")}, end)
 
 
 if __name__ == "__main__":
-    run_command(lambda: run(parse(AugmentConfig, "augment")))
+    run_command(run, CONFIG)

@@ -4,23 +4,27 @@ python crossval.py --name N --dataset D --folds all --seeds 1 2 --methods darts 
     ->  runs/N/results.json, results.md, report.html
 """
 
+from cli import command_line, run_command
+from config import CrossvalConfig
+
+if __name__ == "__main__":
+    CONFIG = command_line(CrossvalConfig)  # before torch is imported, so that --help and mistakes are answered at once
+
 import shlex
 import sys
 from pathlib import Path
 
-from config.crossval import CrossvalConfig
-from config.flags import parse
+from data.datasets import open_dataset
 from data.folds import choose_fold, make_folds
 from data.leaks import verify
-from engine.runs import RUNS
-from engine.signals import Interruption
-from stores import open_dataset
+from report.page import write_report
+from report.trials import METHODS, Key, keys_in
 from study import cluster
 from study.board import Board
-from study.report import write_report
-from study.running import compare, flags_of, is_done, plan, run_trial
-from study.trials import METHODS, Key, keys_in
-from utils import Interrupted, UserError, delete_folder, run_command, write_json
+from study.runner import compare, flags_of, is_done, plan, run_trial
+from training.interruption import Interruption
+from training.run_folder import RUNS
+from utils import Interrupted, UserError, delete_folder, write_json
 
 MARK = "crossval.json"
 """The file that tells a study's folder."""
@@ -46,7 +50,7 @@ def run(config: CrossvalConfig) -> dict[Key, str]:
 def check(config: CrossvalConfig) -> list[Key]:
     """The trials, once the dataset, the folds, every trial's flags and what is there already are seen to be right."""
     store = open_dataset(config.dataset, config.config)
-    folds = make_folds(store.manifest, config.folds_by, config.unknown_speakers)
+    folds = make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers)
     keys = list(plan(config, len(folds)))
     for number in sorted({key.fold for key in keys}):
         verify(store.manifest, choose_fold(folds, number), config.allow_leak, f"fold {number}")
@@ -99,11 +103,6 @@ def work_off(todo: list[Key], config: CrossvalConfig) -> dict[Key, str]:
     return failed
 
 
-def main() -> None:
-    """Exit with 1 where a trial failed."""
-    if run(parse(CrossvalConfig, "crossval")):
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    run_command(main)
+    failed = run_command(run, CONFIG)
+    sys.exit(1 if failed else 0)

@@ -4,26 +4,30 @@ python evaluate.py --model runs/NAME [RUN ...] --dataset DATASET --fold K --out 
     ->  FOLDER/metrics.json, predictions.csv, plots/confusion.png
 """
 
+from cli import command_line, run_command
+from config import EvaluateConfig
+
+if __name__ == "__main__":
+    CONFIG = command_line(EvaluateConfig)  # before torch is imported, so that --help and mistakes are answered at once
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from config.evaluate import EvaluateConfig
-from config.flags import parse
 from data.batches import Features
+from data.datasets import open_dataset
 from data.folds import choose_fold, make_folds
-from data.heard import Heard
 from data.leaks import Leaks, few, heard_in, refusal, verify
+from data.speakers import Heard
 from data.store import FeatureStore
-from engine.devices import make_fabric
-from hearing import Hearing, draw_confusion, hear, mean_of
-from metrics import table
 from models.saved import SavedModel
-from predictor import find_model, front_end_of
-from stores import open_dataset
-from utils import UserError, run_command, write_json
+from training.devices import make_fabric
+from training.inference import find_model, front_end_of
+from training.metrics import table
+from training.predictions import Hearing, draw_confusion, hear, mean_of
+from utils import UserError, write_json
 
 OWN = {"metrics.json", "predictions.csv", "plots"}
 """What an evaluation leaves in its folder."""
@@ -36,7 +40,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     store, device = open_dataset(config.dataset, config.config), make_fabric(config.gpus).device
     for name, model in models.items():
         check_fit(name, model, store)
-    fold = choose_fold(make_folds(store.manifest, config.folds_by, config.unknown_speakers), config.fold)
+    fold = choose_fold(make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers), config.fold)
     tested = heard_in(store, fold.test, config.dataset)
     heard = heard_before(models, tested, config)
     trained_here = any(model.trained_on and model.trained_on.names_as(tested) for model in models.values())
@@ -130,4 +134,4 @@ def show(metrics: dict[str, Any], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_command(lambda: run(parse(EvaluateConfig, "evaluate")))
+    run_command(run, CONFIG)

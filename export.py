@@ -3,6 +3,12 @@
 python export.py --model runs/NAME --format onnx --out emotion.onnx --audio FILE.wav ...
 """
 
+from cli import command_line, run_command
+from config import ExportConfig
+
+if __name__ == "__main__":
+    CONFIG = command_line(ExportConfig)  # before torch is imported, so that --help and mistakes are answered at once
+
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from config.export import ExportConfig
-from config.flags import parse
+from config import ExportConfig, FrontEnd
 from data.features import Transform, read_clips
-from data.front_end import FrontEnd
-from models.portable import BATCH, FORMATS, INPUT, OUTPUT, largest_difference
+from models.export_formats import BATCH, FORMATS, INPUT, OUTPUT, largest_difference
 from models.saved import SavedModel
-from predictor import find_model, front_end_of
-from utils import UserError, run_command, whole_file, write_text
+from training.inference import find_model, front_end_of
+from utils import UserError, whole_file, write_text
 
 SIZES = 1, 2, 5
 """Batch sizes of the check."""
@@ -82,4 +86,4 @@ def features_of(audio: Sequence[Path], model: SavedModel, front_end: FrontEnd) -
 
 
 if __name__ == "__main__":
-    run_command(lambda: run(parse(ExportConfig, "export")))
+    run_command(run, CONFIG)

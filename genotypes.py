@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from data.heard import Heard
+from data.speakers import Heard
 from utils import UserError, write_json
 
 CNN_OPS = (

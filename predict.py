@@ -3,6 +3,12 @@
 python predict.py --model runs/NAME FILE_OR_FOLDER ...
 """
 
+from cli import command_line, run_command
+from config import PredictConfig
+
+if __name__ == "__main__":
+    CONFIG = command_line(PredictConfig)  # before torch is imported, so that --help and mistakes are answered at once
+
 import csv
 import glob
 import json
@@ -13,12 +19,10 @@ from typing import Any
 
 import soundfile
 
-from config.flags import parse
-from config.predict import PredictConfig
 from data.corpora.manifest import files_of
-from engine.devices import make_fabric
-from predictor import Answer, load_run
-from utils import UserError, printable, progress, run_command
+from training.devices import make_fabric
+from training.inference import Answer, load_run
+from utils import UserError, printable, progress
 
 SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga", ".opus"} - {".raw"}
 """What counts as audio in a folder."""
@@ -100,11 +104,6 @@ def as_json(answer: Answer, windows: bool) -> dict[str, Any]:
     return result
 
 
-def main() -> None:
-    """Exit with 1 where a recording could not be read."""
-    if any(answer.error for answer in run(parse(PredictConfig, "predict"))):
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    run_command(main)
+    answers = run_command(run, CONFIG)
+    sys.exit(1 if any(answer.error for answer in answers) else 0)

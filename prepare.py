@@ -4,19 +4,23 @@ python prepare.py --corpus manifest --root my.csv             ->  features/my/
 python prepare.py --corpus manifest --root my.csv --check     what its folds share, without making anything
 """
 
+from cli import command_line, run_command
+from config import PrepareConfig
+
+if __name__ == "__main__":
+    CONFIG = command_line(PrepareConfig)  # before torch is imported, so that --help and mistakes are answered at once
+
 from collections import Counter
 from collections.abc import Sequence
 
-from config.flags import parse
-from config.prepare import PrepareConfig
 from data.complete import compare
+from data.datasets import folder_of, list_corpus, prepare_dataset
 from data.folds import Fold, make_folds
 from data.leaks import find_leaks, verify
 from data.protocols import natural
 from data.store import FeatureStore
-from plots import draw_balance
-from stores import folder_of, list_corpus, prepare_dataset
-from utils import UserError, printable, run_command
+from plots.charts import draw_balance
+from utils import UserError, printable
 
 DRAWN = 12
 """Folds that a picture has room for."""
@@ -57,7 +61,7 @@ def check(config: PrepareConfig) -> FeatureStore:
 
 def folds_of(store: FeatureStore, config: PrepareConfig) -> list[Fold]:
     """The folds of the flags."""
-    return make_folds(store.manifest, config.folds_by, config.unknown_speakers)
+    return make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers)
 
 
 def summary(store: FeatureStore) -> str:
@@ -124,4 +128,4 @@ def _table(header: Sequence[str], lines: Sequence[Sequence], most: int = 40) -> 
 
 
 if __name__ == "__main__":
-    run_command(lambda: run(parse(PrepareConfig, "prepare")))
+    run_command(run, CONFIG)

@@ -5,6 +5,12 @@ python search.py --name NAME --dataset DATASET --fold K     ->  runs/NAME/search
 --strategy random draws the genotype instead, for comparison.
 """
 
+from cli import command_line, run_command
+from config import SearchConfig
+
+if __name__ == "__main__":
+    CONFIG = command_line(SearchConfig)  # before torch is imported, so that --help and mistakes are answered at once
+
 import math
 from dataclasses import replace
 from typing import Any
@@ -12,27 +18,23 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-import planner
-import plots
-import visualize
-from bilevel import Bilevel, make_supernet, space_of
-from config.flags import parse
-from config.search import SearchConfig
+from darts import planner
+from darts.bilevel import Bilevel, make_supernet, space_of
 from data.folds import halves
-from data.heard import Heard
-from engine import processes
-from engine.devices import mean_gradient
-from engine.evaluation import cross_entropy, logits_of
-from engine.experiment import Experiment, begin
-from engine.pace import Pace
-from engine.runs import RunFolder, earlier_flags, log
-from engine.training import Metrics, fit
+from data.speakers import Heard
 from genotypes import Genotype
-from losses import JointLoss
-from metrics import scores
-from models import native
+from models.fused import native
 from models.search_network import SearchNetwork
-from utils import run_command
+from plots import cells, charts
+from training import distributed
+from training.devices import mean_gradient
+from training.evaluation import cross_entropy, logits_of
+from training.experiment import Experiment, begin
+from training.loop import Metrics, fit
+from training.losses import JointLoss
+from training.metrics import scores
+from training.pace import Pace
+from training.run_folder import RunFolder, earlier_flags, log
 
 
 def run(config: SearchConfig) -> Genotype | None:
@@ -50,7 +52,7 @@ def run(config: SearchConfig) -> Genotype | None:
     folder = RunFolder("search", config, experiment.fabric.is_global_zero, experiment.origin())
     search = STRATEGIES[config.strategy](config, experiment, folder)
     with folder:
-        processes.barrier()  # no process looks for a checkpoint before the first has taken the folder
+        distributed.barrier()  # no process looks for a checkpoint before the first has taken the folder
         log.info("search    %s", folder.path)
         if plan:
             log.info("memory    %s", plan)
@@ -152,7 +154,7 @@ class RandomSearch:
         log.info("space     about 10^%.1f genotypes, all equally likely", math.log10(space.genotypes))
         genotype = space.draw(self.config.seed, self.config.fold)
         if self.folder.writes:
-            visualize.draw_genotype(genotype, self.folder.plots)
+            cells.draw_genotype(genotype, self.folder.plots)
         return genotype
 
 
@@ -163,7 +165,7 @@ STRATEGIES = {"darts": Search, "random": RandomSearch}
 def require_one_architecture(network: SearchNetwork, epoch: int) -> None:
     """Stop where the alphas, or the genotypes, of the processes are not the same to the bit."""
     alphas = b"".join(alpha.cpu().numpy().tobytes() for alpha in network.architecture_parameters())
-    processes.require_alike(
+    distributed.require_alike(
         alphas + str(network.genotype()).encode(),
         f"the alphas of the processes differ after epoch {epoch}: give all of them the same machines and versions; "
         "--resume goes on from the last checkpoint",
@@ -188,9 +190,9 @@ def draw_architecture(folder: RunFolder, network: SearchNetwork, epoch: int) -> 
     """Draw the alphas and the present best cells into plots/ and TensorBoard."""
     for kind, nodes in network.softmaxed().items():
         weights, picture = [p.cpu().numpy() for p in nodes], folder.plots / f"alphas_{kind}.png"
-        plots.draw_alphas(weights, network.space.of(kind)[1], picture, f"{visualize.TITLES[kind]}, epoch {epoch}")
+        charts.draw_alphas(weights, network.space.of(kind)[1], picture, f"{cells.TITLES[kind]}, epoch {epoch}")
         folder.show(f"alphas/{kind}", picture, epoch)
-    for picture in visualize.draw_genotype(network.genotype(), folder.plots):
+    for picture in cells.draw_genotype(network.genotype(), folder.plots):
         folder.show(f"cells/{picture.stem}", picture, epoch)
 
 
@@ -206,4 +208,4 @@ def finish(folder: RunFolder, genotype: Genotype, searched_on: Heard | None, con
 
 
 if __name__ == "__main__":
-    run_command(lambda: run(parse(SearchConfig, "search")))
+    run_command(run, CONFIG)

@@ -1,11 +1,10 @@
-"""Small things that have no better home: the error a user sees, files that appear whole, progress bars."""
+"""Shared helpers: the error that a user sees, reading and writing whole files, progress bars."""
 
 import errno
 import json
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 from tqdm import tqdm
 
 MAX_TEXT = 2**30  # bytes of a text file; the manifest of a million utterances has a quarter of that
-MPS_FALLBACK = "PYTORCH_ENABLE_MPS_FALLBACK"  # torch reads it when it is loaded
 
 
 class UserError(Exception):
@@ -22,40 +20,6 @@ class UserError(Exception):
 
 class Interrupted(Exception):
     """A signal ended the run after its state was saved; its argument is the signal's number."""
-
-
-def run_command(main: Callable[[], None]) -> None:
-    """Run a command's `main`. A signal: exit code 128 + its number.
-
-    `UserError`, an error of the system (a full disk, a folder that may not be written to), or an operation that Apple's
-    GPU has not: one line, exit code 2.
-    """
-    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text at all
-    try:
-        main()
-        sys.stdout.flush()
-    except Interrupted as interrupted:
-        sys.exit(128 + interrupted.args[0])
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except (UserError, OSError, NotImplementedError) as error:
-        if isinstance(error, NotImplementedError) and MPS_FALLBACK not in str(error):
-            raise
-        print("error:", printable(" ".join(reason(error).split())), file=sys.stderr)
-        sys.exit(2)
-
-
-def reason(error: UserError | OSError | NotImplementedError) -> str:
-    """What an error says to a user; of the system's: where, and what; of torch's for Apple's GPU: what to do."""
-    if isinstance(error, NotImplementedError):
-        missing = str(error).split(". ")[0]
-        return f"{missing}: export {MPS_FALLBACK}=1 and the CPU computes it, or pass --device cpu"
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
 
 
 def printable(text: str) -> str:

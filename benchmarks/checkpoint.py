@@ -22,11 +22,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import search
-from bilevel import Bilevel, make_supernet
-from config.flags import parse
-from config.search import SearchConfig
-from engine.checkpoints import Checkpoints, Schedule
-from engine.training import check_finite, snapshot
+from cli import parse
+from config import SearchConfig
+from darts.bilevel import Bilevel, make_supernet
+from training.checkpoints import Checkpoints, Schedule
+from training.loop import check_finite, snapshot
 
 CPU = torch.device("cpu")
 CLASSES = 4
@@ -92,7 +92,7 @@ def main() -> None:
     own.add_argument("--pairs", type=int, default=8, help="epochs with a checkpoint, and as many without (8)")
     own.add_argument("--saves", type=int, default=9, help="saves to time (9)")
     options, rest = own.parse_known_args()
-    config = parse(SearchConfig, "search", rest)
+    config = parse(SearchConfig, rest)
     if config.config:
         config = config.model_copy(update={"config": config.config.resolve()})
     schedule = Schedule(config.checkpoint_every)

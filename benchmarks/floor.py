@@ -13,11 +13,11 @@ from statistics import median
 import search_step
 import torch
 
-from config.flags import parse
-from config.search import SearchConfig
-from engine.devices import make_fabric
-from models.cost import multiply_adds
-from planner import demand
+from cli import parse
+from config import SearchConfig
+from darts.planner import demand
+from models.complexity import multiply_adds
+from training.devices import make_fabric
 
 
 def rates(device: torch.device, dtype: torch.dtype = torch.float32) -> tuple[float, float]:
@@ -43,7 +43,7 @@ def forward_operations(config: SearchConfig) -> float:
 
 def main() -> None:
     """Print, for the CNN and the SeqNN, the two floors and the time taken."""
-    config = parse(SearchConfig, "search", ["--recompute", "none", *sys.argv[1:]])
+    config = parse(SearchConfig, ["--recompute", "none", *sys.argv[1:]])
     device, n = make_fabric("none").device, config.batch_size
     shape = search_step.COEFFICIENTS, search_step.FRAMES
     cells = demand(config, search_step.CLASSES, shape, device).cells

@@ -29,15 +29,15 @@ import torch
 from launches import Launches
 from torch.profiler import ProfilerActivity, profile
 
-from bilevel import Bilevel, make_supernet
-from config.flags import parse
-from config.search import SearchConfig
+from cli import parse
+from config import SearchConfig
+from darts.bilevel import Bilevel, make_supernet
+from darts.planner import demand
 from data.batches import Features, TrainingBatches
-from engine.devices import make_fabric
-from engine.evaluation import logits_of
-from engine.graphs import WARM_UP
-from engine.precision import DTYPES, has_tf32, settle
-from planner import demand
+from training.cuda_graphs import WARM_UP
+from training.devices import make_fabric
+from training.evaluation import logits_of
+from training.precision import DTYPES, has_tf32, settle
 
 PASSES, PRODUCTS = {"second": 5, "first": 2}, {"second": 13, "first": 5}
 STARTS = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
@@ -143,7 +143,7 @@ def main() -> None:
     own.add_argument("--search", metavar="ROWS", type=int, help="time a search on so many utterances instead")
     own.add_argument("--measured", type=int, default=3, help="its epochs that are measured, not extrapolated (3)")
     options, rest = own.parse_known_args()
-    config = parse(SearchConfig, "search", ["--recompute", "none", *rest])
+    config = parse(SearchConfig, ["--recompute", "none", *rest])
     print(f"{search_step.machine(config)}, {datetime.date.today()}; inputs {SHAPE[0]} x {SHAPE[1]}")
     if options.search:
         found = search_seconds(config, options.search, min(options.measured, config.epochs))

@@ -26,11 +26,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import augment
 import prepare
 import search
-from config.augment import AugmentConfig
-from config.flags import parse
-from config.prepare import PrepareConfig
-from config.search import SearchConfig
-from utils import run_command
+from cli import exit_codes, parse
+from config import AugmentConfig, PrepareConfig, SearchConfig
 
 TINY = Path(__file__).resolve().parent.parent / "configs" / "tiny.yaml"
 COMMANDS = {"prepare": (prepare, PrepareConfig), "search": (search, SearchConfig), "augment": (augment, AugmentConfig)}
@@ -47,7 +44,8 @@ def execute(command: str, words: list[str]) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     module, config = COMMANDS[command]
-    run_command(lambda: module.run(parse(config, command, words)))
+    with exit_codes():
+        module.run(parse(config, words))
 
 
 def begin(command: str, *flags: object) -> BaseProcess:

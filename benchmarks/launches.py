@@ -17,13 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bilevel import make_supernet
-from config.flags import parse
-from config.search import SearchConfig
+from cli import parse
+from config import SearchConfig
+from darts.bilevel import make_supernet
 from models import ops
 from models.cells import Cell
-from models.sequences import stacked
-from models.sequences.stacked import RelaxedSequenceCell
+from models.fused.rnn import stacked_cell as stacked
+from models.fused.rnn.stacked_cell import RelaxedSequenceCell
 
 STEPS = 32
 NO_KERNEL = {"empty", "empty_like", "new_empty", "empty_strided", "_unsafe_view"}
@@ -62,7 +62,7 @@ def estimated(config: SearchConfig) -> int:
 
 def main() -> None:
     """Print the counts."""
-    config = parse(SearchConfig, "search", ["--rnn_layers", "1", "--rnn_channels", "4", *sys.argv[1:]])
+    config = parse(SearchConfig, ["--rnn_layers", "1", "--rnn_channels", "4", *sys.argv[1:]])
     ops.recur = lambda rnn, x: rnn(x)[0]
     stacked.pays = lambda device: True
     print(f"one SeqNN cell, {STEPS} steps, forward + backward\n")

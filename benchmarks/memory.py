@@ -13,10 +13,10 @@ from typing import Any
 
 import search_step
 
-from config.flags import parse
-from config.search import SearchConfig
-from engine.devices import make_fabric
-from planner import demand
+from cli import parse
+from config import SearchConfig
+from darts.planner import demand
+from training.devices import make_fabric
 
 SEARCHES = [
     "--batch_size 8 --rnn_layers 0",
@@ -54,7 +54,7 @@ def main() -> None:
     """Print a row a search."""
     print(f"{'foretold MB':>12}{'measured MB':>12}{'off by':>8}  search")
     for flags in SEARCHES:
-        config = parse(SearchConfig, "search", ["--recompute", "none", *flags.split()])
+        config = parse(SearchConfig, ["--recompute", "none", *flags.split()])
         told = apart(foretold, config)
         _, taken = apart(search_step.measure, f"step, {config.order} order", "ours", config, 1, 1)
         print(f"{told:12,.0f}{taken:12,.0f}{told / taken - 1:8.1%}  {flags}", flush=True)

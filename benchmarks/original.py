@@ -13,7 +13,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from config.search import SearchConfig
+from config import SearchConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 Batch = tuple[torch.Tensor, torch.Tensor]

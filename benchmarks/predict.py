@@ -17,8 +17,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from engine.devices import make_fabric
-from predictor import load_run
+from training.devices import make_fabric
+from training.inference import load_run
 
 RATE = 16_000
 

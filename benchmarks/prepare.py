@@ -24,11 +24,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from config.prepare import cores
+from config import FrontEnd, available_cores
 from data.corpora.utterance import Utterance
 from data.demo import write_demo
 from data.features import Transform, one_thread
-from data.front_end import FrontEnd
 from data.preparation import Settings, prepare
 
 FOLDS = 5
@@ -68,7 +67,7 @@ def published(listed: list[Utterance], out: Path) -> None:
 
 def ours(listed: list[Utterance], out: Path) -> None:
     """`prepare.py`, by all cores."""
-    prepare(listed, Settings("tree", FRONT_END, workers=cores()), out)
+    prepare(listed, Settings("tree", FRONT_END, workers=available_cores()), out)
 
 
 @torch.inference_mode()
@@ -110,10 +109,11 @@ def main() -> None:
 
 def report(files: int, median: dict[str, float], size: dict[str, int]) -> None:
     """Print what was measured."""
-    per_core = median["ours"] * cores() / median["alone"]
+    per_core = median["ours"] * available_cores() / median["alone"]
     capability = torch.backends.cpu.get_cpu_capability()
     print(
-        f"{capability} on {platform.machine()}, {cores()} cores, torch {torch.__version__}, {files} files of 1-12 s\n"
+        f"{capability} on {platform.machine()}, {available_cores()} cores, torch {torch.__version__}, "
+        f"{files} files of 1-12 s\n"
     )
     print(f"{'':12}{'seconds':>10}{'ms a file':>12}{'MB':>10}")
     for side, each in median.items():

@@ -28,18 +28,18 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import original
 
-from bilevel import Bilevel, make_supernet
-from config.flags import parse
-from config.search import SearchConfig
-from engine.devices import local_gradient, make_fabric
-from engine.precision import settle
+from cli import parse
+from config import SearchConfig
+from darts.bilevel import Bilevel, make_supernet
 from models import ops
 from models.cells import Cell
+from models.fused.cnn.cell import MixedMaps, RelaxedMapsCell
+from models.fused.rnn.stacked_cell import RelaxedSequenceCell
 from models.joint_network import as_sequence
-from models.maps.cell import MixedMaps, RelaxedMapsCell
 from models.mixed_ops import MixedNode
 from models.search_network import SearchNetwork
-from models.sequences.stacked import RelaxedSequenceCell
+from training.devices import local_gradient, make_fabric
+from training.precision import settle
 
 MEGABYTE = 2**20
 CLASSES, COEFFICIENTS, FRAMES = 4, 128, 128
@@ -193,7 +193,7 @@ def main() -> None:
     own.add_argument("--against", metavar="PATH", help="measure the publication's code as well (see original.py)")
     own.add_argument("--parts", default="", help="measure only the parts whose name holds this")
     options, rest = own.parse_known_args()
-    config = parse(SearchConfig, "search", rest)
+    config = parse(SearchConfig, rest)
     sides = ["ours", *(["plain"] if options.plain else []), *([options.against] if options.against else [])]
     turns = [(part, side) for part in PARTS if options.parts in part for side in sides if measures(side, part)]
     results: dict[tuple[str, str], list[tuple[float, float]]] = {turn: [] for turn in turns}

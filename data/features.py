@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool1d, pad
 from torchaudio.functional import create_dct, melscale_fbanks
 
-from data.copies import speed_of
-from data.front_end import FrontEnd
-from data.perturb import perturb
+from config import FrontEnd
+from data.perturbation import perturb, speed_of
 from utils import UserError
 
 LOUDEST = 1e9  # above any sensible sample, far below where the power spectrum leaves float32

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from config import FrontEnd
 from data.arrays import RowWriter, rows_written
 from data.corpora.utterance import Utterance
-from data.front_end import FrontEnd
 from data.store import Row
 from utils import read_text, write_json, write_text
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from data.corpora.utterance import IMPROVISED
 from data.folds import Fold, Labelled, first_rows, is_known, natural
-from data.heard import Heard
+from data.speakers import Heard
 from data.store import FeatureStore
 from utils import UserError
 

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from filelock import FileLock
 
+from config import FrontEnd
 from data.corpora.utterance import Utterance
 from data.features import Transform, UnreadableAudio, one_thread, read_clips
-from data.front_end import FrontEnd
 from data.journal import MAKING, Entry, Job, Journal
 from data.store import COLUMNS, VERSION, FeatureStore
 from utils import UserError, progress, read_text, sync, write_json

@@ -194,4 +194,3 @@ def deal(emotions: np.ndarray, speakers: np.ndarray, count: int) -> list[np.ndar
 
 REGISTRY = {"auto": auto, "session": by_session, "speaker": by_speaker, "official": official, "emodarts": emodarts}
 SCHEMES = f"{', '.join(REGISTRY)} and groupK, such as group5"  # for messages
-PATTERN = "|".join((*REGISTRY, r"group[1-9]\d?"))  # for the flag

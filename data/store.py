@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
+from config import FrontEnd
 from data.arrays import RowReader
-from data.front_end import FrontEnd
 from utils import UserError, read_text
 
 VERSION = 2

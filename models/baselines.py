@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
+from models.bf16 import Logits
 from models.ops import attended
-from models.precision import Logits
 
 Shape = tuple[int, int]
 """(F, T) of the input."""

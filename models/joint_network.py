@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.bf16 import Logits
 from models.cells import Cell
 from models.dropout import Dropout
-from models.precision import Logits
 from models.recompute import recomputed
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.sequences.scan import recur
+from models.fused.rnn.tanh_scan import recur
 
 MakeOp = Callable[[int, int, bool], nn.Module]
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from data.heard import Heard
+from data.speakers import Heard
 from genotypes import Genotype
 from models.architecture import Architecture, Designed, Searched
 from models.baselines import BASELINES

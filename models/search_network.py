@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from darts.search_space import SearchSpace
 from genotypes import Genotype, discretise
 from models.cells import WORLDS, Cell
+from models.fused.cnn.cell import MixedMaps, RelaxedMapsCell
+from models.fused.rnn.stacked_cell import RelaxedSequenceCell
 from models.joint_network import JointNetwork, Size
-from models.maps.cell import MixedMaps, RelaxedMapsCell
 from models.mixed_ops import MixedNode
-from models.sequences.nested import NestedNode
-from models.sequences.stacked import RelaxedSequenceCell
-from search_space import SearchSpace
+from models.nested_ops import NestedNode
 
 ALPHA_SCALE = 1e-3  # the standard deviation of the alphas at the start, as in DARTS
 

@@ -1,1 +1,1 @@
-"""A cross-validation: its trials on Ray, the statistics, the report."""
+"""Running a cross-validation: its trials, Ray, and the live table."""

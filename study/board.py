@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from config.crossval import CrossvalConfig
-from study.running import folder_of, stage
-from study.trials import Key
+from config import CrossvalConfig
+from report.trials import Key
+from study.runner import folder_of, stage
 from utils import UserError
 
 ROWS = 30

@@ -12,8 +12,7 @@ import grpc
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from config.crossval import CrossvalConfig
-from config.prepare import cores
+from config import CrossvalConfig, available_cores
 from utils import Interrupted, UserError
 
 Key = TypeVar("Key")
@@ -42,7 +41,8 @@ def start(config: CrossvalConfig) -> None:
     address, quiet = config.ray_address, {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is None:
-            mine = cores() if cores() < (os.cpu_count() or 1) else None  # None: Ray counts, and heeds containers
+            limited = available_cores() < (os.cpu_count() or 1)
+            mine = available_cores() if limited else None  # None: Ray counts the cores, and respects containers
             ray.init("local", num_cpus=mine, include_dashboard=False, object_store_memory=STORE, **quiet)
         elif address == "auto" or answers(address):
             ray.init(address, **quiet)

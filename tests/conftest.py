@@ -41,7 +41,7 @@ def succeed(command: str, *arguments: object, cwd: Path, timeout: float = 240) -
 
 def compile_nothing(patch: pytest.MonkeyPatch) -> None:
     """Let a CPU compute as other devices do, by torch's operations alone, which torch's modes can see."""
-    patch.setattr("models.native.compiler.library", lambda: None)
+    patch.setattr("models.fused.native.compiler.library", lambda: None)
 
 
 @pytest.fixture(params=["compiled", "by library"])

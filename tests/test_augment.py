@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import augment
-from config.augment import AugmentConfig
+from config import AugmentConfig
 from genotypes import BUILT_IN
 from models.architecture import Designed, Searched
 from models.augment_network import DropPath, drop_paths_of

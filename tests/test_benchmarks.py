@@ -6,8 +6,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from config.flags import from_file
-from config.search import SearchConfig
+from cli import from_file
+from config import SearchConfig
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def gpu(monkeypatch):
 
 
 def test_a_line_of_the_table(gpu):
-    config = from_file(SearchConfig, "search", ROOT / "configs" / "tiny.yaml", recompute="none", rnn_layers=0)
+    config = from_file(SearchConfig, ROOT / "configs" / "tiny.yaml", recompute="none", rnn_layers=0)
     second, _, first, _ = gpu.variants(config, [4])
     assert (second.order, first.order, second.batch_size) == ("second", "first", 4)
     assert [variant.precision for variant in gpu.variants(config, [4])] == ["float32", "bf16"] * 2
@@ -43,7 +43,7 @@ def test_a_line_of_the_table(gpu):
 
 
 def test_the_time_of_a_search(gpu):
-    config = from_file(SearchConfig, "search", ROOT / "configs" / "tiny.yaml", rnn_layers=0, batch_size=4)
+    config = from_file(SearchConfig, ROOT / "configs" / "tiny.yaml", rnn_layers=0, batch_size=4)
     seconds = gpu.search_seconds(config, 16, measured=2)
     assert len(seconds) == 2
     assert all(math.isfinite(s) and s > 0 for s in seconds)

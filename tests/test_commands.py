@@ -16,7 +16,7 @@ from data.folds import make_folds
 from data.store import COLUMNS, FeatureStore
 from genotypes import Genotype
 from models.baselines import BASELINES
-from visualize import TITLES
+from plots.cells import TITLES
 
 CLASSES = ["angry", "happy", "neutral", "sad"]
 

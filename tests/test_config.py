@@ -9,16 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.augment import AugmentConfig
-from config.evaluate import EvaluateConfig
-from config.export import ExportConfig
-from config.flags import Flags, build_parser, flag_names, from_file, other_names, parse
-from config.predict import PredictConfig
-from config.prepare import PrepareConfig
-from config.search import SearchConfig
-from config.visualize import VisualizeConfig
-from engine.experiment import begin
+from cli import Flags, build_parser, fields_by_flag, from_file, other_names, parse
+from config import (
+    AugmentConfig,
+    EvaluateConfig,
+    ExportConfig,
+    PredictConfig,
+    PrepareConfig,
+    SearchConfig,
+    VisualizeConfig,
+)
 from genotypes import CNN_OPS, RNN_OPS
+from training.experiment import begin
 from utils import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -51,7 +53,7 @@ PT_DARTS += [("augment", flag, value) for flag, value in {**BOTH, **AUGMENT_ONLY
 
 
 def search(*words: object) -> SearchConfig:
-    return parse(SearchConfig, "search", [str(word) for word in words])
+    return parse(SearchConfig, [str(word) for word in words])
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def yaml_file(tmp_path: Path):
 @pytest.mark.parametrize("dash", ["_", "-"])
 @pytest.mark.parametrize(("command", "flag", "value"), PT_DARTS)
 def test_the_flags_of_pt_darts_are_there_and_set_their_field(command: str, flag: str, value: object, dash: str):
-    config = parse(KINDS[command], command, [f"--{flag.replace('_', dash)}", str(value)])
+    config = parse(KINDS[command], [f"--{flag.replace('_', dash)}", str(value)])
     assert getattr(config, flag) == value
     assert config.model_dump(exclude={flag}) == KINDS[command]().model_dump(exclude={flag})
 
@@ -77,11 +79,11 @@ def test_the_flags_of_pt_darts_are_there_and_set_their_field(command: str, flag:
 @pytest.mark.parametrize("word", ["auto", "none", "cpu", "cuda", "mps", "1"])
 def test_device_is_another_name_of_gpus(yaml_file, command: str, word: str):
     needed = {"evaluate": ["--model", "m", "--out", "o"], "predict": ["--model", "m", "a.wav"]}.get(command, [])
-    parsed = [parse(KINDS[command], command, [*needed, f"--{name}", word]) for name in ("gpus", "device")]
+    parsed = [parse(KINDS[command], [*needed, f"--{name}", word]) for name in ("gpus", "device")]
     assert parsed[0].gpus == word
     assert parsed[0] == parsed[1]
     path = yaml_file(f"{command}: {{device: {word}}}")
-    assert parse(KINDS[command], command, [*needed, "--config", str(path)]).gpus == word
+    assert parse(KINDS[command], [*needed, "--config", str(path)]).gpus == word
     assert "device" not in parsed[1].model_dump()
 
 
@@ -90,13 +92,13 @@ def test_the_line_wins_over_the_file_under_whichever_name(yaml_file, file: str, 
     path = yaml_file(f"{{{file}: 0, search: {{{line}: 1}}}}")
     assert search("--config", path).gpus == "1"
     assert search(f"--{line}", "cpu", "--config", path).gpus == "cpu"
-    assert from_file(SearchConfig, "search", path, gpus="none").gpus == "none"
+    assert from_file(SearchConfig, path, gpus="none").gpus == "none"
 
 
 @pytest.mark.parametrize("flag", SEARCH_ONLY)
 def test_what_shapes_a_search_is_no_flag_of_augment(flag: str):
     with pytest.raises(UserError, match=f"unknown flag --{flag}"):
-        parse(AugmentConfig, "augment", [f"--{flag}", "2"])
+        parse(AugmentConfig, [f"--{flag}", "2"])
 
 
 @pytest.mark.parametrize(
@@ -122,8 +124,8 @@ def test_values_keep_their_dashes():
 
 def test_every_flag_has_a_help_text_that_is_printed():
     for command, kind in KINDS.items():
-        printed = " ".join(build_parser(kind, command).format_help().split())
-        for name, field in flag_names(kind).items():
+        printed = " ".join(build_parser(kind).format_help().split())
+        for name, field in fields_by_flag(kind).items():
             assert field.description, f"{command} --{name}"
             assert " ".join(field.description.split()) in printed
             assert re.search(rf"--{name}\b|\b{name.upper()}\b", printed)
@@ -147,8 +149,8 @@ def test_the_line_wins_over_the_file_and_the_command_over_the_top(yaml_file):
 
 def test_from_file_is_parse_without_a_line(yaml_file):
     path = yaml_file("search: {epochs: 3, seed: 1}")
-    assert from_file(SearchConfig, "search", path, seed=2) == SearchConfig(epochs=3, seed=2)
-    assert from_file(SearchConfig, "search", None, seed=2) == SearchConfig(seed=2)
+    assert from_file(SearchConfig, path, seed=2) == SearchConfig(epochs=3, seed=2)
+    assert from_file(SearchConfig, None, seed=2) == SearchConfig(seed=2)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "search: {}", "augment: {lr: 1}"])
@@ -176,7 +178,7 @@ def test_the_config_json_of_a_run_is_a_config_file(tmp_path: Path, command: str,
     config = KINDS[command](**values)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config.model_dump(mode="json", exclude={"resume", "overwrite", "config"})))
-    assert parse(KINDS[command], command, ["--config", str(path)]) == config.model_copy(update={"config": path})
+    assert parse(KINDS[command], ["--config", str(path)]) == config.model_copy(update={"config": path})
 
 
 def test_a_run_takes_no_flag_at_the_top_of_its_file_for_one_of_prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -192,13 +194,13 @@ def test_a_run_takes_no_flag_at_the_top_of_its_file_for_one_of_prepare(tmp_path:
 @pytest.mark.parametrize("command", ["prepare", "search", "augment"])
 def test_the_defaults_are_the_published_settings(command: str):
     path = ROOT / "configs" / "paper.yaml"
-    config = from_file(KINDS[command], command, path)
+    config = from_file(KINDS[command], path)
     assert config.model_dump(exclude={"config"}) == KINDS[command]().model_dump(exclude={"config"})
 
 
 @pytest.mark.parametrize("command", ["prepare", "search", "augment"])
 def test_the_demo_file_is_valid_and_is_not_the_paper(command: str):
-    config = from_file(KINDS[command], command, ROOT / "configs" / "demo.yaml")
+    config = from_file(KINDS[command], ROOT / "configs" / "demo.yaml")
     assert config.model_dump() != KINDS[command]().model_dump()
 
 
@@ -393,14 +395,16 @@ TREES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dic
 @given(data=st.data())
 def test_any_values_give_a_config_or_a_user_error(command: str, data: st.DataObject):
     kind: type[Flags] = KINDS[command]
-    names = st.sampled_from(sorted([*flag_names(kind), "device"]))
+    names = st.sampled_from(sorted([*fields_by_flag(kind), "device"]))
     values = data.draw(st.dictionaries(names, TREES, max_size=3))
     with suppress(UserError):
-        assert isinstance(from_file(kind, command, None, **values), kind)
+        assert isinstance(from_file(kind, None, **values), kind)
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.sampled_from([f"--{name}" for name in flag_names(SearchConfig)]) | st.text(max_size=6), max_size=4))
+@given(
+    st.lists(st.sampled_from([f"--{name}" for name in fields_by_flag(SearchConfig)]) | st.text(max_size=6), max_size=4)
+)
 def test_any_line_gives_a_config_or_a_user_error(words: list[str]):
     with suppress(UserError):
         search(*(word for word in words if word not in ("-h", "--help") and not word.startswith("--config")))
@@ -410,7 +414,7 @@ def test_any_line_gives_a_config_or_a_user_error(words: list[str]):
     "words", ["a.wav b.wav --model m --json", "--json --model m a.wav b.wav", "a.wav --model m --json b.wav"]
 )
 def test_predict_takes_files_wherever_they_stand(words: str):
-    config = parse(PredictConfig, "predict", words.split())
+    config = parse(PredictConfig, words.split())
     assert config.files == (Path("a.wav"), Path("b.wav"))
     assert (config.model, config.json_, config.csv) == ((Path("m"),), True, False)
 
@@ -420,7 +424,7 @@ def test_the_words_after_the_runs_are_recordings(tmp_path: Path):
         (tmp_path / run).mkdir(parents=True)
         (tmp_path / run / "model.safetensors").touch()
     words = ["--model", str(tmp_path / "one"), str(tmp_path / "two"), "m.safetensors", "a.wav", str(tmp_path)]
-    config = parse(PredictConfig, "predict", words)
+    config = parse(PredictConfig, words)
     assert config.model == (tmp_path / "one", tmp_path / "two", Path("m.safetensors"))
     assert config.files == (Path("a.wav"), tmp_path)
 
@@ -437,13 +441,13 @@ def test_the_words_after_the_runs_are_recordings(tmp_path: Path):
 )
 def test_predict_says_what_is_missing(words: str, message: str):
     with pytest.raises(UserError) as error:
-        parse(PredictConfig, "predict", words.split())
+        parse(PredictConfig, words.split())
     assert message in str(error.value)
 
 
 def test_a_positional_is_not_proposed_as_a_flag():
     with pytest.raises(UserError) as error:
-        parse(PredictConfig, "predict", ["--files", "a.wav", "--model", "m"])
+        parse(PredictConfig, ["--files", "a.wav", "--model", "m"])
     assert "did you mean --files" not in str(error.value)
 
 
@@ -454,4 +458,4 @@ def test_a_config_is_frozen():
 
 def test_the_front_end_of_prepare_must_fit_together():
     with pytest.raises(UserError, match=re.escape("n_mfcc (200) must be at most n_mels (128)")):
-        parse(PrepareConfig, "prepare", ["--n_mfcc", "200"])
+        parse(PrepareConfig, ["--n_mfcc", "200"])

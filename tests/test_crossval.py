@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import runpy
 import secrets
 import shutil
 import signal
@@ -20,13 +21,15 @@ import pytest
 from conftest import RESULTS, environment, execute, line, succeed
 from rich.console import Console
 
-import crossval
-from config.crossval import CrossvalConfig
+from config import CrossvalConfig
+from report.trials import Key
 from study import cluster
 from study.board import Board
-from study.running import flags_of
-from study.trials import Key
-from utils import UserError, run_command, write_json
+from study.runner import flags_of
+from utils import UserError, write_json
+
+ROOT = Path(__file__).parent.parent
+
 
 STUDY = ["--config", "tiny.yaml", "--dataset", "demo", "--folds", 1, 2, "--seeds", 1, "--methods", "darts", "cnn"]
 DARTS = Key("darts", 1, 1)
@@ -225,7 +228,7 @@ def test_what_is_wrong_is_one_line_and_touches_nothing(
     config = [] if "--config" in words else ["--config", "tiny.yaml"]
     monkeypatch.setattr(sys, "argv", ["crossval.py", *config, *words.split()])
     with pytest.raises(SystemExit) as ended:
-        run_command(crossval.main)
+        runpy.run_path(str(ROOT / "crossval.py"), run_name="__main__")
     told = capsys.readouterr().err
     assert ended.value.code == 2
     assert told.startswith("error: ")

@@ -14,12 +14,9 @@ import augment
 import predict
 import prepare
 import search
-from config.augment import AugmentConfig
-from config.flags import parse
-from config.predict import PredictConfig
-from config.prepare import PrepareConfig
-from config.search import SearchConfig
-from utils import UserError, run_command
+from cli import exit_codes, parse
+from config import AugmentConfig, PredictConfig, PrepareConfig, SearchConfig
+from utils import UserError
 
 COMMANDS = {
     "prepare": (prepare, PrepareConfig),
@@ -103,7 +100,7 @@ WRONG = [
     ("predict", "--model runs/there/augment/metrics.json text.wav", "is not a model of this program"),
     ("prepare", "--root corpora/demo/manifest.csv --out features/demo", "holds features of demo: pass --overwrite"),
     ("prepare", "--corpus demo --out corpora", "holds something other than features"),
-    ("prepare", "--corpus demo --perturb echo:3", "'echo:3' is no perturbation"),
+    ("prepare", "--corpus demo --perturb echo:3", "'echo:3' is not a perturbation"),
     ("prepare", "--corpus demo --out features/nowhere --check", "no features at features/nowhere"),
     ("search", TINY + "--folds_by official", "has no split"),
     ("search", TINY + "--folds_by speaker", "session 1 is in training and test"),
@@ -126,8 +123,8 @@ def test_wrong_input_is_told_in_one_line_and_touches_nothing(
     monkeypatch.chdir(place)
     before = contents(place)
     module, kind = COMMANDS[command]
-    with pytest.raises(SystemExit) as exit_:
-        run_command(lambda: module.run(parse(kind, command, words.split())))
+    with pytest.raises(SystemExit) as exit_, exit_codes():
+        module.run(parse(kind, words.split()))
     printed = capsys.readouterr().err
     assert exit_.value.code == 2
     assert printed.startswith("error: ")

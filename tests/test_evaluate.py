@@ -12,9 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import evaluate
-from config.evaluate import EvaluateConfig
+from config import EvaluateConfig
 from data.store import FeatureStore
-from hearing import Hearing
+from training.predictions import Hearing
 from utils import UserError
 
 CLASSES = ["angry", "happy", "neutral", "sad"]

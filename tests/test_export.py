@@ -14,12 +14,11 @@ from conftest import succeed
 from test_predict import CLASSES, FRONT_END, small_model, write_wav
 
 import export
-from config.export import ExportConfig
-from config.flags import parse
+from cli import exit_codes, parse
+from config import ExportConfig, FrontEnd
 from data.features import Transform, read_clips
-from data.front_end import FrontEnd
-from predictor import load_run
-from utils import UserError, run_command
+from training.inference import load_run
+from utils import UserError
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def features(path: str) -> torch.Tensor:
 
 def flags(*words: object) -> ExportConfig:
     line = ["--model", "runs/one", "--audio", "wav/0.wav", *map(str, words)]
-    return parse(ExportConfig, "export", line)
+    return parse(ExportConfig, line)
 
 
 def test_a_baseline_goes_the_whole_way_to_onnx_runtime(workspace: Path):
@@ -143,8 +142,8 @@ def test_wrong_input_is_one_line(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, words: str, message: str
 ):
     monkeypatch.setattr(sys, "argv", ["export.py", *words.split()])
-    with pytest.raises(SystemExit) as exit_:
-        run_command(lambda: export.run(parse(ExportConfig, "export")))
+    with pytest.raises(SystemExit) as exit_, exit_codes():
+        export.run(parse(ExportConfig))
     printed = capsys.readouterr().err
     assert (exit_.value.code, printed.count("\n")) == (2, 1)
     assert message in printed

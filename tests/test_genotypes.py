@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.heard import Heard
+from data.speakers import Heard
 from genotypes import BUILT_IN, CNN_OPS, RNN_OPS, RNN_SCOPES, Found, Genotype, discretise, look_up, parse, resolve
 from utils import UserError
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -12,16 +13,18 @@ import soundfile
 import torch
 
 import predict
-from config.predict import PredictConfig
+from config import FrontEnd, PredictConfig
 from data.features import Transform
-from data.front_end import FrontEnd
 from genotypes import Genotype
 from models.architecture import Searched
 from models.augment_network import AugmentNetwork
 from models.joint_network import Size
 from models.saved import SavedModel
-from predictor import Predictor, load_run
-from utils import UserError, run_command
+from training.inference import Predictor, load_run
+from utils import UserError
+
+ROOT = Path(__file__).parent.parent
+
 
 RATE = 8000
 FRONT_END = FrontEnd(
@@ -159,7 +162,7 @@ def test_a_bad_file_is_listed_the_others_are_predicted_and_the_exit_code_is_1(
     words = ["predict.py", "--model", "runs/one", "wav/0.wav", "bad.wav", "nowhere.wav", "wav/2.wav"]
     monkeypatch.setattr(sys, "argv", [*words, "--gpus", "none", "--json"])
     with pytest.raises(SystemExit) as exit_:
-        run_command(predict.main)
+        runpy.run_path(str(ROOT / "predict.py"), run_name="__main__")
     printed = capsys.readouterr()
     assert exit_.value.code == 1
     said = json.loads(printed.out)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import RESULTS, environment, execute, line, succeed
 
-from engine.training import tensors_of
+from training.loop import tensors_of
 
 EPOCHS = 7
 

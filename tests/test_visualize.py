@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-import plots
 import visualize
-from config.visualize import VisualizeConfig
+from config import VisualizeConfig
 from genotypes import BUILT_IN, CNN_OPS, RNN_OPS
+from plots import cells
+from plots import charts as plots
 
 ROOT = Path(__file__).resolve().parent.parent
 BOTH = BUILT_IN["cnn_lstm"]
@@ -45,27 +46,27 @@ def names(folder):
 @pytest.fixture
 def without_dot(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    visualize._say_once.cache_clear()
+    cells._say_once.cache_clear()
     yield
-    visualize._say_once.cache_clear()
+    cells._say_once.cache_clear()
 
 
 # Cells
 
 
 def test_draw_genotype_draws_the_cells_that_exist(tmp_path):
-    paths = visualize.draw_genotype(BOTH, tmp_path / "both")
+    paths = cells.draw_genotype(BOTH, tmp_path / "both")
     assert [path.name for path in paths] == ["normal.png", "reduce.png", "rnn.png"]
     assert names(tmp_path / "both") == ["normal.png", "reduce.png", "rnn.png"]
     for path in paths:
         assert_picture(path)
-    visualize.draw_genotype(BUILT_IN["darts_v2"], tmp_path / "cnn")
+    cells.draw_genotype(BUILT_IN["darts_v2"], tmp_path / "cnn")
     assert names(tmp_path / "cnn") == ["normal.png", "reduce.png"]
 
 
 def test_svg_shows_every_op_and_a_hostile_title(tmp_path):
     title = r'<b>50 % & "fold" \N \G</b>'
-    path = visualize.draw_cell(BOTH.normal, BOTH.normal_concat, tmp_path / "cell.svg", title)
+    path = cells.draw_cell(BOTH.normal, BOTH.normal_concat, tmp_path / "cell.svg", title)
     assert names(tmp_path) == ["cell.svg"]
     texts = [
         "".join(element.itertext()) for element in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")
@@ -77,7 +78,7 @@ def test_svg_shows_every_op_and_a_hostile_title(tmp_path):
 
 
 def test_edges_run_from_source_through_op_to_node():
-    source = visualize.cell_graph(BOTH.rnn, (3,), "rnn").source
+    source = cells.cell_graph(BOTH.rnn, (3,), "rnn").source
     assert '"c_{k-2}" -> "c_{k-2}-lstm_1-0"' in source
     assert '"0-lstm_1-1" -> 1' in source
     assert '1 -> "c_{k}"' in source
@@ -87,13 +88,13 @@ def test_edges_run_from_source_through_op_to_node():
 @pytest.mark.parametrize("op", sorted({*CNN_OPS, *RNN_OPS} - {"none"}))
 def test_every_op_has_the_colour_of_its_family(op):
     wanted = {"max": "pool", "avg": "pool", "sep": "conv", "dil": "conv", "skip": "skip", "lstm": "lstm", "rnn": "rnn"}
-    assert visualize.op_family(op) == ("attention" if "att" in op else wanted[op.split("_")[0]])
-    assert visualize.op_family(op) in visualize.FAMILIES
+    assert cells.op_family(op) == ("attention" if "att" in op else wanted[op.split("_")[0]])
+    assert cells.op_family(op) in cells.FAMILIES
 
 
 def test_without_dot_the_source_is_written_and_said_once(tmp_path, without_dot, caplog):
     with caplog.at_level(logging.WARNING):
-        paths = visualize.draw_genotype(BOTH, tmp_path)
+        paths = cells.draw_genotype(BOTH, tmp_path)
     assert [path.name for path in paths] == names(tmp_path) == ["normal.gv", "reduce.gv", "rnn.gv"]
     assert len(caplog.records) == 1
     assert "install" in caplog.text
@@ -105,7 +106,7 @@ def test_a_failing_dot_does_not_stop_the_run(tmp_path, monkeypatch, caplog, with
         raise graphviz.CalledProcessError(1, ["dot"])
 
     monkeypatch.setattr(graphviz.Digraph, "pipe", fail)
-    assert visualize.draw_cell(BOTH.rnn, (2,), tmp_path / "x.png", "x") == tmp_path / "x.gv"
+    assert cells.draw_cell(BOTH.rnn, (2,), tmp_path / "x.png", "x") == tmp_path / "x.gv"
     assert "failed" in caplog.text
 
 

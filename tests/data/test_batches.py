@@ -14,10 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from config import FrontEnd
 from data import batches
 from data.arrays import RowReader, RowWriter
 from data.batches import Features, TrainingBatches
-from data.front_end import FrontEnd
 from data.store import FeatureStore, Row, statistics
 from utils import UserError
 

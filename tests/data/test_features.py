@@ -12,8 +12,8 @@ import soxr
 import torch
 from pydantic import ValidationError
 
+from config import FrontEnd
 from data.features import Clip, Transform, UnreadableAudio, one_thread, read_clips, starts
-from data.front_end import FrontEnd
 
 DEFAULT = FrontEnd()
 TELEPHONE = FrontEnd(sample_rate=8000, n_fft=400, hop_length=160, n_mels=40, n_mfcc=13, duration=3, frames=50)

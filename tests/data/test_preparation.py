@@ -19,10 +19,10 @@ import torch
 from conftest import ROOT, environment
 
 import data.preparation
+from config import FrontEnd
 from data.arrays import RowWriter
 from data.corpora import Utterance
 from data.features import Transform, read_clips
-from data.front_end import FrontEnd
 from data.preparation import Settings, prepare
 from data.store import FeatureStore
 from utils import UserError
@@ -347,7 +347,7 @@ VICTIMS = """
 import itertools, json, os, signal, sys
 from pathlib import Path
 from data.corpora.utterance import Utterance
-from data.front_end import FrontEnd
+from config import FrontEnd
 from data.preparation import Settings, prepare
 
 work = json.loads(Path(sys.argv[1]).read_text())
@@ -561,7 +561,7 @@ GROWTH = """
 import resource, sys
 from pathlib import Path
 from data.corpora import Utterance
-from data.front_end import FrontEnd
+from config import FrontEnd
 from data.preparation import Settings, prepare
 
 front_end = FrontEnd(features="stft", sample_rate=8000, n_fft=2048, hop_length=128, duration=1, frames=60)  # 1/4 MB

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from config import FrontEnd
 from data.arrays import RowReader
 from data.corpora import Utterance
-from data.front_end import FrontEnd
 from data.preparation import Settings, prepare
 from data.store import FeatureStore, statistics
 from utils import UserError

@@ -11,10 +11,8 @@ from conftest import RESULTS, environment, line
 
 import augment
 import search
-from config.augment import AugmentConfig
-from config.flags import parse
-from config.search import SearchConfig
-from utils import run_command
+from cli import exit_codes, parse
+from config import AugmentConfig, SearchConfig
 
 COMMANDS = {"search": (search, SearchConfig), "augment": (augment, AugmentConfig)}
 EPOCHS = 3
@@ -25,7 +23,8 @@ def execute(command: str, *words: object) -> int:
     """Run a command to its end, or to its error, in this process; return the exit code."""
     module, kind = COMMANDS[command]
     try:
-        run_command(lambda: module.run(parse(kind, command, list(map(str, words)))))
+        with exit_codes():
+            module.run(parse(kind, list(map(str, words))))
     except SystemExit as exit_:
         return exit_.code
     return 0

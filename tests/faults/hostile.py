@@ -19,23 +19,21 @@ from torch import nn
 import data.preparation
 import prepare
 from augment import Best
-from config.flags import parse
-from config.prepare import PrepareConfig
-from config.search import SearchConfig
+from cli import parse
+from config import FrontEnd, PrepareConfig, SearchConfig
 from data.corpora.manifest import files_of, read
 from data.features import Transform, read_clips
-from data.front_end import FrontEnd
-from data.heard import Heard
 from data.journal import Entry, Job
 from data.preparation import Settings
-from engine.devices import local_gradient
-from engine.runs import RunFolder
-from engine.training import fit, weight_step
+from data.speakers import Heard
 from genotypes import BUILT_IN, resolve
 from models.architecture import Designed
 from models.saved import SavedModel
-from predictor import load_run
-from study.report import write_report
+from report.page import write_report
+from training.devices import local_gradient
+from training.inference import load_run
+from training.loop import fit, weight_step
+from training.run_folder import RunFolder
 
 SETTINGS = {
     "sample_rate": 4000,
@@ -197,7 +195,7 @@ TRIAL = ("augment/metrics.json", "augment/predictions.csv", "augment/config.json
 READERS = {
     "genotype.json": Reader(write_genotype, lambda: resolve("genotype.json")),
     "genotype": Reader(lambda: Path("genotype").write_text(str(BUILT_IN["cnn_lstm"])), lambda: resolve("genotype")),
-    "flags.yaml": Reader(write_flags, lambda: parse(SearchConfig, "search", ["--config", "flags.yaml"])),
+    "flags.yaml": Reader(write_flags, lambda: parse(SearchConfig, ["--config", "flags.yaml"])),
     "list.csv": Reader(write_corpus, lambda: (files_of(Path("list.csv")), prepare_corpus())),
     "model.safetensors": Reader(write_model, lambda: list(load_run("model.safetensors").predict(["0.wav"]))),
     **{f"store/{file}": Reader(write_store, check_store)

@@ -12,15 +12,14 @@ import soundfile
 import torch
 from hostile import FRONT_END, here
 
-from config.flags import parse
-from config.search import SearchConfig
+from cli import parse
+from config import FrontEnd, SearchConfig
 from data.arrays import RowReader
 from data.features import read_clips
-from data.front_end import FrontEnd
-from engine.checkpoints import Checkpoints
 from models.saved import SavedModel
-from study.details import number
-from study.trials import read_trials
+from report.details import number
+from report.trials import read_trials
+from training.checkpoints import Checkpoints
 from utils import UserError
 
 CPU = torch.device("cpu")
@@ -80,7 +79,7 @@ YAML = {
 def test_a_hostile_yaml_file_is_one_line(text: str):
     Path("flags.yaml").write_text(text)
     with pytest.raises(UserError, match="not a readable YAML file"):
-        parse(SearchConfig, "search", ["--config", "flags.yaml"])
+        parse(SearchConfig, ["--config", "flags.yaml"])
     assert not Path("sprung").exists()
 
 
@@ -132,9 +131,9 @@ def test_a_flac_file_that_claims_months_is_not_cut_up():
 
 
 def test_a_front_end_that_no_memory_holds_is_refused():
-    with pytest.raises(ValueError, match="a clip would become"):
+    with pytest.raises(ValueError, match="a clip would need"):
         FrontEnd(duration=600, sample_rate=192_000, hop_length=1)
-    assert FrontEnd(duration=600).points < 2**26
+    assert FrontEnd(duration=600).clip_values < 2**26
 
 
 def test_names_of_trials_do_not_multiply_without_bound():

@@ -15,7 +15,7 @@ import torch
 from conftest import RESULTS
 from harness import checkpoint, contents, folder, here, is_one_line, result, run, start, wait_for, whole
 
-from engine.runs import RunFolder
+from training.run_folder import RunFolder
 
 
 def cut_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 from hostile import Toy, here, prepare_corpus, train, write_corpus, write_store
 
-from config.evaluate import EvaluateConfig
-from config.flags import parse
-from config.search import SearchConfig
+from cli import exit_codes, parse
+from config import EvaluateConfig, SearchConfig
 from data.journal import stamp
 from data.store import FeatureStore
-from engine.runs import RunFolder
-from utils import UserError, printable, run_command
+from training.run_folder import RunFolder
+from utils import UserError, printable
 
 
 @pytest.mark.parametrize("name", ["config.json", "manifest.csv", "skipped.csv", "features.npy"])
@@ -29,7 +28,7 @@ def test_a_pipe_in_a_store_is_not_waited_for(name: str):
 def test_a_name_stays_in_its_folder(word: str):
     for kind, flag in ((SearchConfig, "--name"), (SearchConfig, "--dataset"), (EvaluateConfig, "--dataset")):
         with pytest.raises(UserError, match=flag):
-            parse(kind, "search", [f"{flag}={word}", *(["--model=m", "--out=o"] if kind is EvaluateConfig else [])])
+            parse(kind, [f"{flag}={word}", *(["--model=m", "--out=o"] if kind is EvaluateConfig else [])])
 
 
 def test_utterances_named_out_of_their_folder_write_nothing_there(here: Path):
@@ -86,21 +85,21 @@ def test_what_torch_lacks_on_an_apple_is_one_line_that_tells_what_to_do(capsys: 
     def fail(message: str) -> None:
         raise NotImplementedError(message)
 
-    with pytest.raises(SystemExit, match="2"):
-        run_command(lambda: fail(said))
+    with pytest.raises(SystemExit, match="2"), exit_codes():
+        fail(said)
     assert capsys.readouterr().err == (
         "error: The operator 'aten::foo' is not currently implemented for the MPS device: "
         "export PYTORCH_ENABLE_MPS_FALLBACK=1 and the CPU computes it, or pass --device cpu\n"
     )
-    with pytest.raises(NotImplementedError, match="a bug"):
-        run_command(lambda: fail("a bug"))
+    with pytest.raises(NotImplementedError, match="a bug"), exit_codes():
+        fail("a bug")
 
 
 def test_what_a_message_says_cannot_move_the_cursor(capsys: pytest.CaptureFixture):
     def fail() -> None:
         raise UserError("a \x1b[2J \u202e \udcff ü")
 
-    with pytest.raises(SystemExit):
-        run_command(fail)
+    with pytest.raises(SystemExit), exit_codes():
+        fail()
     assert capsys.readouterr().err == "error: a \\x1b[2J \\u202e \\udcff ü\n"
     assert printable("ok ü") == "ok ü"

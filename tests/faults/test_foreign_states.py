@@ -6,7 +6,7 @@ import pytest
 import torch
 from hostile import here, train
 
-from engine.training import Position
+from training.loop import Position
 from utils import UserError
 
 NESTED: list = [1.0]
@@ -24,7 +24,7 @@ STATES = {
 
 @pytest.mark.parametrize("change", STATES.values(), ids=STATES)
 def test_a_whole_checkpoint_with_another_state_is_refused(change: dict, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("engine.training.MOST", 10**5)
+    monkeypatch.setattr("training.loop.MOST", 10**5)
     train()
     path = Path("runs/toy/search/checkpoint.pt")
     state = torch.load(path, weights_only=True)

@@ -8,8 +8,8 @@ from harness import checkpoint, here, is_one_line, run
 
 import augment
 import search
-from config.search import SearchConfig
-from engine.training import advice, tensors_of
+from config import SearchConfig
+from training.loop import advice, tensors_of
 from utils import UserError
 
 STEP = 14  # in the second epoch; a checkpoint was written after its fourth

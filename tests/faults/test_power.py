@@ -13,10 +13,10 @@ import pytest
 import soundfile
 import torch
 
+from config import FrontEnd
 from data.corpora.utterance import Utterance
-from data.front_end import FrontEnd
 from data.preparation import Settings, prepare
-from engine.checkpoints import Checkpoints
+from training.checkpoints import Checkpoints
 from utils import write_text
 
 SMALL = FrontEnd(sample_rate=8000, n_fft=256, hop_length=128, n_mels=8, n_mfcc=8, duration=0.5, frames=8)

@@ -14,10 +14,10 @@ import torch
 from conftest import RESULTS
 from harness import execute, here
 
-import visualize
 from augment import Augment
-from engine.training import tensors_of
+from plots import cells
 from search import Search
+from training.loop import tensors_of
 
 TASKS = {"search": Search, "augment": Augment}
 CASES = [
@@ -72,7 +72,7 @@ def test_a_random_search_that_is_cut_off_draws_the_same_genotype_again(monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(visualize, "draw_genotype", interrupted)
+        patch.setattr(cells, "draw_genotype", interrupted)
         assert execute(*words, "--name", "cut_off") == 130
     assert not Path("runs/cut_off/search/genotype.json").exists()
     assert execute(*words, "--name", "cut_off", "--resume") == 0

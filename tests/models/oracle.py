@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from models.cells import Cell, ProjectSequence, project_maps
-from models.maps.cell import MixedMaps, RelaxedMapsCell
+from models.fused.cnn.cell import MixedMaps, RelaxedMapsCell
+from models.fused.rnn.stacked_cell import RelaxedSequenceCell
 from models.mixed_ops import MixedNode
 from models.ops import MAP_OPS, SEQUENCE_OPS
 from models.search_network import SearchNetwork
-from models.sequences.stacked import RelaxedSequenceCell
 
 
 def plain_softmax(row: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from oracle import PlainCell, relative_error
 from genotypes import CNN_OPS, RNN_OPS
 from models.augment_network import DerivedNode
 from models.cells import CNN, SEQ, WORLDS, Cell, ProjectSequence, project_maps
-from models.maps.cell import MixedMaps, RelaxedMapsCell
+from models.fused.cnn.cell import MixedMaps, RelaxedMapsCell
 from models.mixed_ops import MixedNode
 from models.ops import FactorizedReduce
 

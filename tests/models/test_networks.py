@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from oracle import PlainNetwork, relative_error
 from torch import nn
 
+from darts.search_space import SearchSpace
 from genotypes import BUILT_IN, CNN_OPS, RNN_OPS, Genotype
 from models.augment_network import AugmentNetwork, DerivedNode, DropPath, drop_paths_of
 from models.cells import WORLDS
 from models.joint_network import JointNetwork, Quarters, Size, as_sequence
 from models.search_network import SearchNetwork
-from search_space import SearchSpace
 
 SEQUENCE_OPS = ("lstm_1", "rnn_2", "lstm_att_1", "rnn_att_1", "skip_connect", "none")
 SMALL_CNN = ("max_pool_3x3", "sep_conv_3x3", "skip_connect", "none")

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import models.architecture
-from data.heard import Heard
+from data.speakers import Heard
 from genotypes import Genotype
 from models.architecture import Designed, Searched
 from models.augment_network import AugmentNetwork, drop_paths_of

@@ -1,0 +1,279 @@
+"""Command lines, configuration files and exit codes.
+
+argparse splits the command line, YAML is read safely, pydantic converts and checks the values. The models of the flags
+are in `config`. Any mistake becomes one `UserError` that names the flag.
+"""
+
+import argparse
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from utils import Interrupted, UserError, printable
+
+MAX_FILE = 100_000
+"""Largest configuration file in bytes; a real one has a few thousand."""
+MAX_DIGITS = 40
+"""Longest whole number in a configuration file; Python reads longer ones in quadratic time."""
+COMMANDS = ("prepare", "search", "augment", "evaluate", "predict", "export", "visualize", "crossval")
+YAML_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError)
+"""Exceptions that the safe YAML loader raises for malformed input."""
+MPS_FALLBACK = "PYTORCH_ENABLE_MPS_FALLBACK"
+"""The environment variable that lets the CPU compute what torch lacks on Apple's GPU."""
+
+POSITIONAL = {"positional": True}
+"""Marks a field that takes the words that follow no flag."""
+
+
+def also(*names: str) -> dict[str, Any]:
+    """Further names of a flag, for users of other programs."""
+    return {"also": list(names)}
+
+
+class Flags(BaseModel):
+    """Base class of the flags of a command."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        coerce_numbers_to_str=True,  # a YAML file says `name: 2024` and `gpus: 0`
+    )
+    command: ClassVar[str]
+
+    config: Path | None = None
+    """A YAML file of flags, at its top level or under the command's name; the command line overrides it."""
+
+
+Config = TypeVar("Config", bound=Flags)
+
+
+# ---------------------------------------------------------------- running a command
+
+
+def command_line(kind: type[Config]) -> Config:
+    """Parse this process's command line; on a mistake, print one line and exit with code 2.
+
+    The commands call this before they import torch, so that --help and mistakes are answered at once.
+    """
+    with exit_codes():
+        return parse(kind)
+
+
+def run_command(run: Callable[[Config], Any], config: Config) -> Any:
+    """Return `run(config)`; if it fails, exit as `exit_codes` says."""
+    with exit_codes():
+        result = run(config)
+        sys.stdout.flush()
+        return result
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn errors that the user can act on into one line on stderr and an exit code.
+
+    2: wrong input, or an error of the operating system; 128 + the signal's number: interrupted.
+    """
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names may be invalid Unicode
+    try:
+        yield
+    except Interrupted as interrupted:
+        sys.exit(128 + interrupted.args[0])
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of the output has closed it, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except (UserError, OSError, NotImplementedError) as error:
+        if isinstance(error, NotImplementedError) and MPS_FALLBACK not in str(error):
+            raise
+        print("error:", printable(" ".join(error_message(error).split())), file=sys.stderr)
+        sys.exit(2)
+
+
+def error_message(error: UserError | OSError | NotImplementedError) -> str:
+    """The text of an error, for the user."""
+    if isinstance(error, NotImplementedError):
+        missing = str(error).split(". ")[0]
+        return f"{missing}: export {MPS_FALLBACK}=1 and the CPU computes it, or pass --device cpu"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+# ---------------------------------------------------------------- reading flags
+
+
+def parse(kind: type[Config], argv: list[str] | None = None) -> Config:
+    """The flags of a command line (default: this process's), over those of its --config file, over the defaults."""
+    typed = vars(build_parser(kind).parse_args(argv))
+    if "config" not in typed:
+        return validate(kind, typed)
+    shared, own = read_file(Path(typed["config"]), kind)
+    return validate(kind, {**shared, **own, **typed})
+
+
+def from_file(kind: type[Config], path: Path | None, **flags: Any) -> Config:
+    """The flags in the command's section of a configuration file, overridden by `flags`."""
+    section = read_file(path, kind)[1] if path else {}
+    return validate(kind, {**section, **flags})
+
+
+def validate(kind: type[Config], values: dict[str, Any]) -> Config:
+    """Convert and check the values. Raises `UserError` for the first that is wrong, naming its flag."""
+    try:
+        return kind(**values)
+    except ValidationError as invalid:
+        error = invalid.errors()[0]
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        raise UserError(message)
+    name = str(error["loc"][0])
+    field = fields_by_flag(kind).get(name)
+    if field is None:
+        raise UserError(unknown_flag(f"--{name}", kind))
+    flag = name.upper() if is_positional(field) else f"--{name}"
+    if error["type"] == "missing":
+        raise UserError(f"{flag} is missing; --help tells what it is")
+    raise UserError(f"{flag} {as_typed(error['input'])[:80]}: {message}")
+
+
+class PlainLoader(yaml.SafeLoader):
+    """A YAML loader for plain values: no aliases, by which a few lines can stand for more values than fit in memory."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases such as *name are not supported: write out the value")
+        node = super().compose_node(parent, index)
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > MAX_DIGITS:
+            raise yaml.YAMLError(f"a whole number of more than {MAX_DIGITS} characters")
+        return node
+
+
+def read_file(path: Path, kind: type[Flags]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a YAML (or JSON) file: the flags at its top level, and those under the command's name."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE + 1)
+        if len(content) > MAX_FILE:
+            raise ValueError(f"larger than {MAX_FILE} bytes")
+        values = yaml.load(content.decode("utf-8"), PlainLoader)
+    except YAML_ERRORS as error:
+        raise UserError(f"--config {path}: not a readable YAML file ({' '.join(str(error).split())[:200]})") from None
+    values = {} if values is None else values
+    if not isinstance(values, dict) or not all(isinstance(values.get(name) or {}, dict) for name in COMMANDS):
+        raise UserError(f"--config {path}: must map flags to values, at the top or under {', '.join(COMMANDS)}")
+    shared = {key: value for key, value in values.items() if key not in COMMANDS}
+    return rename_flags(shared, kind), rename_flags(values.get(kind.command) or {}, kind)
+
+
+def rename_flags(flags: dict[Any, Any], kind: type[Flags]) -> dict[str, Any]:
+    """Replace `-` by `_`, and further names of a flag by its own."""
+    own = {other: name for name, field in fields_by_flag(kind).items() for other in other_names(field)}
+    names = {key: str(key).replace("-", "_") for key in flags}
+    return {own.get(name, name): flags[key] for key, name in names.items()}
+
+
+# ---------------------------------------------------------------- the parser
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that takes `-` for `_` in flags, and raises `UserError` instead of printing its usage."""
+
+    def __init__(self, kind: type[Flags]):
+        super().__init__(
+            f"{kind.command}.py",
+            description=kind.__doc__,
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+        )
+        self.kind = kind
+
+    def parse_args(self, args=None, namespace=None):
+        args = sys.argv[1:] if args is None else args
+        args = [re.sub(r"^--\w[\w-]*", lambda flag: "--" + flag[0][2:].replace("-", "_"), word) for word in args]
+        known, unknown = self.parse_known_intermixed_args(args, namespace)
+        if unknown:
+            raise UserError(unknown_flag(unknown[0].split("=")[0], self.kind))
+        return known
+
+    def error(self, message: str):
+        raise UserError(message)
+
+
+def build_parser(kind: type[Flags]) -> Parser:
+    """A parser with one flag per field. Values stay strings, for pydantic to convert."""
+    parser = Parser(kind)
+    for name, field in fields_by_flag(kind).items():
+        help_text = help_of(field)
+        if is_positional(field):
+            count = "*" if get_origin(field.annotation) is tuple else "?"
+            parser.add_argument(name, nargs=count, default=argparse.SUPPRESS, metavar=name.upper(), help=help_text)
+        elif field.annotation is bool:
+            parser.add_argument(f"--{name}", action="store_true", help=help_text)
+            parser.add_argument(f"--no_{name}", dest=name, action="store_false", help=argparse.SUPPRESS)
+        elif get_origin(field.annotation) is tuple:
+            value = name[:-1].rpartition("_")[2].upper()
+            parser.add_argument(f"--{name}", nargs="+", metavar=value, help=help_text)
+        else:
+            flags = [f"--{each}" for each in (name, *other_names(field))]
+            parser.add_argument(*flags, dest=name, metavar=metavar(field.annotation), help=help_text)
+    return parser
+
+
+def help_of(field: FieldInfo) -> str:
+    """The help text of a flag: the field's docstring and its default."""
+    has_default = not field.is_required() and field.default not in (None, False, ())
+    default = f" (default: {as_typed(field.default)})" if has_default else ""
+    return f"{field.description}{default}".replace("%", "%%")
+
+
+def unknown_flag(flag: str, kind: type[Flags]) -> str:
+    """The message for a flag that does not exist, with the most similar one that does."""
+    fields = {name: field for name, field in fields_by_flag(kind).items() if not is_positional(field)}
+    flags = [f"--{each}" for name, field in fields.items() for each in (name, *other_names(field))]
+    near = difflib.get_close_matches(flag, flags, n=1)
+    return f"unknown flag {flag}" + (f"; did you mean {near[0]}?" if near else "; --help lists them all")
+
+
+def fields_by_flag(kind: type[Flags]) -> dict[str, FieldInfo]:
+    """The fields of a model, by the names of their flags."""
+    return {field.alias or name: field for name, field in kind.model_fields.items()}
+
+
+def other_names(field: FieldInfo) -> list[str]:
+    """The further names of a flag (see `also`)."""
+    return (field.json_schema_extra or {}).get("also", [])
+
+
+def is_positional(field: FieldInfo) -> bool:
+    """Whether a field takes the words that follow no flag."""
+    return bool((field.json_schema_extra or {}).get("positional"))
+
+
+def as_typed(value: Any) -> str:
+    """A value as one would type it on the command line."""
+    try:
+        return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    except ValueError:  # a whole number too long for Python to print
+        return "a huge number"
+
+
+def metavar(annotation: Any) -> str:
+    """The placeholder of a value in the help text: the choices, or the type."""
+    kinds = {int: "N", float: "X"}
+    literal = next((each for each in (annotation, *get_args(annotation)) if get_origin(each) is Literal), None)
+    if literal:
+        numbers = [kinds[kind] for each in get_args(annotation) for kind in get_args(each)[:1] if kind in kinds]
+        return "|".join([*numbers, *get_args(literal)])
+    return kinds.get(annotation, "PATH" if "Path" in str(annotation) else "TEXT")

@@ -1,0 +1,550 @@
+"""The flags of every command: a model a command, a field a flag, a docstring a help text.
+
+The command line and the YAML of --config are both read into these models, which check types and ranges (see `cli`).
+From top to bottom: value types, the front-end, the folds, then one model for each command.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from cli import POSITIONAL, Flags, also
+from genotypes import CNN_OPS, RNN_OPS, RNN_SCOPES
+
+# ---------------------------------------------------------------- value types
+
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
+RunName = Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$", max_length=200)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+BatchSize = Annotated[int, Field(ge=2)]
+Balance = Literal["none", "weights", "sampling"]
+Device = Annotated[str, Field(pattern=r"^(auto|none|cpu|cuda|mps|\d+)$", json_schema_extra=also("device"))]
+Devices = Annotated[str, Field(pattern=r"^(auto|none|cpu|cuda|mps|all|\d+(,\d+)*)$", json_schema_extra=also("device"))]
+Baseline = Literal["cnn", "rnn", "lstm", "cnn_lstm", "cnn_lstm_att"]
+
+
+def _check_interval(text: str) -> str:
+    if not re.fullmatch(r"\d{1,9}|(?=.*[1-9])\d{1,6}(\.\d{1,6})?min", text, re.ASCII):
+        raise ValueError("give a number of steps, such as 200, or of minutes, such as 10min")
+    return text
+
+
+Interval = Annotated[str, AfterValidator(_check_interval)]
+
+PERTURBATIONS = {"speed": (0.5, 2.0), "noise": (-20.0, 60.0), "pitch": (-12.0, 12.0)}
+"""Allowed ranges. speed: factor (Ko et al., Interspeech 2015); noise: signal-to-noise ratio in dB; pitch: semitones."""
+
+
+def parse_perturbation(text: str) -> tuple[str, float]:
+    """Split `speed:0.9` into ("speed", 0.9). Raises `ValueError` for an unknown kind or a value out of range."""
+    match = re.fullmatch(r"(\w+):([+-]?\d+(?:\.\d+)?)", text)
+    if not match or match[1] not in PERTURBATIONS:
+        raise ValueError(f"{text!r} is not a perturbation: give speed:0.9, noise:10 or pitch:-2, for example")
+    kind, amount = match[1], float(match[2]) + 0.0  # -0 becomes 0
+    low, high = PERTURBATIONS[kind]
+    if not low <= amount <= high:
+        raise ValueError(f"{text}: {kind} must be between {low:g} and {high:g}")
+    return kind, amount
+
+
+def _normalise_perturbation(text: str) -> str:
+    """The canonical spelling of a perturbation: `speed:0.90` becomes `speed:0.9`."""
+    kind, amount = parse_perturbation(text)
+    return f"{kind}:{np.format_float_positional(amount, trim='-')}"
+
+
+Perturbation = Annotated[str, AfterValidator(_normalise_perturbation)]
+
+
+def op_list(known: tuple[str, ...], scopes: Mapping[str, tuple[str, ...]]) -> Any:
+    """The type of a flag that takes distinct ops out of `known`, or the name of one scope; sorted as in `known`."""
+
+    def expand_scope(value: Any) -> Any:
+        words = [value] if isinstance(value, str) else value
+        if isinstance(words, list | tuple) and len(words) == 1:
+            return scopes.get(str(words[0]), words)
+        return words
+
+    def check(ops: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [op for op in ops if op not in known]
+        if unknown:
+            raise ValueError(f"unknown op {unknown[0]!r}; known are {', '.join(known)}")
+        if set(ops) <= {"none"}:
+            raise ValueError("a search needs at least one op besides none")
+        return tuple(op for op in known if op in ops)
+
+    return Annotated[tuple[str, ...], BeforeValidator(expand_scope), AfterValidator(check)]
+
+
+# ---------------------------------------------------------------- the front-end
+
+MAX_CLIP_VALUES = 2**26
+"""Largest number of values that a clip may need: 256 MB. Ten minutes at the paper's settings need half of it."""
+
+
+class FrontEnd(BaseModel):
+    """How a clip becomes an input of F coefficients by T frames. The defaults are those of the emoDARTS paper."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    features: Literal["mfcc", "logmel", "stft"] = "mfcc"
+    """mfcc; logmel: mel bands in dB; stft: magnitudes of the Fourier transform (the paper's: n_fft 278, hop 229)."""
+    sample_rate: int = Field(32750, gt=0, le=192_000)
+    """Samples per second, to which every file is resampled."""
+    n_fft: int = Field(2048, gt=0, le=32_768)
+    """Samples in a window of the Fourier transform."""
+    hop_length: int = Field(512, gt=0, le=32_768)
+    """Samples from one window to the next."""
+    n_mels: int = Field(128, gt=0, le=1024)
+    """Mel bands between 0 Hz and half the sample rate."""
+    n_mfcc: int = Field(128, gt=0, le=1024)
+    """Cepstral coefficients kept: the height of the network's input."""
+    duration: float = Field(8.0, gt=0, le=600)
+    """Length of a clip in seconds; shorter files are padded with zeros."""
+    frames: int = Field(128, gt=0, le=8192)
+    """Frames left after max-pooling along time: the width of the network's input."""
+    long: Literal["first", "center", "chunks"] = "first"
+    """What is kept of a file longer than a clip: its first or its middle seconds, or clips that cover all of it."""
+
+    @property
+    def samples(self) -> int:
+        """Samples in a clip."""
+        return round(self.sample_rate * self.duration)
+
+    @property
+    def hops(self) -> int:
+        """Windows in a clip, before pooling."""
+        return 1 + self.samples // self.hop_length
+
+    @property
+    def coefficients(self) -> int:
+        """F, the height of the network's input."""
+        return {"mfcc": self.n_mfcc, "logmel": self.n_mels, "stft": 1 + self.n_fft // 2}[self.features]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(F, T) of a clip's features."""
+        return self.coefficients, self.frames
+
+    @property
+    def clip_values(self) -> int:
+        """Values that the front-end holds for a clip: its samples or its spectrogram, whichever is larger."""
+        return max(self.samples, self.hops * max(1 + self.n_fft // 2, self.n_mels))
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        if self.n_mfcc > self.n_mels:
+            raise ValueError(f"n_mfcc ({self.n_mfcc}) must be at most n_mels ({self.n_mels})")
+        if self.hop_length > self.n_fft:
+            raise ValueError(f"hop_length ({self.hop_length}) must be at most n_fft ({self.n_fft})")
+        if self.n_fft > self.samples:
+            raise ValueError(f"n_fft ({self.n_fft}) must be at most duration x sample_rate ({self.samples} samples)")
+        if self.clip_values > MAX_CLIP_VALUES:
+            raise ValueError(
+                f"a clip would need {self.clip_values:,} values, more than the limit of {MAX_CLIP_VALUES:,}: "
+                "lower duration, sample_rate or n_fft, or raise hop_length"
+            )
+        if self.frames > self.hops:
+            raise ValueError(
+                f"frames ({self.frames}) must be at most 1 + duration x sample_rate / hop_length ({self.hops})"
+            )
+        return self
+
+
+# ---------------------------------------------------------------- the folds
+
+FOLD_SCHEMES = ("auto", "session", "speaker", "official", "emodarts")
+
+
+def _lower_case(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+Leak = Annotated[Literal["speakers", "sessions", "texts"], BeforeValidator(_lower_case)]
+
+
+class FoldFlags(Flags):
+    """How a corpus is split into folds: flags of every command that holds speakers out."""
+
+    folds_by: Annotated[str, Field(pattern=rf"^({'|'.join(FOLD_SCHEMES)}|group[1-9]\d?)$")] = "auto"
+    """How speakers are held out: session or speaker (leave one out), official (the publisher's split), groupK (K groups
+    of speakers), emodarts (as the published code did), auto (sessions if there are 3, else group5)."""
+    allow_leak: tuple[Leak, ...] = ()
+    """What training and test may share all the same: speakers, sessions, texts; metrics.json records it."""
+
+    @property
+    def keep_unknown_speakers(self) -> bool:
+        """Whether utterances of unknown speakers are used; such a speaker may be in both training and test."""
+        return self.folds_by == "official" and "speakers" in self.allow_leak
+
+
+# ---------------------------------------------------------------- prepare.py
+
+
+def available_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class PrepareConfig(FrontEnd, FoldFlags):
+    """Read a corpus and compute its features, once for all folds."""
+
+    command: ClassVar[str] = "prepare"
+
+    corpus: str = "manifest"
+    """The reader: cremad, demo, emodb, esd, iemocap, msp_improv, msp_podcast, ravdess, savee, tess, or manifest (a CSV
+    of your own: file,speaker,emotion[,session,split])."""
+    root: Path | None = None
+    """Where the corpus is: its folder, or the CSV of a manifest. The demo corpus needs none."""
+    out: Path | None = None
+    """The feature store to write; default: features/CORPUS, or for a manifest features/ and the name of the CSV."""
+    emotions: tuple[str, ...] = ()
+    """Labels to keep, each as label or label:class; all keeps every label. Default: angry happy neutral sad, but all
+    labels of the demo corpus and of a manifest."""
+    merge_excited: bool = False
+    """Count excited as happy, as much of the IEMOCAP literature does; the same as adding --emotions excited:happy."""
+    utterances: Literal["improvised", "scripted", "all"] | None = None
+    """IEMOCAP: improvised (default), scripted or all."""
+    scenarios: Annotated[str, Field(pattern="^[PRST]+$")] | None = None
+    """MSP-IMPROV: letters of the scenarios to keep (default PRST): natural, read, target and other improvised."""
+    label: Literal["consensus", "intended"] | None = None
+    """MSP-IMPROV: the raters' consensus (default) or the intended emotion."""
+    language: Literal["all", "english", "mandarin"] | None = None
+    """ESD: all (default), english or mandarin."""
+    perturb: tuple[Perturbation, ...] = ()
+    """Perturbed copies of every utterance, for training only: speed:0.9 noise:10 (dB) pitch:-2 (semitones) ..."""
+    strict: bool = False
+    """Stop at a file that cannot be read, instead of leaving it out."""
+    check: bool = False
+    """Write nothing: check the store that is there, and what its folds share."""
+    workers: PositiveInt = available_cores()
+    """Threads; each reads and transforms one file at a time."""
+    overwrite: bool = False
+    """Compute everything anew, and replace a store of another corpus."""
+
+    def reader_options(self) -> dict[str, str | None]:
+        """The flags that only some corpus readers take; None where not given."""
+        return {name: getattr(self, name) for name in ("utterances", "scenarios", "label", "language")}
+
+
+# ---------------------------------------------------------------- search.py and augment.py
+
+
+class RunConfig(FoldFlags):
+    """Flags that search.py and augment.py have in common."""
+
+    name: RunName = "demo"
+    """The run's name: it is written to runs/NAME."""
+    dataset: Name = "demo"
+    """The feature store features/DATASET; demo is made on first use."""
+    fold: PositiveInt = 1
+    """The fold whose speakers are held out for the test."""
+    batch_size: BatchSize = 64
+    """Utterances per step, over all processes."""
+    epochs: PositiveInt = 50
+    """Passes over the training rows."""
+    seed: NonNegativeInt = 2
+    """Seed of the initial weights, the order of the rows, and every other random choice."""
+    workers: NonNegativeInt = 4
+    """Threads that fetch batches ahead where the features do not fit on the device."""
+    gpus: Devices = "auto"
+    """GPUs by index (0 or 0,1), or all; none or cpu; cuda or mps: the first GPU of that kind; auto: a GPU where there
+    is one."""
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    """Precision of the training passes: float32; tf32: products rounded to 10 bits of mantissa (NVIDIA GPUs from Ampere
+    on); bf16: 16-bit weights and activations (slow on most CPUs). Tests, saved models and the Hessian-vector product
+    stay in float32."""
+    fused: Literal["auto", "off"] = "auto"
+    """auto: compute cells by the faster functions of models/fused where they apply; off: by the plain modules alone."""
+    layers: PositiveInt = 4
+    """CNN cells; those at 1/3 and 2/3 of the depth are reduction cells."""
+    rnn_layers: NonNegativeInt = 4
+    """SeqNN cells; 0 makes a pure CNN."""
+    init_channels: PositiveInt = 8
+    """Channels of the first CNN cell; each reduction doubles them."""
+    rnn_channels: PositiveInt = 128
+    """Width of the SeqNN cells."""
+    dropout: Fraction = 0.3
+    """Dropout after each cell."""
+    balance: Balance = "none"
+    """How classes of different size are balanced: weights in the loss, or sampling the same number of rows of each."""
+    sync_batchnorm: bool = False
+    """With several processes: compute BatchNorm over the whole batch instead of each process's share."""
+    print_freq: PositiveInt = 50
+    """Steps between two updates of the loss in the progress bar."""
+    checkpoint_every: Interval = "10min"
+    """Minutes (5min) or steps (200) between checkpoints. With a number of steps, the end of every epoch has one too; 0:
+    only the ends of epochs. The end of a run, SIGINT, SIGTERM and SIGUSR1 always write one."""
+    resume: bool = False
+    """Continue an interrupted run, or start it if there is none."""
+    overwrite: bool = False
+    """Delete the run that is there and start anew."""
+
+    @model_validator(mode="after")
+    def _check_resume(self) -> Self:
+        if self.resume and self.overwrite:
+            raise ValueError("--resume continues a run and --overwrite deletes it: choose one")
+        return self
+
+
+class SearchConfig(RunConfig):
+    """Search the cells of a joint CNN + LSTM/RNN network."""
+
+    command: ClassVar[str] = "search"
+
+    strategy: Literal["darts", "random"] = "darts"
+    """darts: gradient descent on the alphas; random: draw a genotype from the same space, without training."""
+    cnn_nodes: PositiveInt = 4
+    """Nodes of a CNN cell."""
+    rnn_nodes: PositiveInt = 4
+    """Nodes of a SeqNN cell."""
+    cnn_ops: op_list(CNN_OPS, {"all": CNN_OPS}) = CNN_OPS
+    """Candidate ops of the CNN cells."""
+    rnn_ops: op_list(RNN_OPS, RNN_SCOPES) = RNN_OPS
+    """Candidate ops of the SeqNN cells: a list, or one of all, lstm, rnn, lstm_att, rnn_att."""
+    order: Literal["first", "second"] = "second"
+    """Order of the alpha gradient: second unrolls one weight step; first costs about 2.5 times less."""
+    batch_size: BatchSize | Literal["auto"] = 64
+    """Utterances per step, over all processes; auto: the largest power of two that fits into the free memory."""
+    recompute: Literal["auto", "none", "ops", "cells"] = "auto"
+    """What the backward pass computes again instead of storing it: nothing, the insides of ops, or those of cells.
+    auto: the first of these that fits into the free memory. See --plan for what each takes."""
+    plan: bool = False
+    """Print how much memory the choices would take, and stop."""
+    nested_depth: bool = False
+    """Make lstm_k, rnn_k and *_att_k the outputs after k layers of one shared stack: faster, but another relaxation."""
+    cuda_graphs: bool = False
+    """On one CUDA GPU: record the step as a CUDA graph once per epoch and replay it, to save kernel launches."""
+    train_portion: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of the training rows that train the weights; the rest trains the alphas."""
+    w_lr: PositiveFloat = 0.025
+    """Initial learning rate of the weights (cosine schedule)."""
+    w_lr_min: NonNegativeFloat = 0.001
+    """Final learning rate of the weights (cosine schedule)."""
+    w_momentum: Fraction = 0.9
+    """Momentum of the weights' SGD."""
+    w_weight_decay: NonNegativeFloat = 3e-4
+    """Weight decay of the weights."""
+    w_grad_clip: PositiveFloat = 5.0
+    """Largest norm of the weights' gradient."""
+    alpha_lr: PositiveFloat = 3e-4
+    """Learning rate of the alphas' Adam."""
+    alpha_weight_decay: NonNegativeFloat = 1e-3
+    """Weight decay of the alphas."""
+
+
+class AugmentConfig(RunConfig):
+    """Train the derived network, or one designed by hand, and test it once on unseen speakers."""
+
+    command: ClassVar[str] = "augment"
+
+    model: Literal["searched", Baseline] = "searched"
+    """What is trained: the network of a genotype, or one designed by hand, which ignores --layers, --init_channels,
+    --rnn_layers, --rnn_channels, --dropout, --aux_weight and --drop_path_prob."""
+    genotype: str | None = None
+    """A genotype: a file, a string, or a built-in name; default: that of runs/NAME/search."""
+    protocol: Literal["held_out", "paper"] = "held_out"
+    """held_out: the epoch is picked on validation speakers; paper: on the test fold itself, as published."""
+    batch_size: BatchSize = 96
+    """Utterances per step, over all processes."""
+    epochs: PositiveInt = 600
+    """Passes over the training rows."""
+    layers: PositiveInt = 20
+    """CNN cells; those at 1/3 and 2/3 of the depth are reduction cells."""
+    init_channels: PositiveInt = 36
+    """Channels of the first CNN cell; each reduction doubles them."""
+    lr: PositiveFloat = 0.025
+    """Initial learning rate; a cosine schedule ends at 0."""
+    momentum: Fraction = 0.9
+    """Momentum of SGD."""
+    weight_decay: NonNegativeFloat = 3e-4
+    """Weight decay."""
+    grad_clip: PositiveFloat = 5.0
+    """Largest norm of the gradient."""
+    aux_weight: NonNegativeFloat = 0.4
+    """Weight of the auxiliary head's loss; 0 leaves the head out."""
+    balance: Balance = "weights"
+    """How classes of different size are balanced: weights in the loss, or sampling the same number of rows of each."""
+    mixup: NonNegativeFloat = 0.0
+    """Mix each training input with another, in a proportion drawn from Beta(MIXUP, MIXUP), such as 0.2; 0: off."""
+    cutout_length: NonNegativeInt = 16
+    """Side of the square that is set to zero in each training input."""
+    freq_mask: NonNegativeInt = 0
+    """SpecAugment: mask a random band of fewer than this many coefficients in each training input; 0: off."""
+    time_mask: NonNegativeInt = 0
+    """SpecAugment: mask a random stretch of fewer than this many frames in each training input; 0: off."""
+    drop_path_prob: Fraction = 0.2
+    """Final probability of dropping an op's output, reached by a linear ramp over the epochs."""
+
+    @model_validator(mode="after")
+    def _check_genotype(self) -> Self:
+        if self.genotype is not None and self.model != "searched":
+            raise ValueError(f"--genotype is for --model searched; {self.model} is designed by hand and takes none")
+        return self
+
+
+# ---------------------------------------------------------------- evaluate.py, predict.py, export.py, visualize.py
+
+
+def holds_model(value: Any) -> bool:
+    """Whether a value names a run folder with a trained model, or a model file."""
+    if not isinstance(value, str | Path):
+        return False
+    path = Path(value)
+    if path.suffix == ".safetensors":
+        return True
+    return any(path.glob("augment/model.safetensors")) or any(path.glob("model.safetensors"))
+
+
+class EvaluateConfig(FoldFlags):
+    """Test trained networks on the test speakers of a fold."""
+
+    command: ClassVar[str] = "evaluate"
+
+    model: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """The run that holds the model, runs/NAME or its augment folder; several runs: their mean probabilities."""
+    dataset: Name = "demo"
+    """The feature store features/DATASET; demo is made on first use."""
+    fold: PositiveInt = 1
+    """The fold whose test speakers are used."""
+    out: Path
+    """The folder to write to."""
+    batch_size: PositiveInt = 96
+    """Clips per batch."""
+    gpus: Device = "auto"
+    """A GPU by index; none or cpu; cuda or mps: the first GPU of that kind; auto: a GPU where there is one."""
+    overwrite: bool = False
+    """Replace the evaluation that is there."""
+
+    @field_validator("model")
+    @classmethod
+    def _check_distinct(cls, models: tuple[Path, ...]) -> tuple[Path, ...]:
+        if len(set(models)) < len(models):
+            raise ValueError("give each model once")
+        return models
+
+
+class PredictConfig(Flags):
+    """Predict the emotion of recordings."""
+
+    command: ClassVar[str] = "predict"
+
+    files: Annotated[tuple[Path, ...], Field(min_length=1, json_schema_extra=POSITIONAL)]
+    """Recordings, folders of them, patterns, or a CSV with a column `file`; any format libsndfile reads, any rate."""
+    model: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """The run that holds the model, runs/NAME or its augment folder; several runs: their mean probabilities."""
+    windows: bool = False
+    """Cover all of a long recording, and print each window with its times."""
+    batch_size: PositiveInt = 32
+    """Windows per batch."""
+    gpus: Device = "auto"
+    """A GPU by index; none or cpu; cuda or mps: the first GPU of that kind; auto: a GPU where there is one."""
+    json_: Annotated[bool, Field(alias="json")] = False
+    """Print JSON instead of a table."""
+    csv: bool = False
+    """Print CSV instead of a table."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_models_and_files(cls, values: Any) -> Any:
+        """In `--model RUN [RUN ...] FILE ...`, take the words after the last run for recordings."""
+        words = values.get("model") if isinstance(values, dict) else None
+        if isinstance(words, str | Path):
+            words = [words]
+        files = values.get("files", ()) if isinstance(values, dict) else None
+        if not isinstance(words, list | tuple) or not isinstance(files, list | tuple):
+            return values
+        models = [*words[:1], *takewhile(holds_model, words[1:])]
+        files = [*words[len(models) :], *files]
+        return {**values, "model": models, **({"files": files} if files else {})}
+
+
+class ExportConfig(Flags):
+    """Write the network of a run in a format that other programs run, and check the file."""
+
+    command: ClassVar[str] = "export"
+
+    model: Path
+    """The run that holds the model, runs/NAME or its augment folder, or a model file."""
+    format: Literal["onnx", "torch_export"] = "onnx"
+    """onnx: for ONNX Runtime and others; torch_export: a torch.export program, which needs none of this code."""
+    out: Path
+    """The file to write; FILE.json beside it describes its input and output."""
+    audio: tuple[Path, ...] = ()
+    """Recordings on which the exported file is compared with the model, besides noise."""
+    overwrite: bool = False
+    """Replace the file that is there."""
+
+
+class VisualizeConfig(Flags):
+    """Draw every cell of a genotype."""
+
+    command: ClassVar[str] = "visualize"
+
+    genotype: Annotated[str, Field(json_schema_extra=POSITIONAL)]
+    """A genotype: a file (JSON or a string form), Genotype(...), JSON, or a built-in name."""
+    out: Path = Path("plots")
+    """The folder to draw into."""
+
+
+# ---------------------------------------------------------------- crossval.py
+
+
+class CrossvalConfig(FoldFlags):
+    """Compare methods over folds and seeds. Flags for search and augment are read from their sections of --config."""
+
+    command: ClassVar[str] = "crossval"
+
+    name: Name = "crossval"
+    """The study's name: it is written to runs/NAME."""
+    dataset: Name = "demo"
+    """The feature store features/DATASET; demo is made on first use."""
+    folds: tuple[Annotated[str, Field(pattern=r"^(all|[1-9]\d{0,3})$")], ...] = ("all",)
+    """The folds to hold out, each in turn: all, or their numbers."""
+    seeds: tuple[NonNegativeInt, ...] = (1, 2, 3)
+    """The seeds; each makes one trial of every method on every fold."""
+    methods: tuple[Literal["darts", "random", Baseline], ...] = ("darts", "random", "cnn_lstm_att")
+    """What to compare: searched cells, cells drawn at random, and networks designed by hand."""
+    cpus_per_trial: PositiveFloat = 1.0
+    """Cores per trial; a trial runs this many threads."""
+    gpus_per_trial: NonNegativeFloat = 0.0
+    """GPUs per trial, or the share of one: 0.25 puts four trials on each."""
+    ray_address: str | None = None
+    """A Ray cluster to join, HOST:PORT or auto; default: this machine alone."""
+    retries: NonNegativeInt = 3
+    """How often a trial whose process dies is restarted from its last checkpoint."""
+    resume: bool = False
+    """Run the trials that are missing (or all, if there are none)."""
+    overwrite: bool = False
+    """Delete the study that is there and start anew."""
+
+    @field_validator("folds", "seeds", "methods")
+    @classmethod
+    def _check_distinct(cls, values: tuple) -> tuple:
+        if len(set(values)) < len(values) or not values or ("all" in values and len(values) > 1):
+            raise ValueError("give at least one value, and each once")
+        return values
+
+    @model_validator(mode="after")
+    def _check_resume(self) -> Self:
+        if self.resume and self.overwrite:
+            raise ValueError("--resume continues a study and --overwrite deletes it: choose one")
+        return self

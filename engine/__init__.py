@@ -1,1 +1,0 @@
-"""What every run stands on: the training loop, its folder, checkpoints, processes and devices."""

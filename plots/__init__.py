@@ -1,0 +1,1 @@
+"""Pictures: charts by Matplotlib, cells by Graphviz."""

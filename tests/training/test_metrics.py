@@ -1,0 +1,156 @@
+"""Scores are scikit-learn's, intervals are those of a plain bootstrap over speakers."""
+
+import csv
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
+
+from data.store import Row
+from training import metrics
+from training.metrics import confidence_intervals, report, scores, table, write_predictions
+
+CLASSES = ("angry", "happy", "sad")
+
+
+@st.composite
+def predictions(draw, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """(labels, predicted) of 1 to 40 utterances; some classes may be absent from either."""
+    n, ids = draw(st.integers(1, 40)), st.integers(0, classes - 1)
+    return tuple(np.array(draw(st.lists(ids, min_size=n, max_size=n))) for _ in range(2))
+
+
+@pytest.fixture
+def sample() -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """(labels, predicted, speakers) of 60 utterances, about 60 % right, by 5 speakers of unlike number."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=60)
+    predicted = np.where(rng.random(60) < 0.6, labels, rng.integers(3, size=60))
+    return labels, predicted, [f"S{min(i // 7, 4)}" for i in range(60)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(predictions())
+def test_scores_are_scikit_learns(pair: tuple[np.ndarray, np.ndarray]):
+    labels, predicted = pair
+    found = scores(labels, predicted)
+    with warnings.catch_warnings(action="ignore"):  # it remarks on predicted classes that do not occur
+        assert found["ua"] == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert found["wa"] == pytest.approx(accuracy_score(labels, predicted))
+    assert found["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro", zero_division=0))
+    assert all(type(value) is float and 0 <= value <= 1 for value in found.values())
+
+
+@settings(max_examples=50, deadline=None)
+@given(predictions())
+def test_scores_do_not_depend_on_the_order_of_the_utterances(pair: tuple[np.ndarray, np.ndarray]):
+    labels, predicted = pair
+    order = np.random.default_rng(0).permutation(len(labels))
+    assert scores(labels[order], predicted[order]) == pytest.approx(scores(labels, predicted))
+
+
+def test_ua_weighs_classes_and_wa_utterances():
+    labels, predicted = np.array([0] * 9 + [1]), np.array([0] * 10)
+    assert scores(labels, predicted) == pytest.approx({"ua": 0.5, "wa": 0.9, "macro_f1": (2 * 0.9 / 1.9) / 2})
+
+
+def test_a_report_holds_every_field_of_the_contract(sample):
+    labels, predicted, speakers = sample
+    found = report(labels, predicted, speakers, CLASSES)
+    assert set(found) == {"ua", "wa", "macro_f1", "n", "classes", "recall", "confusion", "ci95"}
+    assert (found["n"], found["classes"], set(found["ci95"])) == (60, list(CLASSES), {"ua", "wa"})
+    assert found["confusion"] == confusion_matrix(labels, predicted).tolist()
+    assert found["ua"] == pytest.approx(np.mean(list(found["recall"].values())))
+    for number, name in enumerate(CLASSES):
+        row = found["confusion"][number]
+        assert found["recall"][name] == pytest.approx(row[number] / sum(row))
+
+
+def test_an_absent_class_has_no_recall_and_an_empty_row():
+    labels, predicted = np.array([0, 0, 2, 2]), np.array([0, 1, 2, 1])
+    found = report(labels, predicted, ["a", "b", "a", "b"], CLASSES)
+    assert found["recall"] == {"angry": 0.5, "happy": None, "sad": 0.5}
+    assert found["confusion"] == [[1, 1, 0], [0, 0, 0], [0, 1, 1]]
+    assert found["ua"] == 0.5
+
+
+@settings(max_examples=30, deadline=None)
+@given(predictions(), st.integers(0, 5))
+def test_intervals_are_those_of_a_plain_bootstrap(pair: tuple[np.ndarray, np.ndarray], seed: int):
+    labels, predicted = pair
+    speakers = np.array([f"S{i * 7 % 5}" for i in range(len(labels))])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "BOOTSTRAPS", 60)
+        found = confidence_intervals(labels, predicted, speakers, 4, seed)
+    names = sorted(set(speakers))
+    ua, wa = [], []
+    for draw in np.random.default_rng(seed).integers(len(names), size=(60, len(names))):
+        rows = np.concatenate([np.flatnonzero(speakers == names[speaker]) for speaker in draw])
+        true, said = labels[rows], predicted[rows]
+        ua.append(np.mean([np.mean(said[true == c] == c) for c in np.unique(true)]))
+        wa.append(np.mean(true == said))
+    for name, values in (("ua", ua), ("wa", wa)):
+        assert found[name] == pytest.approx(np.percentile(values, [2.5, 97.5]))
+
+
+def test_intervals_hold_the_score_and_are_the_same_every_time(sample):
+    labels, predicted, speakers = sample
+    found, point = confidence_intervals(labels, predicted, speakers, 3), scores(labels, predicted)
+    for name in ("ua", "wa"):
+        low, high = found[name]
+        assert 0 <= low < point[name] < high <= 1
+    assert found == confidence_intervals(labels, predicted, speakers, 3)
+    assert found != confidence_intervals(labels, predicted, speakers, 3, seed=1)
+
+
+def test_one_speaker_leaves_no_interval(sample):
+    labels, predicted, _ = sample
+    point = scores(labels, predicted)
+    for name, (low, high) in confidence_intervals(labels, predicted, ["S0"] * 60, 3).items():
+        assert low == high == pytest.approx(point[name])
+
+
+def test_speakers_that_differ_widen_the_interval(sample):
+    """The draw is of speakers, not of utterances: a right and a wrong speaker leave everything open."""
+    labels = np.array([0, 1, 2] * 20)
+    predicted = np.where(np.arange(60) < 30, labels, (labels + 1) % 3)
+    together = confidence_intervals(labels, predicted, ["right"] * 30 + ["wrong"] * 30, 3)
+    alone = confidence_intervals(labels, predicted, [str(i) for i in range(60)], 3)
+    assert together["wa"] == [0.0, 1.0]
+    assert alone["wa"][1] - alone["wa"][0] < 0.4
+
+
+def test_predictions_read_back_as_they_were_written(tmp_path: Path):
+    names = ["a,b", 'say "so"', "ünïcode", "two words"]
+    manifest = [Row(name, f"{name}.wav", "S1, the first", "1", "sad", "", 1.0, "", "", 0.0, "") for name in names]
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(3), size=4)
+    write_predictions(tmp_path / "predictions.csv", manifest, CLASSES, probabilities)
+    with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["utterance", "speaker", "emotion", "predicted", *CLASSES]
+    assert [row[:3] for row in rows] == [[name, "S1, the first", "sad"] for name in names]
+    assert [row[3] for row in rows] == [CLASSES[p.argmax()] for p in probabilities]
+    np.testing.assert_allclose(np.array([row[4:] for row in rows], dtype=float), probabilities, atol=5.1e-7)
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
+
+
+def test_predictions_for_another_number_of_rows_are_refused(tmp_path: Path):
+    manifest = [Row("u", "u.wav", "S1", "", "sad", "", 1.0, "", "", 0.0, "")]
+    with pytest.raises(ValueError, match="zip"):
+        write_predictions(tmp_path / "predictions.csv", manifest, CLASSES, np.ones((2, 3)) / 3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_shows_the_scores_and_leaves_out_what_did_not_occur():
+    found = report(np.array([0, 0, 0, 2]), np.array([0, 0, 1, 2]), ["a", "a", "b", "b"], CLASSES)
+    shown = table({**found, "test_speakers": ["a", "b"], "best_epoch": 7, "protocol": "held_out"})
+    assert "4 utterances of a, b" in shown
+    assert "epoch 7, protocol held_out" in shown
+    assert "UA         83.3%" in shown
+    assert "WA         75.0%" in shown
+    assert "66.7%   angry" in shown
+    assert "happy" not in shown

@@ -1,0 +1,1 @@
+"""What every run stands on: the training loop, its run folder and checkpoints, devices, processes, and scores."""
