@@ -9,7 +9,9 @@ from cli import command_line, run_command
 from config import AugmentConfig
 
 if __name__ == "__main__":
-    CONFIG = command_line(AugmentConfig)  # before torch is imported, so that --help and mistakes are answered at once
+    CONFIG = command_line(
+        AugmentConfig
+    )  # before torch is imported, so that --help and mistakes are answered at once
 
 from typing import Any
 
@@ -19,7 +21,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from data.leaks import few, refusal
-from data.speakers import Heard
+from data.speakers import SpeakerSet
 from data.transforms import cutout, mixup, spec_augment
 from genotypes import Found, Genotype, look_up
 from models.architecture import Architecture, Designed, Searched
@@ -37,7 +39,7 @@ from training.loop import Metrics, fit, weight_step
 from training.losses import JointLoss, blend
 from training.metrics import table
 from training.precision import DTYPES
-from training.predictions import Hearing, draw_confusion, hear
+from training.predictions import Predictions, draw_confusion, hear
 from training.run_folder import RUNS, RunFolder, log
 from utils import UserError, write_json
 
@@ -78,14 +80,16 @@ def find_genotype(config: AugmentConfig) -> Found | tuple[None, None]:
         return None, None
     path = RUNS / config.name / "search" / "genotype.json"
     if config.genotype is None and not path.exists():
-        raise UserError(f"--genotype is missing, and there is no {path}: run search.py --name {config.name} first")
+        raise UserError(
+            f"--genotype is missing, and there is no {path}: run search.py --name {config.name} first"
+        )
     found = look_up(config.genotype or str(path))
     if config.rnn_layers and not found.genotype.rnn:
         raise UserError("--genotype has no rnn part (is it one of pt.darts?): pass --rnn_layers 0")
     return found
 
 
-def heard_in_search(searched_on: Heard | None, experiment: Experiment) -> list[str] | None:
+def heard_in_search(searched_on: SpeakerSet | None, experiment: Experiment) -> list[str] | None:
     """The test speakers whom the search of the genotype heard; None where nothing is known of a search.
 
     `UserError` where there are any, and --allow_leak does not allow it. Validation speakers may have been heard: they
@@ -93,7 +97,7 @@ def heard_in_search(searched_on: Heard | None, experiment: Experiment) -> list[s
     """
     if searched_on is None:
         return None
-    config, heard = experiment.config, searched_on.among(experiment.heard(experiment.fold.test))
+    config, heard = experiment.config, searched_on.overlap(experiment.speakers(experiment.fold.test))
     if heard and "speakers" not in config.allow_leak:
         leak = f"the search of the genotype heard {few(heard)}, so this is no test"
         better = f"search on this fold (search.py --fold {config.fold}, the same --folds_by)"
@@ -113,7 +117,11 @@ class Augment:
     """The training of a network, and the choice of its epoch."""
 
     def __init__(
-        self, config: AugmentConfig, experiment: Experiment, genotype: Genotype | None, searched_on: Heard | None
+        self,
+        config: AugmentConfig,
+        experiment: Experiment,
+        genotype: Genotype | None,
+        searched_on: SpeakerSet | None,
     ):
         self.config, self.experiment, self.store = config, experiment, experiment.store
         self.searched_on, self.heard_in_search = searched_on, heard_in_search(searched_on, experiment)
@@ -126,7 +134,9 @@ class Augment:
         self.network = network = experiment.place(self.architecture.build(len(self.store.classes)))
         self.call = in_type(network, DTYPES[config.precision])
         self.drop_paths = drop_paths_of(network)
-        self.weight_count = sum(p.numel() for name, p in network.named_parameters() if ".auxiliary." not in name)
+        self.weight_count = sum(
+            p.numel() for name, p in network.named_parameters() if ".auxiliary." not in name
+        )
         self.optimizer = torch.optim.SGD(
             network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
@@ -157,15 +167,15 @@ class Augment:
             criterion = blend(criterion, partner, share)
         return weight_step(self.call, self.optimizer, (x, y), criterion, mean_gradient, self.config.grad_clip)
 
-    def hear(self, rows: np.ndarray) -> Hearing:
+    def hear(self, rows: np.ndarray) -> Predictions:
         """What the network hears in rows as it is now."""
         return hear(self.network, self.features, self.store, rows, self.config.batch_size)
 
     @property
-    def trained_on(self) -> Heard:
+    def trained_on(self) -> SpeakerSet:
         """Whom the network, and the search of its genotype, hear before its test."""
         rows = np.concatenate([self.train_rows, self.picking_rows])
-        return self.experiment.heard(rows).joined(self.searched_on)
+        return self.experiment.speakers(rows).union(self.searched_on)
 
     def after_epoch(self, epoch: int) -> dict[str, Any]:
         """Scores on the utterances that pick the epoch; the best epoch's weights are kept."""
@@ -241,7 +251,9 @@ def test(folder: RunFolder, augment: Augment) -> dict[str, Any]:
 def draw(folder: RunFolder, genotype: Genotype | None, metrics: dict[str, Any]) -> None:
     """Draw the cells, where there are some, and the confusion matrix, and show the test in TensorBoard."""
     picture = folder.plots / "confusion.png"
-    end = folder.config.epochs + 1  # after every epoch: a finished run that is resumed supersedes what it has shown
+    end = (
+        folder.config.epochs + 1
+    )  # after every epoch: a finished run that is resumed supersedes what it has shown
     if genotype:
         cells.draw_genotype(genotype, folder.plots)
     draw_confusion(metrics, picture)

@@ -169,10 +169,14 @@ def read_file(path: Path, kind: type[Flags]) -> tuple[dict[str, Any], dict[str, 
             raise ValueError(f"larger than {MAX_FILE} bytes")
         values = yaml.load(content.decode("utf-8"), PlainLoader)
     except YAML_ERRORS as error:
-        raise UserError(f"--config {path}: not a readable YAML file ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(
+            f"--config {path}: not a readable YAML file ({' '.join(str(error).split())[:200]})"
+        ) from None
     values = {} if values is None else values
     if not isinstance(values, dict) or not all(isinstance(values.get(name) or {}, dict) for name in COMMANDS):
-        raise UserError(f"--config {path}: must map flags to values, at the top or under {', '.join(COMMANDS)}")
+        raise UserError(
+            f"--config {path}: must map flags to values, at the top or under {', '.join(COMMANDS)}"
+        )
     shared = {key: value for key, value in values.items() if key not in COMMANDS}
     return rename_flags(shared, kind), rename_flags(values.get(kind.command) or {}, kind)
 
@@ -201,7 +205,9 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args=None, namespace=None):
         args = sys.argv[1:] if args is None else args
-        args = [re.sub(r"^--\w[\w-]*", lambda flag: "--" + flag[0][2:].replace("-", "_"), word) for word in args]
+        args = [
+            re.sub(r"^--\w[\w-]*", lambda flag: "--" + flag[0][2:].replace("-", "_"), word) for word in args
+        ]
         known, unknown = self.parse_known_intermixed_args(args, namespace)
         if unknown:
             raise UserError(unknown_flag(unknown[0].split("=")[0], self.kind))
@@ -218,7 +224,9 @@ def build_parser(kind: type[Flags]) -> Parser:
         help_text = help_of(field)
         if is_positional(field):
             count = "*" if get_origin(field.annotation) is tuple else "?"
-            parser.add_argument(name, nargs=count, default=argparse.SUPPRESS, metavar=name.upper(), help=help_text)
+            parser.add_argument(
+                name, nargs=count, default=argparse.SUPPRESS, metavar=name.upper(), help=help_text
+            )
         elif field.annotation is bool:
             parser.add_argument(f"--{name}", action="store_true", help=help_text)
             parser.add_argument(f"--no_{name}", dest=name, action="store_false", help=argparse.SUPPRESS)
@@ -272,8 +280,12 @@ def as_typed(value: Any) -> str:
 def metavar(annotation: Any) -> str:
     """The placeholder of a value in the help text: the choices, or the type."""
     kinds = {int: "N", float: "X"}
-    literal = next((each for each in (annotation, *get_args(annotation)) if get_origin(each) is Literal), None)
+    literal = next(
+        (each for each in (annotation, *get_args(annotation)) if get_origin(each) is Literal), None
+    )
     if literal:
-        numbers = [kinds[kind] for each in get_args(annotation) for kind in get_args(each)[:1] if kind in kinds]
+        numbers = [
+            kinds[kind] for each in get_args(annotation) for kind in get_args(each)[:1] if kind in kinds
+        ]
         return "|".join([*numbers, *get_args(literal)])
     return kinds.get(annotation, "PATH" if "Path" in str(annotation) else "TEXT")

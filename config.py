@@ -37,7 +37,9 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 BatchSize = Annotated[int, Field(ge=2)]
 Balance = Literal["none", "weights", "sampling"]
 Device = Annotated[str, Field(pattern=r"^(auto|none|cpu|cuda|mps|\d+)$", json_schema_extra=also("device"))]
-Devices = Annotated[str, Field(pattern=r"^(auto|none|cpu|cuda|mps|all|\d+(,\d+)*)$", json_schema_extra=also("device"))]
+Devices = Annotated[
+    str, Field(pattern=r"^(auto|none|cpu|cuda|mps|all|\d+(,\d+)*)$", json_schema_extra=also("device"))
+]
 Baseline = Literal["cnn", "rnn", "lstm", "cnn_lstm", "cnn_lstm_att"]
 
 
@@ -156,7 +158,9 @@ class FrontEnd(BaseModel):
         if self.hop_length > self.n_fft:
             raise ValueError(f"hop_length ({self.hop_length}) must be at most n_fft ({self.n_fft})")
         if self.n_fft > self.samples:
-            raise ValueError(f"n_fft ({self.n_fft}) must be at most duration x sample_rate ({self.samples} samples)")
+            raise ValueError(
+                f"n_fft ({self.n_fft}) must be at most duration x sample_rate ({self.samples} samples)"
+            )
         if self.clip_values > MAX_CLIP_VALUES:
             raise ValueError(
                 f"a clip would need {self.clip_values:,} values, more than the limit of {MAX_CLIP_VALUES:,}: "
@@ -397,7 +401,9 @@ class AugmentConfig(RunConfig):
     @model_validator(mode="after")
     def _check_genotype(self) -> Self:
         if self.genotype is not None and self.model != "searched":
-            raise ValueError(f"--genotype is for --model searched; {self.model} is designed by hand and takes none")
+            raise ValueError(
+                f"--genotype is for --model searched; {self.model} is designed by hand and takes none"
+            )
         return self
 
 

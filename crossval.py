@@ -8,7 +8,9 @@ from cli import command_line, run_command
 from config import CrossvalConfig
 
 if __name__ == "__main__":
-    CONFIG = command_line(CrossvalConfig)  # before torch is imported, so that --help and mistakes are answered at once
+    CONFIG = command_line(
+        CrossvalConfig
+    )  # before torch is imported, so that --help and mistakes are answered at once
 
 import shlex
 import sys
@@ -37,12 +39,16 @@ def run(config: CrossvalConfig) -> dict[Key, str]:
     """
     keys = check(config)
     todo = [key for key in keys if config.overwrite or not is_done(key, config)]
-    print(f"{len(keys)} trials, {len(keys) - len(todo)} of them done already; runs are in {RUNS / config.name}")
+    print(
+        f"{len(keys)} trials, {len(keys) - len(todo)} of them done already; runs are in {RUNS / config.name}"
+    )
     failed = work_off(todo, config) if todo else {}
     if not any(is_done(key, config) for key in keys_in(RUNS / config.name)):
         print("no trial has finished: there is nothing to report")
         return failed
-    page = write_report(RUNS / config.name, shlex.join(["python", "crossval.py", *sys.argv[1:]]), keys, failed)
+    page = write_report(
+        RUNS / config.name, shlex.join(["python", "crossval.py", *sys.argv[1:]]), keys, failed
+    )
     print(f"\n{page.with_name('results.md').read_text()}\nreport  {page}")
     return failed
 
@@ -71,7 +77,9 @@ def look(config: CrossvalConfig, keys: list[Key]) -> None:
         for key in [*keys, *(key for key in keys_in(folder) if key.method in METHODS and key not in keys)]:
             compare(key, config)
     elif not config.overwrite:
-        raise UserError(f"{folder} holds a cross-validation: --resume runs what is missing, --overwrite starts anew")
+        raise UserError(
+            f"{folder} holds a cross-validation: --resume runs what is missing, --overwrite starts anew"
+        )
 
 
 def take(config: CrossvalConfig) -> None:

@@ -8,7 +8,9 @@ from cli import command_line, run_command
 from config import EvaluateConfig
 
 if __name__ == "__main__":
-    CONFIG = command_line(EvaluateConfig)  # before torch is imported, so that --help and mistakes are answered at once
+    CONFIG = command_line(
+        EvaluateConfig
+    )  # before torch is imported, so that --help and mistakes are answered at once
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,14 +21,14 @@ import numpy as np
 from data.batches import Features
 from data.datasets import open_dataset
 from data.folds import choose_fold, make_folds
-from data.leaks import Leaks, few, heard_in, refusal, verify
-from data.speakers import Heard
+from data.leaks import Leaks, few, refusal, speaker_set, verify
+from data.speakers import SpeakerSet
 from data.store import FeatureStore
 from models.saved import SavedModel
 from training.devices import make_fabric
 from training.inference import find_model, front_end_of
 from training.metrics import table
-from training.predictions import Hearing, draw_confusion, hear, mean_of
+from training.predictions import Predictions, draw_confusion, hear, mean_of
 from utils import UserError, write_json
 
 OWN = {"metrics.json", "predictions.csv", "plots"}
@@ -41,16 +43,20 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     for name, model in models.items():
         check_fit(name, model, store)
     fold = choose_fold(make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers), config.fold)
-    tested = heard_in(store, fold.test, config.dataset)
+    tested = speaker_set(store, fold.test, config.dataset)
     heard = heard_before(models, tested, config)
-    trained_here = any(model.trained_on and model.trained_on.names_as(tested) for model in models.values())
-    leaks = verify(store.manifest, fold, config.allow_leak, f"fold {config.fold}") if trained_here else Leaks()
+    trained_here = any(
+        model.trained_on and model.trained_on.comparable_with(tested) for model in models.values()
+    )
+    leaks = (
+        verify(store.manifest, fold, config.allow_leak, f"fold {config.fold}") if trained_here else Leaks()
+    )
 
-    hearings = []
+    predictions = []
     for model in models.values():
         features = Features(store, model.mean, model.std, device)
-        hearings.append(hear(model.network.to(device), features, store, fold.test, config.batch_size))
-    together = mean_of(hearings)
+        predictions.append(hear(model.network.to(device), features, store, fold.test, config.batch_size))
+    together = mean_of(predictions)
     metrics = {
         **together.report(),
         "dataset": config.dataset,
@@ -60,7 +66,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         "leaks": leaks.to_json(),
         "heard_in_training": heard,
         "models": list(models),
-        **(gains(list(models), hearings, together) if len(models) > 1 else {}),
+        **(gains(list(models), predictions, together) if len(models) > 1 else {}),
     }
     together.write_predictions(config.out / "predictions.csv")
     draw_confusion(metrics, config.out / "plots" / "confusion.png")
@@ -86,11 +92,13 @@ def check_fit(name: str, model: SavedModel, store: FeatureStore) -> None:
     takes, gives = front_end_of(model).model_dump(), store.front_end.model_dump()
     for setting, value in takes.items():
         if value != gives[setting]:
-            raise UserError(f"{name} takes features with {setting} {value}; {store.folder} has {gives[setting]}")
+            raise UserError(
+                f"{name} takes features with {setting} {value}; {store.folder} has {gives[setting]}"
+            )
 
 
 def heard_before(
-    models: Mapping[str, SavedModel], tested: Heard, config: EvaluateConfig
+    models: Mapping[str, SavedModel], tested: SpeakerSet, config: EvaluateConfig
 ) -> dict[str, list[str] | None]:
     """The test speakers whom each model heard in its search or training; None where it does not say.
 
@@ -98,7 +106,7 @@ def heard_before(
     """
     found = {}
     for name, model in models.items():
-        found[name] = model.trained_on and model.trained_on.among(tested)
+        found[name] = model.trained_on and model.trained_on.overlap(tested)
         if found[name] != [] and "speakers" not in config.allow_leak:
             why = "does not say whom it heard" if found[name] is None else f"heard {few(found[name])}"
             leak = f"{name} {why} in training, so this is no test"
@@ -106,14 +114,15 @@ def heard_before(
     return found
 
 
-def gains(names: Sequence[str], hearings: Sequence[Hearing], together: Hearing) -> dict[str, Any]:
+def gains(names: Sequence[str], predictions: Sequence[Predictions], together: Predictions) -> dict[str, Any]:
     """Each model's own scores, and what their mean gains over the mean of those and over the best."""
-    each = [hearing.scores() for hearing in hearings]
+    each = [hearing.scores() for hearing in predictions]
     all_of = {rate: [scores[rate] for scores in each] for rate in ("ua", "wa")}
     own = together.scores()
     return {
         "each": [
-            {"model": name, "ua": scores["ua"], "wa": scores["wa"]} for name, scores in zip(names, each, strict=True)
+            {"model": name, "ua": scores["ua"], "wa": scores["wa"]}
+            for name, scores in zip(names, each, strict=True)
         ],
         "gain": {
             "over_mean": {rate: own[rate] - float(np.mean(values)) for rate, values in all_of.items()},

@@ -7,7 +7,9 @@ from cli import command_line, run_command
 from config import ExportConfig
 
 if __name__ == "__main__":
-    CONFIG = command_line(ExportConfig)  # before torch is imported, so that --help and mistakes are answered at once
+    CONFIG = command_line(
+        ExportConfig
+    )  # before torch is imported, so that --help and mistakes are answered at once
 
 import json
 from collections.abc import Sequence

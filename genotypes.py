@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from data.speakers import Heard
+from data.speakers import SpeakerSet
 from utils import UserError, write_json
 
 CNN_OPS = (
@@ -100,7 +100,7 @@ class Genotype:
         _check_keys(set(value) - {"version"}, required=_KEYS)
         return cls(**{key: value[key] for key in _KEYS})
 
-    def save(self, path: Path | str, searched_on: Heard | None = None) -> None:
+    def save(self, path: Path | str, searched_on: SpeakerSet | None = None) -> None:
         """Write the JSON file, with whom the search heard where that is known; it appears whole or not at all."""
         known = {"searched_on": searched_on.model_dump()} if searched_on else {}
         write_json(Path(path), self.to_json() | known)
@@ -115,7 +115,7 @@ class Found(NamedTuple):
     """A genotype, and whom the search that found it heard; None where that is not known."""
 
     genotype: Genotype
-    searched_on: Heard | None = None
+    searched_on: SpeakerSet | None = None
 
 
 def parse(text: str) -> Genotype:
@@ -125,7 +125,9 @@ def parse(text: str) -> Genotype:
     try:
         with warnings.catch_warnings(action="ignore"):  # the parser's remarks on odd escapes are noise here
             call = ast.parse(text.strip(), mode="eval").body
-        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Genotype"):
+        if not (
+            isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Genotype"
+        ):
             raise UserError(f"genotype string: {_show(text)} is not of the form Genotype(normal=[...], ...)")
         names = [keyword.arg for keyword in call.keywords]
         if call.args or None in names or len(set(names)) < len(names):
@@ -135,7 +137,9 @@ def parse(text: str) -> Genotype:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = f"{type(error).__name__}: {str(error)[:80]}"
         raise UserError(f"genotype string: {_show(text)} cannot be read ({reason})") from None
-    return Genotype(**{name: _in_twos(name, part) if name in _CELLS else part for name, part in parts.items()})
+    return Genotype(
+        **{name: _in_twos(name, part) if name in _CELLS else part for name, part in parts.items()}
+    )
 
 
 def resolve(text: str) -> Genotype:
@@ -174,7 +178,9 @@ def discretise(weights: Sequence[Any], ops: Sequence[str]) -> tuple[Node, ...]:
     for i, rows in enumerate(weights):
         table = np.asarray(rows, dtype=np.float64)
         if table.shape != (i + 2, len(ops)) or not candidates or not np.isfinite(table).all():
-            raise ValueError(f"node {i}: expected {i + 2} edges x {len(ops)} finite weights, found shape {table.shape}")
+            raise ValueError(
+                f"node {i}: expected {i + 2} edges x {len(ops)} finite weights, found shape {table.shape}"
+            )
         table = table[:, candidates]
         ranked = np.argsort(-table.max(axis=1), kind="stable")[:2]
         nodes.append(tuple((ops[candidates[int(table[edge].argmax())]], int(edge)) for edge in ranked))
@@ -207,7 +213,9 @@ def _edge(where: str, edge: Any, states: int, ops: tuple[str, ...]) -> Edge:
     if type(op) is not str or op not in known:
         raise UserError(f"{where}: unknown op {_show(op)}; this cell's ops are {', '.join(known)}")
     if type(source) is not int or not 0 <= source < states:
-        raise UserError(f"{where}: source {_show(source)} is not an earlier state; those are 0 to {states - 1}")
+        raise UserError(
+            f"{where}: source {_show(source)} is not an earlier state; those are 0 to {states - 1}"
+        )
     return op, source
 
 
@@ -235,7 +243,9 @@ def _literal(node: ast.expr) -> Any:
             return [_literal(item) for item in items]
         case ast.Call(ast.Name("range"), [ast.Constant(first), ast.Constant(end)], []):
             if not all(type(number) is int and 0 <= number <= MAX_STATE for number in (first, end)):
-                raise UserError(f"genotype string: range({_show(first)}, {_show(end)}) is not within 0 to {MAX_STATE}")
+                raise UserError(
+                    f"genotype string: range({_show(first)}, {_show(end)}) is not within 0 to {MAX_STATE}"
+                )
             return list(range(first, end))
     raise UserError(
         f"genotype string: line {node.lineno}, column {node.col_offset + 1}: {type(node).__name__} is not allowed, "
@@ -245,9 +255,15 @@ def _literal(node: ast.expr) -> Any:
 
 def _in_twos(name: str, part: Any) -> Any:
     """Group the flat edge list of quark0/darts into nodes of two; anything else is returned as it is."""
-    flat = isinstance(part, list) and part and all(isinstance(e, list) and e and isinstance(e[0], str) for e in part)
+    flat = (
+        isinstance(part, list)
+        and part
+        and all(isinstance(e, list) and e and isinstance(e[0], str) for e in part)
+    )
     if flat and len(part) % 2:
-        raise UserError(f"genotype string, {name}: {len(part)} edges in a flat list; a node has exactly two edges")
+        raise UserError(
+            f"genotype string, {name}: {len(part)} edges in a flat list; a node has exactly two edges"
+        )
     return [part[i : i + 2] for i in range(0, len(part), 2)] if flat else part
 
 
@@ -267,7 +283,9 @@ def _read(path: Path | str) -> str:
             raise UserError(f"{where}: larger than {MAX_FILE} bytes; a genotype file is small")
         return content.decode("utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path that no file can have
-        reason = error.strerror if isinstance(error, OSError) else f"not a UTF-8 text file ({str(error)[:80]})"
+        reason = (
+            error.strerror if isinstance(error, OSError) else f"not a UTF-8 text file ({str(error)[:80]})"
+        )
         raise UserError(f"{where}: {reason}") from None
 
 
@@ -277,13 +295,19 @@ def _found(text: str, where: str) -> Found:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not valid JSON ({str(error)[:80]})") from None
-    heard = _heard(value.pop("searched_on"), where) if isinstance(value, dict) and "searched_on" in value else None
+    heard = (
+        _heard(value.pop("searched_on"), where)
+        if isinstance(value, dict) and "searched_on" in value
+        else None
+    )
     return Found(Genotype.from_json(value), heard)
 
 
-def _heard(value: Any, where: str) -> Heard:
+def _heard(value: Any, where: str) -> SpeakerSet:
     try:
-        return Heard.model_validate_json(json.dumps(value))  # as JSON: a list is a tuple there, and half a letter none
+        return SpeakerSet.model_validate_json(
+            json.dumps(value)
+        )  # as JSON: a list is a tuple there, and half a letter none
     except (ValueError, RecursionError):
         raise UserError(
             f"{where}: searched_on is {_show(value)}, not the object of the texts dataset and corpus and of speakers,"

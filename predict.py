@@ -7,7 +7,9 @@ from cli import command_line, run_command
 from config import PredictConfig
 
 if __name__ == "__main__":
-    CONFIG = command_line(PredictConfig)  # before torch is imported, so that --help and mistakes are answered at once
+    CONFIG = command_line(
+        PredictConfig
+    )  # before torch is imported, so that --help and mistakes are answered at once
 
 import csv
 import glob
@@ -24,7 +26,9 @@ from training.devices import make_fabric
 from training.inference import Answer, load_run
 from utils import UserError, printable, progress
 
-SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga", ".opus"} - {".raw"}
+SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga", ".opus"} - {
+    ".raw"
+}
 """What counts as audio in a folder."""
 
 
@@ -32,7 +36,9 @@ def run(config: PredictConfig) -> list[Answer]:
     """Predict every recording and print the results; those that cannot be read are listed with the reason."""
     files = list(found(config.files))
     model = load_run(*config.model, device=make_fabric(config.gpus).device, windows=config.windows)
-    answers = list(progress(model.predict(files, config.batch_size), "predict", total=len(files), unit="file"))
+    answers = list(
+        progress(model.predict(files, config.batch_size), "predict", total=len(files), unit="file")
+    )
     show(answers, model.classes, config)
     for answer in answers:
         if answer.error:
@@ -59,7 +65,9 @@ def found(words: Iterable[Path]) -> Iterator[Path]:
 def show(answers: Sequence[Answer], classes: Sequence[str], config: PredictConfig) -> None:
     """Print JSON, CSV, or a table."""
     if config.json_:
-        print(json.dumps([as_json(answer, config.windows) for answer in answers], indent=2, ensure_ascii=False))
+        print(
+            json.dumps([as_json(answer, config.windows) for answer in answers], indent=2, ensure_ascii=False)
+        )
         return
     rows = [row for answer in answers if not answer.error for row in rows_of(answer, config.windows)]
     header = ["file", *(("start", "end") if config.windows else ()), "emotion", *classes]
@@ -73,7 +81,9 @@ def show(answers: Sequence[Answer], classes: Sequence[str], config: PredictConfi
         for line in cells:
             words, shares = line[: -len(classes)], line[-len(classes) :]
             left = [f"{word:{width}}" for word, width in zip(words, widths, strict=False)]
-            right = [f"{share:>{max(width, 6)}}" for share, width in zip(shares, widths[len(words) :], strict=True)]
+            right = [
+                f"{share:>{max(width, 6)}}" for share, width in zip(shares, widths[len(words) :], strict=True)
+            ]
             print("  ".join([*left, *right]))
 
 

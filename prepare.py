@@ -8,7 +8,9 @@ from cli import command_line, run_command
 from config import PrepareConfig
 
 if __name__ == "__main__":
-    CONFIG = command_line(PrepareConfig)  # before torch is imported, so that --help and mistakes are answered at once
+    CONFIG = command_line(
+        PrepareConfig
+    )  # before torch is imported, so that --help and mistakes are answered at once
 
 from collections import Counter
 from collections.abc import Sequence
@@ -103,7 +105,10 @@ def draw(store: FeatureStore, folds: Sequence[Fold]) -> None:
     """Draw the balance of the classes in every part of the first folds."""
     classes = range(len(store.classes))
     counts = [
-        {name: [int((store.labels[rows] == label).sum()) for label in classes] for name, rows in parts_of(fold).items()}
+        {
+            name: [int((store.labels[rows] == label).sum()) for label in classes]
+            for name, rows in parts_of(fold).items()
+        }
         for fold in folds[:DRAWN]
     ]
     title = f"{store.corpus}: clips of each class" + (f", first {DRAWN} folds" if len(folds) > DRAWN else "")
@@ -117,7 +122,8 @@ def _few(names: Sequence[str], most: int = 8) -> str:
 def _table(header: Sequence[str], lines: Sequence[Sequence], most: int = 40) -> str:
     """Aligned columns, numbers to the right; of a long table the first lines."""
     cells = [
-        [f"{cell:,}" if isinstance(cell, int) else printable(cell) for cell in line] for line in [header, *lines[:most]]
+        [f"{cell:,}" if isinstance(cell, int) else printable(cell) for cell in line]
+        for line in [header, *lines[:most]]
     ]
     columns = []
     for column, kind in zip(zip(*cells, strict=True), lines[0], strict=True):

@@ -9,7 +9,9 @@ from cli import command_line, run_command
 from config import SearchConfig
 
 if __name__ == "__main__":
-    CONFIG = command_line(SearchConfig)  # before torch is imported, so that --help and mistakes are answered at once
+    CONFIG = command_line(
+        SearchConfig
+    )  # before torch is imported, so that --help and mistakes are answered at once
 
 import math
 from dataclasses import replace
@@ -21,7 +23,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from darts import planner
 from darts.bilevel import Bilevel, make_supernet, space_of
 from data.folds import halves
-from data.speakers import Heard
+from data.speakers import SpeakerSet
 from genotypes import Genotype
 from models.fused import native
 from models.search_network import SearchNetwork
@@ -73,8 +75,10 @@ class Search:
     def __init__(self, config: SearchConfig, experiment: Experiment, folder: RunFolder):
         self.config, self.folder, self.experiment, self.store = config, folder, experiment, experiment.store
         rows = experiment.fold.train
-        self.weight_rows, self.alpha_rows = halves(self.store.manifest, rows, config.train_portion, config.seed)
-        self.searched_on = experiment.heard(rows)
+        self.weight_rows, self.alpha_rows = halves(
+            self.store.manifest, rows, config.train_portion, config.seed
+        )
+        self.searched_on = experiment.speakers(rows)
         self.features, _ = experiment.features(rows)
         self.weight_batches = experiment.batches(self.features, self.weight_rows)
         self.alpha_batches = experiment.batches(self.features, self.alpha_rows, stream=1)
@@ -101,7 +105,9 @@ class Search:
 
     def introduce(self) -> None:
         """Say what is searched, on what, and where."""
-        log.info("data      %d rows train the weights, %d the alphas", len(self.weight_rows), len(self.alpha_rows))
+        log.info(
+            "data      %d rows train the weights, %d the alphas", len(self.weight_rows), len(self.alpha_rows)
+        )
         for line in self.experiment.leaks.lines():
             log.info("shared    %s", line)
         weights = sum(w.numel() for w in self.network.weights().values())
@@ -165,7 +171,7 @@ STRATEGIES = {"darts": Search, "random": RandomSearch}
 def require_one_architecture(network: SearchNetwork, epoch: int) -> None:
     """Stop where the alphas, or the genotypes, of the processes are not the same to the bit."""
     alphas = b"".join(alpha.cpu().numpy().tobytes() for alpha in network.architecture_parameters())
-    distributed.require_alike(
+    distributed.require_equal(
         alphas + str(network.genotype()).encode(),
         f"the alphas of the processes differ after epoch {epoch}: give all of them the same machines and versions; "
         "--resume goes on from the last checkpoint",
@@ -190,20 +196,29 @@ def draw_architecture(folder: RunFolder, network: SearchNetwork, epoch: int) -> 
     """Draw the alphas and the present best cells into plots/ and TensorBoard."""
     for kind, nodes in network.softmaxed().items():
         weights, picture = [p.cpu().numpy() for p in nodes], folder.plots / f"alphas_{kind}.png"
-        charts.draw_alphas(weights, network.space.of(kind)[1], picture, f"{cells.TITLES[kind]}, epoch {epoch}")
+        charts.draw_alphas(
+            weights, network.space.of(kind)[1], picture, f"{cells.TITLES[kind]}, epoch {epoch}"
+        )
         folder.show(f"alphas/{kind}", picture, epoch)
     for picture in cells.draw_genotype(network.genotype(), folder.plots):
         folder.show(f"cells/{picture.stem}", picture, epoch)
 
 
-def finish(folder: RunFolder, genotype: Genotype, searched_on: Heard | None, config: SearchConfig) -> Genotype:
+def finish(
+    folder: RunFolder, genotype: Genotype, searched_on: SpeakerSet | None, config: SearchConfig
+) -> Genotype:
     """Write the genotype and whom its search heard, and say what to do next."""
     path = folder.path / "genotype.json"
     if folder.writes:
         genotype.save(path, searched_on)
     log.info("\n%s\n", genotype)
     log.info("genotype  %s\npictures  %s", path, folder.plots)
-    log.info("next      python augment.py --name %s --dataset %s --fold %d", config.name, config.dataset, config.fold)
+    log.info(
+        "next      python augment.py --name %s --dataset %s --fold %d",
+        config.name,
+        config.dataset,
+        config.fold,
+    )
     return genotype
 
 

@@ -15,7 +15,9 @@ def run(config: VisualizeConfig) -> None:
     try:
         paths = draw_genotype(resolve(config.genotype), config.out)
     except OSError as error:
-        raise UserError(f"cannot write to {str(config.out)[:80]!r}: {error.strerror}; give another --out") from None
+        raise UserError(
+            f"cannot write to {str(config.out)[:80]!r}: {error.strerror}; give another --out"
+        ) from None
     print(*paths, sep="\n")
 
 

@@ -88,7 +88,9 @@ def tell(kind: str, saves: Sequence[float], epochs: Sequence[float], interval: f
 
 def main() -> None:
     """Print medians and shares."""
-    own = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog="All flags of search.py are taken too.")
+    own = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], epilog="All flags of search.py are taken too."
+    )
     own.add_argument("--pairs", type=int, default=8, help="epochs with a checkpoint, and as many without (8)")
     own.add_argument("--saves", type=int, default=9, help="saves to time (9)")
     options, rest = own.parse_known_args()

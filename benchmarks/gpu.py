@@ -135,13 +135,19 @@ def line(config: SearchConfig, side: str, rows: list[Row]) -> str:
 
 def main() -> None:
     """Print the table, or the time of a search."""
-    own = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog="All flags of search.py are taken too.")
+    own = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], epilog="All flags of search.py are taken too."
+    )
     own.add_argument("--batches", type=int, nargs="+", default=[16, 64, 256], help="batch sizes (16 64 256)")
     own.add_argument("--rounds", type=int, default=3, help="rounds through all lines (3)")
     own.add_argument("--repeats", type=int, default=10, help="steps counted in each (10)")
-    own.add_argument("--against", metavar="PATH", help=f"measure the publication's code as well, at batch {LIMIT}")
+    own.add_argument(
+        "--against", metavar="PATH", help=f"measure the publication's code as well, at batch {LIMIT}"
+    )
     own.add_argument("--search", metavar="ROWS", type=int, help="time a search on so many utterances instead")
-    own.add_argument("--measured", type=int, default=3, help="its epochs that are measured, not extrapolated (3)")
+    own.add_argument(
+        "--measured", type=int, default=3, help="its epochs that are measured, not extrapolated (3)"
+    )
     options, rest = own.parse_known_args()
     config = parse(SearchConfig, ["--recompute", "none", *rest])
     print(f"{search_step.machine(config)}, {datetime.date.today()}; inputs {SHAPE[0]} x {SHAPE[1]}")
@@ -149,7 +155,9 @@ def main() -> None:
         found = search_seconds(config, options.search, min(options.measured, config.epochs))
         first, later = found[0], median(found[1:] or found)
         whole = f"{first + later * (config.epochs - 1):.1f} s for {config.epochs} epochs of {options.search} utterances"
-        print(f"{whole}; measured {len(found)}: {first:.2f} s the first, {later:.2f} s the others in the median")
+        print(
+            f"{whole}; measured {len(found)}: {first:.2f} s the first, {later:.2f} s the others in the median"
+        )
         return
     results = {(variant, "ours"): [] for variant in variants(config, options.batches)}
     if options.against and LIMIT in options.batches:
@@ -160,9 +168,13 @@ def main() -> None:
             with ProcessPoolExecutor(1, context) as pool:  # which tells of a process that has died
                 found.append(pool.submit(measure, variant, side, options.repeats).result())
     heads = zip(
-        ("seconds", "utt./s", "peak MB", "launches", "products", "bandwidth"), (11, 10, 10, 10, 10, 10), strict=True
+        ("seconds", "utt./s", "peak MB", "launches", "products", "bandwidth"),
+        (11, 10, 10, 10, 10, 10),
+        strict=True,
     )
-    print(f"{'batch':>5} {'order':>7} {'numbers':>8} {'launched':>9}" + "".join(f"{h:>{w}}" for h, w in heads))
+    print(
+        f"{'batch':>5} {'order':>7} {'numbers':>8} {'launched':>9}" + "".join(f"{h:>{w}}" for h, w in heads)
+    )
     for (variant, side), found in results.items():
         print(line(variant, side, found))
 

@@ -30,7 +30,11 @@ from cli import exit_codes, parse
 from config import AugmentConfig, PrepareConfig, SearchConfig
 
 TINY = Path(__file__).resolve().parent.parent / "configs" / "tiny.yaml"
-COMMANDS = {"prepare": (prepare, PrepareConfig), "search": (search, SearchConfig), "augment": (augment, AugmentConfig)}
+COMMANDS = {
+    "prepare": (prepare, PrepareConfig),
+    "search": (search, SearchConfig),
+    "augment": (augment, AugmentConfig),
+}
 FLAGS = {"search": (), "augment": ("--genotype", "runs/whole/search/genotype.json")}
 RESULTS = {
     "search": ("genotype.json", "history.jsonl"),
@@ -108,14 +112,18 @@ def kill(command: str, runs: int, every: int, chance: random.Random) -> int:
         survived, state = survives(command, f"cut{i}", chance.uniform(0, seconds), every)
         same, states[state] = same + survived, states.get(state, 0) + 1
         counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-        print(f"{command}: {same} of {i} came to the identical result (killed within {seconds:.1f} s: {counts})")
+        print(
+            f"{command}: {same} of {i} came to the identical result (killed within {seconds:.1f} s: {counts})"
+        )
         sys.stdout.flush()
     return runs - same
 
 
 def main() -> None:
     """Exit with 1 where a run did not survive."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=50, help="how often each command is killed")
     parser.add_argument("--every", type=int, default=2, help="steps between two checkpoints")
     parser.add_argument("--seed", type=int, default=0, help="draws the moments")

@@ -45,7 +45,11 @@ def main() -> None:
                 start = time.perf_counter()
                 list(model.predict(files, batch_size))
                 times.append(time.perf_counter() - start)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else torch.backends.cpu.get_cpu_capability()
+    )
     print(f"{name} on {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     print(f"{'batch':>6}{'recordings/s':>15}{'x real time':>13}")
     for batch_size, times in seconds.items():

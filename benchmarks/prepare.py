@@ -38,7 +38,9 @@ FRONT_END = FrontEnd()
 def make_tree(folder: Path, files: int) -> list[Utterance]:
     """Files of 1 to 12 seconds of speech, as long as those of IEMOCAP."""
     write_demo(folder / "demo")
-    voices = np.concatenate([soundfile.read(file, dtype="float32")[0] for file in sorted(folder.glob("demo/wav/*/*"))])
+    voices = np.concatenate(
+        [soundfile.read(file, dtype="float32")[0] for file in sorted(folder.glob("demo/wav/*/*"))]
+    )
     rng, listed = np.random.default_rng(0), []
     (folder / "wav").mkdir()
     for number in range(files):
@@ -80,7 +82,11 @@ def alone(listed: list[Utterance], out: Path) -> None:
 
 
 SOUNDS: list[np.ndarray] = []
-SIDES: dict[str, Callable[[list[Utterance], Path], None]] = {"published": published, "ours": ours, "alone": alone}
+SIDES: dict[str, Callable[[list[Utterance], Path], None]] = {
+    "published": published,
+    "ours": ours,
+    "alone": alone,
+}
 
 
 def main() -> None:

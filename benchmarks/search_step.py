@@ -70,7 +70,11 @@ def rnn_cells(config: SearchConfig, device: torch.device, only_alphas: bool = Fa
         for kind, cell in zip(joint.kinds, joint.cnn_cells, strict=True):
             s0, s1 = s1, cell(s0, s1, weights()[kind])
     first, second = (as_sequence(s).requires_grad_() for s in (s0, s1))  # for what the CNN's alphas ask
-    inputs = [first, second, *(p for p in (*joint.rnn_cells.parameters(), *network.alphas["rnn"]) if p.requires_grad)]
+    inputs = [
+        first,
+        second,
+        *(p for p in (*joint.rnn_cells.parameters(), *network.alphas["rnn"]) if p.requires_grad),
+    ]
 
     def work() -> None:
         s0, s1 = first, second
@@ -178,24 +182,36 @@ def resident() -> int:
 def machine(config: SearchConfig) -> str:
     """What the figures hold for."""
     device = make_fabric(config.gpus).device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else torch.backends.cpu.get_cpu_capability()
+    )
     name += f" on {platform.machine()}"
     return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
 
 
 def main() -> None:
     """Measure every part in turn, some rounds, and print the medians."""
-    own = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog="All flags of search.py are taken too.")
+    own = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], epilog="All flags of search.py are taken too."
+    )
     own.add_argument("--rounds", type=int, default=3, help="rounds through all parts (3)")
     own.add_argument("--warmup", type=int, default=1, help="runs not counted before each measurement (1)")
     own.add_argument("--repeats", type=int, default=1, help="runs counted in each measurement (1)")
-    own.add_argument("--plain", action="store_true", help="measure the cells that run one op at a time as well")
-    own.add_argument("--against", metavar="PATH", help="measure the publication's code as well (see original.py)")
+    own.add_argument(
+        "--plain", action="store_true", help="measure the cells that run one op at a time as well"
+    )
+    own.add_argument(
+        "--against", metavar="PATH", help="measure the publication's code as well (see original.py)"
+    )
     own.add_argument("--parts", default="", help="measure only the parts whose name holds this")
     options, rest = own.parse_known_args()
     config = parse(SearchConfig, rest)
     sides = ["ours", *(["plain"] if options.plain else []), *([options.against] if options.against else [])]
-    turns = [(part, side) for part in PARTS if options.parts in part for side in sides if measures(side, part)]
+    turns = [
+        (part, side) for part in PARTS if options.parts in part for side in sides if measures(side, part)
+    ]
     results: dict[tuple[str, str], list[tuple[float, float]]] = {turn: [] for turn in turns}
     context = multiprocessing.get_context("spawn")
     for _ in range(options.rounds):

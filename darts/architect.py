@@ -72,7 +72,9 @@ class Architect:
         with dropout.kept() as masks:
             g = self.gradient(self._loss(w, train, self.dtype), list(w.values()))
         w = frozen(w)
-        d_alpha, d_w = self._gradients_ahead({name: step(name, w[name], d) for name, d in zip(w, g, strict=True)}, val)
+        d_alpha, d_w = self._gradients_ahead(
+            {name: step(name, w[name], d) for name, d in zip(w, g, strict=True)}, val
+        )
         del g  # w' lay in its memory; w+ and w- will lie in that of d_w
         norm = torch.linalg.vector_norm(torch.stack([d.norm() for d in d_w.values()]))
         eps = EPSILON / norm.clamp(min=TINY)

@@ -31,7 +31,9 @@ def space_of(config: SearchConfig) -> SearchSpace:
 def make_supernet(config: SearchConfig, classes: int) -> SearchNetwork:
     """The supernet of the flags."""
     size = Size(config.layers, config.init_channels, config.rnn_layers, config.rnn_channels)
-    return SearchNetwork(space_of(config), size, classes, config.dropout, config.recompute, config.nested_depth)
+    return SearchNetwork(
+        space_of(config), size, classes, config.dropout, config.recompute, config.nested_depth
+    )
 
 
 class Bilevel:
@@ -88,5 +90,7 @@ class Bilevel:
     def _unrolled(self) -> Unrolled:
         """The step that the weights' optimiser is about to take."""
         group, state = self.weight_optimizer.param_groups[0], self.weight_optimizer.state
-        momenta = {name: state[w]["momentum_buffer"] for name, w in self.network.weights().items() if w in state}
+        momenta = {
+            name: state[w]["momentum_buffer"] for name, w in self.network.weights().items() if w in state
+        }
         return Unrolled(group["lr"], group["momentum"], group["weight_decay"], momenta)

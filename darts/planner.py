@@ -51,7 +51,9 @@ class Demand:
         weights = sum(cell.weights for cell in self.cells)
         passes = backward(self.cells, utterances, recompute)
         if self.low:
-            exact = backward(self.cells, utterances, recompute, of_weights=False) if order == "second" else 0.0
+            exact = (
+                backward(self.cells, utterances, recompute, of_weights=False) if order == "second" else 0.0
+            )
             passes = max(weights / 2 + backward(self.low, utterances, recompute), exact)
         return self.program + (3 if order == "second" else 2) * weights + passes
 
@@ -106,7 +108,7 @@ class Planner:
 
     def peak(self, batch_size: int, order: str, recompute: str) -> float:
         """Bytes that a process takes at the peak."""
-        return self.demand.peak(batch_size // distributed.count(), order, recompute)
+        return self.demand.peak(batch_size // distributed.world_size(), order, recompute)
 
     def fits(self, batch_size: int, order: str, recompute: str) -> bool:
         return self.peak(batch_size, order, recompute) <= self.spare * self.free
@@ -131,20 +133,26 @@ class Planner:
         return self._with(sizes[-1], ways[-1])
 
     def _with(self, batch_size: int, recompute: str) -> "Planner":
-        return replace(self, config=self.config.model_copy(update={"batch_size": batch_size, "recompute": recompute}))
+        return replace(
+            self, config=self.config.model_copy(update={"batch_size": batch_size, "recompute": recompute})
+        )
 
     def __str__(self) -> str:
         """What the search as it is settled will take."""
         config = self.config
         peak = self.peak(config.batch_size, config.order, config.recompute) / GB
-        return f"about {peak:.2f} GB at the peak, of {self.free / GB:.1f} free; --recompute {config.recompute}"
+        return (
+            f"about {peak:.2f} GB at the peak, of {self.free / GB:.1f} free; --recompute {config.recompute}"
+        )
 
     def _sizes(self) -> list[int]:
         """The batch sizes to choose from, the largest first."""
         if self.config.batch_size != "auto":
             return [self.config.batch_size]
-        least = 2 * distributed.count()
-        return [n for n in reversed(BATCHES) if least <= n <= self.rows and n % distributed.count() == 0] or [least]
+        least = 2 * distributed.world_size()
+        return [
+            n for n in reversed(BATCHES) if least <= n <= self.rows and n % distributed.world_size() == 0
+        ] or [least]
 
     def _way_out(self, batch_size: int, recompute: str) -> str:
         """What to say where a search does not fit."""
@@ -166,7 +174,9 @@ def smaller_spaces(config: SearchConfig) -> Iterator[tuple[str, SearchConfig]]:
         changes += [("rnn_nodes", n, n) for n in (3, 2) if n < config.rnn_nodes]
         changes += [("rnn_layers", n, n) for n in (2, 1) if n < config.rnn_layers]
         changes += [("nested_depth", "", True)] * (not config.nested_depth)
-        changes += [("rnn_ops", name, ops) for name, ops in RNN_SCOPES.items() if set(ops) < set(config.rnn_ops)]
+        changes += [
+            ("rnn_ops", name, ops) for name, ops in RNN_SCOPES.items() if set(ops) < set(config.rnn_ops)
+        ]
     for flag, word, value in changes:
         yield f"--{flag} {word}".strip(), config.model_copy(update={flag: value})
 
@@ -174,7 +184,7 @@ def smaller_spaces(config: SearchConfig) -> Iterator[tuple[str, SearchConfig]]:
 def table(experiment: Experiment, config: SearchConfig) -> str:
     """What the choices would take, for people: by batch size, order and recompute, then of smaller search spaces."""
     planner, ways = Planner.of(experiment, config), list(product(("second", "first"), RECOMPUTE))
-    sizes = [n for n in BATCHES if n <= planner.rows and n % distributed.count() == 0]
+    sizes = [n for n in BATCHES if n <= planner.rows and n % distributed.world_size() == 0]
     batch_size = sizes[-1] if config.batch_size == "auto" else config.batch_size
     lines = [
         f"GB at the peak, of {planner.free / GB:.1f} free on {experiment.device}; (in brackets): does not fit\n",

@@ -10,7 +10,7 @@ from genotypes import Genotype, Node
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The nodes of a cell and the candidate ops of each world (`none` last where it is one of them)."""
+    """The nodes of a cell and the candidate ops of each cell type (`none` last where it is one of them)."""
 
     cnn_nodes: int
     rnn_nodes: int

@@ -74,7 +74,13 @@ class RowReader:
             raise ValueError(f"{path.name} is not a regular file")
         self.file = path.open("rb", buffering=0)
         self.shape, fortran, dtype = _read_header(self.file)
-        if fortran or dtype != DTYPE or not self.shape or self.shape[0] < 0 or min(self.shape[1:], default=1) < 1:
+        if (
+            fortran
+            or dtype != DTYPE
+            or not self.shape
+            or self.shape[0] < 0
+            or min(self.shape[1:], default=1) < 1
+        ):
             raise ValueError(f"{path.name} holds {dtype} {self.shape}, float32 rows are due")
         self.start = self.file.tell()
         if path.stat().st_size < self.start + self.nbytes:
@@ -102,5 +108,8 @@ class RowReader:
         return array if np.ndim(numbers) else array[0]
 
     def _read(self, row: int, into: np.ndarray) -> None:
-        if os.preadv(self.file.fileno(), [into.data.cast("B")], self.start + int(row) * self.row_bytes) != into.nbytes:
+        if (
+            os.preadv(self.file.fileno(), [into.data.cast("B")], self.start + int(row) * self.row_bytes)
+            != into.nbytes
+        ):
             raise OSError(f"{self.file.name} was cut short while it was in use")

@@ -76,9 +76,13 @@ class TrainingBatches:
         balanced: bool = False,
     ):
         if batch_size > len(rows):
-            raise UserError(f"--batch_size {batch_size} is more than the {len(rows)} training utterances there are")
+            raise UserError(
+                f"--batch_size {batch_size} is more than the {len(rows)} training utterances there are"
+            )
         if batch_size % share[1] or batch_size < 2 * share[1]:
-            raise UserError(f"--batch_size {batch_size} must give each of {share[1]} processes the same, two at least")
+            raise UserError(
+                f"--batch_size {batch_size} must give each of {share[1]} processes the same, two at least"
+            )
         self.features, self.rows, self.batch_size, self.share = features, rows, batch_size, share
         self.seed, self.balanced = (seed, stream), balanced
         self.permutation = lru_cache(maxsize=2)(self._permutation)

@@ -108,7 +108,13 @@ NOISE_TAPS = 4  # samples averaged: rooms rumble more than they hiss
 # From speak_lib.h.
 AUDIO_OUTPUT_SYNCHRONOUS, DONT_EXIT = 2, 0x8000
 POS_CHARACTER, CHARS_UTF8 = 1, 1
-LIMITS = {"rate": (1, 80, 450), "volume": (2, 0, 200), "pitch": (3, 0, 99), "range": (4, 0, 99), "wordgap": (7, 0, 100)}
+LIMITS = {
+    "rate": (1, 80, 450),
+    "volume": (2, 0, 200),
+    "pitch": (3, 0, 99),
+    "range": (4, 0, 99),
+    "wordgap": (7, 0, 100),
+}
 VOLUME = 60  # per cent; at 100 some variants clip
 SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 
@@ -130,7 +136,9 @@ class Espeak:
         except (OSError, RuntimeError) as error:
             hint = "set TMPDIR to a folder that may hold programs, or reinstall espeakng-loader"
             raise UserError(f"eSpeak NG does not load: {error}; {hint}") from error
-        self.sample_rate = self.library.espeak_Initialize(AUDIO_OUTPUT_SYNCHRONOUS, 0, bytes(self.data), DONT_EXIT)
+        self.sample_rate = self.library.espeak_Initialize(
+            AUDIO_OUTPUT_SYNCHRONOUS, 0, bytes(self.data), DONT_EXIT
+        )
         if self.sample_rate <= 0:
             raise UserError(f"eSpeak NG finds no data in {self.data}; reinstall espeakng-loader")
         self.library.espeak_SetSynthCallback(self.listen)
@@ -147,8 +155,12 @@ class Espeak:
     def speak(self, text: str, voice: str, seed: int, **parameters: float) -> np.ndarray:
         """Say `text`; returns samples at `self.sample_rate`, full scale is 1. `parameters` are those of LIMITS."""
         _, plus, variant = voice.partition("+")
-        if plus and not (self.data / "voices" / "!v" / variant).is_file():  # eSpeak would quietly take the plain voice
-            raise UserError(f"eSpeak NG has no voice variant {variant} in {self.data}; reinstall espeakng-loader")
+        if (
+            plus and not (self.data / "voices" / "!v" / variant).is_file()
+        ):  # eSpeak would quietly take the plain voice
+            raise UserError(
+                f"eSpeak NG has no voice variant {variant} in {self.data}; reinstall espeakng-loader"
+            )
         self.chunks.clear()
         self.library.espeak_ng_SetRandSeed(ctypes.c_long(seed))  # breath; by default seeded with the time
         self._call("espeak_SetVoiceByName", voice.encode())
@@ -221,7 +233,9 @@ def write_speaker(root: Path, index: int, espeak: Espeak, seed: int) -> list[str
             audio = utter(espeak, speaker, emotion, text, np.random.default_rng([seed, index, e, t]))
             file = f"wav/{speaker.name}/{speaker.name}-{emotion}-{t + 1:02d}.wav"
             soundfile.write(root / file, audio, SAMPLE_RATE, subtype="PCM_16")
-            rows.append(f"{file},{speaker.name},{emotion},{index // SESSION_SPEAKERS + 1},sentence{t + 1:02d}\n")
+            rows.append(
+                f"{file},{speaker.name},{emotion},{index // SESSION_SPEAKERS + 1},sentence{t + 1:02d}\n"
+            )
     return rows
 
 

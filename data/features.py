@@ -26,7 +26,9 @@ from utils import UserError
 LOUDEST = 1e9  # above any sensible sample, far below where the power spectrum leaves float32
 UNKNOWN = 2**63 - 1  # samples in a file whose header does not tell how many
 RATES = 1_000, 1_000_000  # samples a second; no speech has less, and a header may claim anything
-LONGEST = 24 * 3600  # seconds of a recording that is cut into clips: a small file can claim, and hold, weeks of sound
+LONGEST = (
+    24 * 3600
+)  # seconds of a recording that is cut into clips: a small file can claim, and hold, weeks of sound
 BLOCK = 32  # hops transformed at a time
 FLOOR = 80.0  # dB below the loudest point of a clip; what is softer counts as this
 
@@ -85,14 +87,18 @@ class MelBands(nn.Module):
         super().__init__()
         self.n_fft, self.hop_length = front_end.n_fft, front_end.hop_length
         bins, rate = 1 + front_end.n_fft // 2, front_end.sample_rate
-        bands = melscale_fbanks(bins, 0.0, rate / 2, front_end.n_mels, rate, norm="slaney", mel_scale="slaney")
+        bands = melscale_fbanks(
+            bins, 0.0, rate / 2, front_end.n_mels, rate, norm="slaney", mel_scale="slaney"
+        )
         self.register_buffer("bands", bands)  # (bins, bands)
         self.register_buffer("window", torch.hann_window(front_end.n_fft))
 
     def forward(self, clips: Tensor) -> Tensor:
         padded = pad(clips, (self.n_fft // 2, self.n_fft // 2))
         frames = padded.unfold(-1, self.n_fft, self.hop_length)  # (N, 1, hops, n_fft), a view
-        return torch.cat([self._powers(block) for block in frames.split(BLOCK, dim=-2)], dim=-2).transpose(-1, -2)
+        return torch.cat([self._powers(block) for block in frames.split(BLOCK, dim=-2)], dim=-2).transpose(
+            -1, -2
+        )
 
     def _powers(self, frames: Tensor) -> Tensor:
         z = torch.fft.rfft(frames * self.window)
@@ -141,7 +147,9 @@ def read_clips(path: Path, front_end: FrontEnd, copy: str = "", name: str = "") 
         seconds, rate = file.frames / file.samplerate, file.samplerate * speed_of(copy)
         length = max(1, round(front_end.duration * rate))
         if front_end.long == "chunks" and seconds > LONGEST:
-            raise UnreadableAudio(path, f"{seconds / 3600:.0f} hours, of which at most {LONGEST // 3600} can be cut up")
+            raise UnreadableAudio(
+                path, f"{seconds / 3600:.0f} hours, of which at most {LONGEST // 3600} can be cut up"
+            )
         for start in starts(file.frames, length, front_end.long):
             if start:
                 file.seek(start)
@@ -194,7 +202,9 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
             if file.frames == UNKNOWN:
                 raise UnreadableAudio(path, "a header that does not tell the length")
             if not RATES[0] <= file.samplerate <= RATES[1]:
-                raise UnreadableAudio(path, f"a rate of {file.samplerate} Hz; {RATES[0]} to {RATES[1]} are read")
+                raise UnreadableAudio(
+                    path, f"a rate of {file.samplerate} Hz; {RATES[0]} to {RATES[1]} are read"
+                )
             yield file
     except soundfile.LibsndfileError as error:
         raise UnreadableAudio(path, f"not readable as audio ({error.error_string.rstrip('.')})") from None

@@ -139,7 +139,11 @@ def _hold_out(utterances: Sequence[Labelled], sides: Sides, where: str) -> tuple
     validation = sides.validation if len(sides.validation) else _validation(utterances, rest, classes)
     if missing or not len(validation):
         held = "test and validation" if len(sides.validation) else "test"
-        why = f"only {held} speakers have {missing}" if missing else "none of its speakers can be spared for validation"
+        why = (
+            f"only {held} speakers have {missing}"
+            if missing
+            else "none of its speakers can be spared for validation"
+        )
         raise UserError(
             f"{where}: training cannot have every class, since {why};"
             " take another scheme (speaker, group3), or leave the rare classes out"

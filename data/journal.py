@@ -44,7 +44,9 @@ class Entry:
     @classmethod
     def of(cls, job: Job, **result: object) -> "Entry":
         """The entry of a job, as its file is now."""
-        return cls(job.utterance.utterance, str(job.utterance.file), job.copy, stamp(job.utterance.file), **result)
+        return cls(
+            job.utterance.utterance, str(job.utterance.file), job.copy, stamp(job.utterance.file), **result
+        )
 
     def rows(self, u: Utterance) -> list[Row]:
         """The rows of the manifest, labelled as the corpus labels the utterance."""
@@ -65,7 +67,12 @@ class Journal:
     """The folder in which a store is made: `journal.jsonl`, `features.npy`, and the settings that both hold for."""
 
     def __init__(
-        self, folder: Path, front_end: FrontEnd, jobs: Sequence[Job], strict: bool = False, overwrite: bool = False
+        self,
+        folder: Path,
+        front_end: FrontEnd,
+        jobs: Sequence[Job],
+        strict: bool = False,
+        overwrite: bool = False,
     ):
         """Go on in `folder`: what it has of these jobs, from the first on and with this front-end, is kept.
 
@@ -105,7 +112,9 @@ def _is_plain(entry: Entry) -> bool:
     return sound and type(entry.reason) is str and bool(entry.reason) != bool(entry.starts)
 
 
-def _kept(folder: Path, front_end: FrontEnd, jobs: Sequence[Job], strict: bool, overwrite: bool) -> list[Entry]:
+def _kept(
+    folder: Path, front_end: FrontEnd, jobs: Sequence[Job], strict: bool, overwrite: bool
+) -> list[Entry]:
     """The entries that an earlier attempt left, as far as they are whole and of the same jobs and files."""
     entries: list[Entry] = []
     try:
@@ -116,12 +125,27 @@ def _kept(folder: Path, front_end: FrontEnd, jobs: Sequence[Job], strict: bool, 
         lines = read_text(folder / "journal.jsonl").splitlines()
         for line, job in zip(lines, jobs, strict=False):
             values = json.loads(line)
-            result = {"duration": values["duration"], "starts": tuple(values["starts"]), "reason": values["reason"]}
+            result = {
+                "duration": values["duration"],
+                "starts": tuple(values["starts"]),
+                "reason": values["reason"],
+            }
             entry = Entry.of(job, **result)
             room -= len(entry.starts)
-            if room < 0 or not _is_plain(entry) or json.loads(_line(entry)) != values or (strict and entry.reason):
+            if (
+                room < 0
+                or not _is_plain(entry)
+                or json.loads(_line(entry)) != values
+                or (strict and entry.reason)
+            ):
                 break
             entries.append(entry)
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # no earlier attempt, or a line cut short
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        RecursionError,
+    ):  # no earlier attempt, or a line cut short
         pass
     return entries

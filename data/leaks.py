@@ -12,7 +12,7 @@ import numpy as np
 
 from data.corpora.utterance import IMPROVISED
 from data.folds import Fold, Labelled, first_rows, is_known, natural
-from data.speakers import Heard
+from data.speakers import SpeakerSet
 from data.store import FeatureStore
 from utils import UserError
 
@@ -63,7 +63,9 @@ class Leaks:
 
 def find_leaks(rows: Sequence[Labelled], fold: Fold) -> Leaks:
     """What the parts of a fold of this manifest share."""
-    train, validation, test = ([rows[row] for row in part] for part in (fold.train, fold.validation, fold.test))
+    train, validation, test = (
+        [rows[row] for row in part] for part in (fold.train, fold.validation, fold.test)
+    )
     parts = fold.train, fold.validation, fold.test
     speakers = Counter(name for part in parts for name in speakers_of(rows, part))
     twice = {name for name, parts in speakers.items() if parts > 1}
@@ -91,9 +93,9 @@ def refusal(where: str, leak: str, better: str, kind: str = "speakers") -> UserE
     )
 
 
-def heard_in(store: FeatureStore, rows: Iterable[int], dataset: str) -> Heard:
+def speaker_set(store: FeatureStore, rows: Iterable[int], dataset: str) -> SpeakerSet:
     """Whom one hears in rows of the store of a dataset."""
-    return Heard(dataset=dataset, corpus=store.corpus, speakers=speakers_of(store.manifest, rows))
+    return SpeakerSet(dataset=dataset, corpus=store.corpus, speakers=speakers_of(store.manifest, rows))
 
 
 def speakers_of(rows: Sequence[Labelled], part: Iterable[int]) -> tuple[str, ...]:

@@ -78,7 +78,9 @@ def check_free(folder: Path, settings: Settings) -> None:
         raise UserError(f"{folder} holds something other than features: choose another place for them")
     corpus = _corpus_of(folder)
     if corpus not in (None, settings.corpus) and not settings.overwrite:
-        raise UserError(f"{folder} holds features of {corpus}: pass --overwrite to replace them, or --out to keep both")
+        raise UserError(
+            f"{folder} holds features of {corpus}: pass --overwrite to replace them, or --out to keep both"
+        )
 
 
 def _corpus_of(folder: Path) -> str | None:
@@ -92,11 +94,15 @@ def _list_jobs(utterances: Sequence[Utterance], settings: Settings) -> list[Job]
     """Every file to read and every copy to make of it, by name: whatever the order on disk."""
     for utterance in utterances:
         if not _is_text(utterance):
-            raise UserError(f"{utterance.file}: its name is not UTF-8 and cannot stand in a manifest; rename it")
+            raise UserError(
+                f"{utterance.file}: its name is not UTF-8 and cannot stand in a manifest; rename it"
+            )
     names = Counter(utterance.utterance for utterance in utterances)
     if twice := [name for name, count in names.items() if count > 1]:
         corpus = settings.corpus
-        raise UserError(f"corpus {corpus!r} has {len(twice)} utterance names more than once, {twice[0]!r} for one")
+        raise UserError(
+            f"corpus {corpus!r} has {len(twice)} utterance names more than once, {twice[0]!r} for one"
+        )
     ordered = sorted(utterances, key=lambda utterance: utterance.utterance)
     return [Job(utterance, copy) for utterance in ordered for copy in dict.fromkeys(("", *settings.copies))]
 
@@ -154,7 +160,9 @@ def _work_off(journal: Journal, jobs: Sequence[Job], settings: Settings, earlier
 
 
 @torch.inference_mode()
-def _compute(entry: Entry, job: Job, front_end: FrontEnd, transform: Transform) -> tuple[Entry, np.ndarray | None]:
+def _compute(
+    entry: Entry, job: Job, front_end: FrontEnd, transform: Transform
+) -> tuple[Entry, np.ndarray | None]:
     """Read a file and transform its clips, one at a time: what a clip gives must not depend on its company."""
     starts, features = [], []
     try:
@@ -192,7 +200,8 @@ def _finish(partial: Path, journal: Journal, jobs: Sequence[Job], corpus: str) -
     classes = sorted({row.emotion for row in rows})
     front_end = journal.front_end.model_dump()
     write_json(
-        partial / "config.json", {"version": VERSION, "corpus": corpus, "classes": classes, "front_end": front_end}
+        partial / "config.json",
+        {"version": VERSION, "corpus": corpus, "classes": classes, "front_end": front_end},
     )
 
 

@@ -38,7 +38,9 @@ class Sides:
 
     training: np.ndarray
     test: np.ndarray
-    validation: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # none: to be taken from `training`
+    validation: np.ndarray = field(
+        default_factory=lambda: np.empty(0, np.int64)
+    )  # none: to be taken from `training`
 
 
 def sides_of(utterances: Sequence[Labelled], scheme: str) -> list[Sides]:
@@ -62,7 +64,9 @@ def by_session(utterances: Sequence[Labelled]) -> list[Sides]:
     """Leave one session out. Raises `UserError` for a lone or missing session, or a speaker who is in two."""
     for each in utterances:
         if not each.session:
-            raise UserError(f"fold scheme 'session': utterance {each.utterance} has no session; try speaker or group5")
+            raise UserError(
+                f"fold scheme 'session': utterance {each.utterance} has no session; try speaker or group5"
+            )
     if wandering := _wandering(utterances):
         raise UserError(
             f"fold scheme 'session': speaker {wandering[0]} is in more than one session, so would be in training"
@@ -101,7 +105,9 @@ def official(utterances: Sequence[Labelled]) -> list[Sides]:
     if not tests or "train" not in splits:
         lacks = "training" if tests else "test"
         raise UserError(f"fold scheme 'official': no utterance is in a {lacks} split; try speaker or group5")
-    return [Sides(*(np.flatnonzero(splits == part) for part in ("train", test, "validation"))) for test in tests]
+    return [
+        Sides(*(np.flatnonzero(splits == part) for part in ("train", test, "validation"))) for test in tests
+    ]
 
 
 def emodarts(utterances: Sequence[Labelled]) -> list[Sides]:
@@ -119,10 +125,14 @@ def emodarts(utterances: Sequence[Labelled]) -> list[Sides]:
     elif all(name.startswith("MSP-IMPROV-") for name in names):
         kind, tests = "session", [("1",), ("2",), ("3",), ("5",)]
     else:
-        raise UserError("fold scheme 'emodarts' is known for IEMOCAP, MSP-IMPROV and MSP-Podcast alone; try auto")
+        raise UserError(
+            "fold scheme 'emodarts' is known for IEMOCAP, MSP-IMPROV and MSP-Podcast alone; try auto"
+        )
     values = column(utterances, kind)
     if missing := sorted(set().union(*tests) - set(values)):
-        raise UserError(f"fold scheme 'emodarts' tests {kind} {missing[0]}, of which there is no utterance; try auto")
+        raise UserError(
+            f"fold scheme 'emodarts' tests {kind} {missing[0]}, of which there is no utterance; try auto"
+        )
     return _against_the_rest(utterances, [np.flatnonzero(np.isin(values, test)) for test in tests])
 
 
@@ -152,7 +162,9 @@ def _split(utterance: Labelled) -> str:
     if not name:
         raise UserError(f"{where} has no split; try session, speaker or group5")
     if name not in SPLITS and not name.startswith("test"):
-        raise UserError(f"{where} is in the unknown split {utterance.split!r}: known are {', '.join(SPLITS)}, test...")
+        raise UserError(
+            f"{where} is in the unknown split {utterance.split!r}: known are {', '.join(SPLITS)}, test..."
+        )
     return SPLITS.get(name, name)
 
 
@@ -187,10 +199,18 @@ def deal(emotions: np.ndarray, speakers: np.ndarray, count: int) -> list[np.ndar
         return []
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=SEED)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class rarer than the groups: the callers look at that
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # a class rarer than the groups: the callers look at that
         parts = [part for _, part in splitter.split(emotions, emotions, speakers)]
     return [part for part in parts if len(part)]
 
 
-REGISTRY = {"auto": auto, "session": by_session, "speaker": by_speaker, "official": official, "emodarts": emodarts}
+REGISTRY = {
+    "auto": auto,
+    "session": by_session,
+    "speaker": by_speaker,
+    "official": official,
+    "emodarts": emodarts,
+}
 SCHEMES = f"{', '.join(REGISTRY)} and groupK, such as group5"  # for messages

@@ -72,7 +72,9 @@ class FeatureStore:
             return cls._read(folder)
         except Exception as error:  # spoilt bytes make parsers raise all sorts of things
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else repr(error)
-            raise UserError(f"features at {folder} are damaged, make them anew with prepare.py: {reason}") from None
+            raise UserError(
+                f"features at {folder} are damaged, make them anew with prepare.py: {reason}"
+            ) from None
 
     @classmethod
     def _read(cls, folder: Path) -> "FeatureStore":
@@ -142,7 +144,9 @@ def statistics(features: RowReader | np.ndarray, rows: np.ndarray) -> tuple[np.n
     if not len(rows):
         raise ValueError("statistics of no rows")
     rows = np.sort(rows)  # as they lie on disk
-    shift = features[rows[0]].mean(axis=1, dtype=np.float64)  # (F,) near the mean, so that the squares stay exact
+    shift = features[rows[0]].mean(
+        axis=1, dtype=np.float64
+    )  # (F,) near the mean, so that the squares stay exact
     total, squares = np.zeros_like(shift), np.zeros_like(shift)
     for start in range(0, len(rows), CHUNK):
         centred = features[rows[start : start + CHUNK]] - shift[:, None]  # (n, F, T) float64

@@ -16,7 +16,9 @@ def cutout(x: Tensor, length: int) -> Tensor:
     inside = []
     for axis, extent in enumerate(size):
         centre = torch.randint(extent, (n, 1), device=x.device)
-        distance = torch.arange(extent, device=x.device) - centre + length // 2  # 0 at the square's first line
+        distance = (
+            torch.arange(extent, device=x.device) - centre + length // 2
+        )  # 0 at the square's first line
         shape = (n, 1, -1, 1) if axis == 0 else (n, 1, 1, -1)
         inside.append(((distance >= 0) & (distance < length)).view(shape))
     return x.masked_fill(inside[0] & inside[1], 0.0)

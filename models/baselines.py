@@ -8,7 +8,7 @@ Mended is what kept them from being what their names say, and would have made th
 - What the steps have put out is averaged over time, as in a searched network, or weighed by the attention: clips are
   padded at their end, and a last state would have heard mostly silence.
 - Attention weighs steps; as published, it weighed the units of each.
-- Logits come out; as published, a softmax over the utterances of a batch.
+- Float32Linear come out; as published, a softmax over the utterances of a batch.
 
 Shapes: N utterances, C channels, F coefficients, T frames, H units; input (N, 1, F, T), output (N, classes).
 """
@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from models.bf16 import Logits
+from models.bf16 import Float32Linear
 from models.ops import attended
 
 Shape = tuple[int, int]
@@ -52,7 +52,7 @@ def cnn_lstm(classes: int, shape: Shape) -> nn.Module:
 
 def cnn_lstm_att(classes: int, shape: Shape) -> nn.Module:
     """A convolution, max-pooling, an LSTM of width 128 in both directions, attention over time, a linear layer."""
-    return nn.Sequential(*front(), both_ways(shape), Attention(256), Logits(256, classes))
+    return nn.Sequential(*front(), both_ways(shape), Attention(256), Float32Linear(256, classes))
 
 
 BASELINES: Mapping[str, Callable[[int, Shape], nn.Module]] = {
@@ -82,7 +82,7 @@ def both_ways(shape: Shape) -> nn.Module:
 
 def head(width: int, classes: int, dropout: float = 0.0) -> list[nn.Module]:
     """(N, width) -> (N, classes)."""
-    return [nn.Linear(width, HIDDEN), nn.Dropout(dropout), Logits(HIDDEN, classes)]
+    return [nn.Linear(width, HIDDEN), nn.Dropout(dropout), Float32Linear(HIDDEN, classes)]
 
 
 class Recurrence(nn.Module):

@@ -15,18 +15,24 @@ from torch.func import functional_call
 LOWERED = nn.Conv2d, nn.Linear, nn.LayerNorm, nn.RNNBase
 
 
-class Logits(nn.Linear):
+class Float32Linear(nn.Linear):
     """The linear map to logits: in the type of its weights, whatever that of its input; no pass lowers them."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.to(self.weight.dtype))
 
 
-def lowered(network: nn.Module, weights: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """`weights` of a network by name, those of LOWERED modules but `Logits` cast to `dtype`; None: as they are."""
+def lowered(
+    network: nn.Module, weights: Mapping[str, Tensor], dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    """Cast the weights of LOWERED modules, except `Float32Linear`, to `dtype`; with None, return them unchanged."""
     if dtype is None:
         return dict(weights)
-    low = {name for name, m in network.named_modules() if isinstance(m, LOWERED) and not isinstance(m, Logits)}
+    low = {
+        name
+        for name, m in network.named_modules()
+        if isinstance(m, LOWERED) and not isinstance(m, Float32Linear)
+    }
     return {name: w.to(dtype) if name.rpartition(".")[0] in low else w for name, w in weights.items()}
 
 
@@ -34,7 +40,9 @@ def in_type(network: nn.Module, dtype: torch.dtype | None) -> Callable[[Tensor],
     """A network as a function whose passes run in `dtype`; None: as it is."""
     if dtype is None:
         return network
-    return lambda x: functional_call(network, lowered(network, dict(network.named_parameters()), dtype), (x.to(dtype),))
+    return lambda x: functional_call(
+        network, lowered(network, dict(network.named_parameters()), dtype), (x.to(dtype),)
+    )
 
 
 def at_least_float32(x: Tensor) -> torch.dtype:

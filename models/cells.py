@@ -19,7 +19,7 @@ from models.ops import MAP_OPS, SEQUENCE_OPS, FactorizedReduce, MakeOp
 
 
 @dataclass(frozen=True)
-class World:
+class CellType:
     """All that tells the CNN from the SeqNN: the op table, the input projection, and the axis of the channels."""
 
     ops: Mapping[str, MakeOp]
@@ -35,7 +35,7 @@ class Cell(nn.Module):
 
     def __init__(
         self,
-        world: World,
+        cell_type: CellType,
         nodes: Iterable[nn.Module],
         concat: Sequence[int],
         inputs: tuple[int, int],
@@ -44,11 +44,11 @@ class Cell(nn.Module):
         affine: bool,
     ):
         super().__init__()
-        self.project0 = world.project(inputs[0], channels, 2 if reduction_prev else 1, affine)
-        self.project1 = world.project(inputs[1], channels, 1, affine)
+        self.project0 = cell_type.project(inputs[0], channels, 2 if reduction_prev else 1, affine)
+        self.project1 = cell_type.project(inputs[1], channels, 1, affine)
         self.nodes = nn.ModuleList(nodes)
         self.concat = tuple(concat)
-        self.channel_axis = world.channel_axis
+        self.channel_axis = cell_type.channel_axis
         self.out_channels = len(self.concat) * channels
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
@@ -88,6 +88,6 @@ class ProjectSequence(nn.Module):
         return self.norm(self.linear(x))
 
 
-CNN = World(MAP_OPS, project_maps, channel_axis=1)
-SEQ = World(SEQUENCE_OPS, ProjectSequence, channel_axis=2)
-WORLDS: Mapping[str, World] = {"normal": CNN, "reduce": CNN, "rnn": SEQ}
+CNN = CellType(MAP_OPS, project_maps, channel_axis=1)
+SEQ = CellType(SEQUENCE_OPS, ProjectSequence, channel_axis=2)
+CELL_TYPES: Mapping[str, CellType] = {"normal": CNN, "reduce": CNN, "rnn": SEQ}

@@ -62,7 +62,9 @@ def open_torch_export(path: Path) -> Run:
         return torch.export.load(io.BytesIO(path.read_bytes())).module()
 
 
-FORMATS: Mapping[str, tuple[Callable[[nn.Module, Shape, Mapping[str, str], Path], None], Callable[[Path], Run]]] = {
+FORMATS: Mapping[
+    str, tuple[Callable[[nn.Module, Shape, Mapping[str, str], Path], None], Callable[[Path], Run]]
+] = {
     "onnx": (write_onnx, open_onnx),
     "torch_export": (write_torch_export, open_torch_export),
 }
@@ -98,7 +100,9 @@ def rnn_tanh(
     h, last = op.Transpose(x, perm=[1, 0, 2]), []  # (T, N, C)
     for first in range(0, len(params), 4 * ways):
         own = [params[first + 4 * way : first + 4 * way + 4] for way in range(ways)]
-        w, u, b, c = (_stacked(kind) for kind in zip(*own, strict=True))  # (D, H, C), (D, H, H), (D, H), (D, H)
+        w, u, b, c = (
+            _stacked(kind) for kind in zip(*own, strict=True)
+        )  # (D, H, C), (D, H, H), (D, H), (D, H)
         steps, end = op.RNN(
             h,
             w,
@@ -107,7 +111,9 @@ def rnn_tanh(
             hidden_size=int(own[0][1].shape[1]),
             direction="bidirectional" if bidirectional else "forward",
         )  # (T, D, N, H), (D, N, H)
-        h = op.Reshape(op.Transpose(steps, perm=[0, 2, 1, 3]), op.Constant(value_ints=[0, 0, -1]))  # (T, N, DH)
+        h = op.Reshape(
+            op.Transpose(steps, perm=[0, 2, 1, 3]), op.Constant(value_ints=[0, 0, -1])
+        )  # (T, N, DH)
         last.append(end)
     return op.Transpose(h, perm=[1, 0, 2]), op.Concat(*last, axis=0)
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.bf16 import Logits
+from models.bf16 import Float32Linear
 from models.cells import Cell
 from models.dropout import Dropout
 from models.recompute import recomputed
@@ -77,14 +77,16 @@ class JointNetwork(nn.Module):
             c0, c1 = c1, cell.out_channels
         self.dropout = Dropout(dropout)
         self.recompute_cells = recompute_cells
-        self.head = Logits(c1, classes)
+        self.head = Float32Linear(c1, classes)
 
     def forward(
         self, x: Tensor, weights: Mapping[str, Sequence[Tensor]] | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         """`weights`, for relaxed cells only: per kind of cell and node the softmaxed alphas (edges, ops)."""
         weights = weights or {}
-        s0 = s1 = self.stem(x).contiguous(memory_format=torch.channels_last)  # (N, C, F, T); the faster layout
+        s0 = s1 = self.stem(x).contiguous(
+            memory_format=torch.channels_last
+        )  # (N, C, F, T); the faster layout
         auxiliary_logits = None
         for i, (kind, cell) in enumerate(zip(self.kinds, self.cnn_cells, strict=True)):
             s0, s1 = s1, self.dropout(self._run(cell, s0, s1, weights.get(kind)))
@@ -132,7 +134,7 @@ class AuxiliaryHead(nn.Module):
             nn.ReLU(),
             nn.Flatten(),
         )
-        self.classifier = Logits(768, classes)
+        self.classifier = Float32Linear(768, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.features(x))

@@ -22,9 +22,14 @@ from models.search_network import SearchNetwork
 
 UTTERANCES = 4  # in the pass: the workspace of an LSTM is rounded up, for fewer by more
 WORKING = 12  # states of a cell that its backward works on at a time: the gradients of an edge's maps, and their sums
-EDGES = {"ops": 1.3, "cells": 1.9}  # times the maps inside an edge: what backward holds as it computes edges again
+EDGES = {
+    "ops": 1.3,
+    "cells": 1.9,
+}  # times the maps inside an edge: what backward holds as it computes edges again
 FROZEN = 0.6  # the same where nobody asks for the gradients of weights
-GATES = 2  # times what the largest stacked scan reads: its backward works on slopes and gradients of that size
+GATES = (
+    2  # times what the largest stacked scan reads: its backward works on slopes and gradients of that size
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,9 @@ class Footprint:
         if self.edge and recompute != "none":
             times = EDGES[recompute] if of_weights else FROZEN
             return times * self.edge + (self.stored["ops"] if recompute == "cells" else 0.0)
-        return {"none": max(self.stack - whole, 0.0), "ops": self.stack, "cells": max(self.stack, whole)}[recompute]
+        return {"none": max(self.stack - whole, 0.0), "ops": self.stack, "cells": max(self.stack, whole)}[
+            recompute
+        ]
 
 
 class Stored:
@@ -62,12 +69,17 @@ class Stored:
         return tensor
 
 
-def footprints(network: SearchNetwork, shape: tuple[int, int], dtype: torch.dtype | None = None) -> list[Footprint]:
+def footprints(
+    network: SearchNetwork, shape: tuple[int, int], dtype: torch.dtype | None = None
+) -> list[Footprint]:
     """Those of each cell of a network that recomputes nothing, for inputs (F, T), with passes in `dtype`.
 
     What the stem stores is the first's. The network's running statistics are moved.
     """
-    cells, device = [*network.network.cnn_cells, *network.network.rnn_cells], next(network.parameters()).device
+    cells, device = (
+        [*network.network.cnn_cells, *network.network.rnn_cells],
+        next(network.parameters()).device,
+    )
     found = []
     for recompute in (False, True):
         for module in network.modules():

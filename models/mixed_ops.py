@@ -8,16 +8,18 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.cells import World
+from models.cells import CellType
 from models.recompute import recomputed
 
 
 class MixedOp(nn.Module):
     """A relaxed edge: o(x) = sum_o softmax(alpha)_o o(x) (eq. 2). With `recompute`, of an op only o(x) is stored."""
 
-    def __init__(self, world: World, ops: Sequence[str], channels: int, stride: int, recompute: bool = False):
+    def __init__(
+        self, cell_type: CellType, ops: Sequence[str], channels: int, stride: int, recompute: bool = False
+    ):
         super().__init__()
-        self.ops = nn.ModuleList(world.ops[op](channels, stride, False) for op in ops if op != "none")
+        self.ops = nn.ModuleList(cell_type.ops[op](channels, stride, False) for op in ops if op != "none")
         self.recompute = recompute
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
@@ -34,10 +36,17 @@ class MixedNode(nn.Module):
     edge: type[MixedOp] = MixedOp
 
     def __init__(
-        self, world: World, ops: Sequence[str], channels: int, strides: Sequence[int], recompute: bool = False
+        self,
+        cell_type: CellType,
+        ops: Sequence[str],
+        channels: int,
+        strides: Sequence[int],
+        recompute: bool = False,
     ):
         super().__init__()
-        self.edges = nn.ModuleList(self.edge(world, ops, channels, stride, recompute) for stride in strides)
+        self.edges = nn.ModuleList(
+            self.edge(cell_type, ops, channels, stride, recompute) for stride in strides
+        )
 
     def forward(self, states: Sequence[Tensor], weights: Tensor) -> Tensor:
         """`weights` (E, K): the softmaxed alphas of this node's edges."""

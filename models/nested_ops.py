@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.cells import World
+from models.cells import CellType
 from models.fused.rnn.tanh_scan import recur
 from models.mixed_ops import MixedNode, MixedOp
 from models.ops import FAMILIES, Context, RecurrentAttention
@@ -33,7 +33,9 @@ class Stack(nn.Module):
             kind(inner if layer else channels, channels, batch_first=True, bidirectional=attention)
             for layer in range(max(depths))
         )
-        self.reads = nn.ModuleDict({str(k): Context(channels) if attention else nn.Identity() for k in depths})
+        self.reads = nn.ModuleDict(
+            {str(k): Context(channels) if attention else nn.Identity() for k in depths}
+        )
         self.names = tuple(f"{family}_{k}" for k in depths)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -50,7 +52,9 @@ class NestedOp(MixedOp):
     With `recompute`, of a stack only x and the o(x) are stored.
     """
 
-    def __init__(self, world: World, ops: Sequence[str], channels: int, stride: int, recompute: bool = False):
+    def __init__(
+        self, cell_type: CellType, ops: Sequence[str], channels: int, stride: int, recompute: bool = False
+    ):
         depths = {
             family: [k for k in range(1, deepest + 1) if f"{family}_{k}" in ops]
             for family, (_, _, deepest) in FAMILIES.items()
@@ -58,7 +62,7 @@ class NestedOp(MixedOp):
         stacks = [Stack(family, given, channels) for family, given in depths.items() if given]
         nested = [op for stack in stacks for op in stack.names]
         others = [op for op in ops if op not in (*nested, "none")]
-        super().__init__(world, others, channels, stride, recompute)
+        super().__init__(cell_type, others, channels, stride, recompute)
         self.stacks, self.names, self.others = nn.ModuleList(stacks), ops, others
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:

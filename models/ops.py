@@ -39,7 +39,9 @@ class ConvUnit(nn.Module):
     def __init__(self, kernel: int, dilation: int, channels: int, stride: int, affine: bool):
         super().__init__()
         padding = dilation * (kernel - 1) // 2
-        self.depthwise = nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False)
+        self.depthwise = nn.Conv2d(
+            channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False
+        )
         self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
         self.norm = nn.BatchNorm2d(channels, affine=affine)
 
@@ -78,7 +80,9 @@ class FactorizedReduce(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(x)  # (N, C_in, F, T)
         even = x[:, :, ::2, ::2]
-        odd = F.pad(x, (0, 1, 0, 1))[:, :, 1::2, 1::2]  # the padding lets odd sizes round up like the even grid
+        odd = F.pad(x, (0, 1, 0, 1))[
+            :, :, 1::2, 1::2
+        ]  # the padding lets odd sizes round up like the even grid
         return self.norm(torch.cat([self.even(even), self.odd(odd)], dim=1))  # (N, C_out, F/2, T/2)
 
 
@@ -140,7 +144,9 @@ class RecurrentAttention(nn.Module):
         return self.context(recur(self.rnn, x))
 
 
-def sequence_op(block: type[nn.Module], kind: type[nn.RNNBase], layers: int, channels: int, *_: int) -> nn.Module:
+def sequence_op(
+    block: type[nn.Module], kind: type[nn.RNNBase], layers: int, channels: int, *_: int
+) -> nn.Module:
     """A recurrent op; sequences know neither stride nor affine normalisation."""
     return block(kind, layers, channels)
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from data.speakers import Heard
+from data.speakers import SpeakerSet
 from genotypes import Genotype
 from models.architecture import Architecture, Designed, Searched
 from models.baselines import BASELINES
@@ -25,7 +25,16 @@ from models.joint_network import Size
 from utils import UserError, whole_file
 
 VERSION = 1
-UNREADABLE = (UserError, SafetensorError, LookupError, TypeError, ValueError, OverflowError, RuntimeError, OSError)
+UNREADABLE = (
+    UserError,
+    SafetensorError,
+    LookupError,
+    TypeError,
+    ValueError,
+    OverflowError,
+    RuntimeError,
+    OSError,
+)
 """What rebuilding a network from a damaged or hostile file can raise."""
 
 
@@ -49,7 +58,7 @@ class Header(BaseModel):
     version: Literal[1]
     classes: Annotated[list[Class], Field(min_length=1), AfterValidator(distinct)]
     front_end: dict[str, Any]
-    trained_on: Heard | None = None
+    trained_on: SpeakerSet | None = None
 
 
 class SearchedHeader(Header):
@@ -90,11 +99,13 @@ class SavedModel:
     std: np.ndarray
     classes: tuple[str, ...]
     front_end: Mapping[str, Any]
-    trained_on: Heard | None = None
+    trained_on: SpeakerSet | None = None
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all. The auxiliary head served the training and stays behind."""
-        tensors = {name: t.contiguous() for name, t in self.network.state_dict().items() if ".auxiliary." not in name}
+        tensors = {
+            name: t.contiguous() for name, t in self.network.state_dict().items() if ".auxiliary." not in name
+        }
         tensors |= {"mean": torch.from_numpy(self.mean), "std": torch.from_numpy(self.std)}
         header = {
             "version": VERSION,
@@ -127,7 +138,9 @@ class SavedModel:
         if mean.dim() != 1 or mean.shape != std.shape or not len(mean):
             raise ValueError(f"mean and std have the shapes {tuple(mean.shape)} and {tuple(std.shape)}")
         if architecture.shape and architecture.shape[0] != len(mean):
-            raise ValueError(f"{len(mean)} coefficients are standardised, but the network takes {architecture.shape}")
+            raise ValueError(
+                f"{len(mean)} coefficients are standardised, but the network takes {architecture.shape}"
+            )
         if architecture.cells > len(tensors):
             raise ValueError(f"{len(tensors)} tensors are too few for {architecture.cells} cells")
         with torch.device("meta"):  # no memory is taken before the file is seen to hold just these tensors

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from darts.search_space import SearchSpace
 from genotypes import Genotype, discretise
-from models.cells import WORLDS, Cell
+from models.cells import CELL_TYPES, Cell
 from models.fused.cnn.cell import MixedMaps, RelaxedMapsCell
 from models.fused.rnn.stacked_cell import RelaxedSequenceCell
 from models.joint_network import JointNetwork, Size
@@ -37,7 +37,9 @@ class SearchNetwork(nn.Module):
         super().__init__()
         self.space, self.recompute = space, recompute
         self.sequence_parts = (Cell, NestedNode) if nested_depth else (RelaxedSequenceCell, MixedNode)
-        self.network = JointNetwork(size, classes, self._relaxed_cell, dropout, recompute_cells=recompute == "cells")
+        self.network = JointNetwork(
+            size, classes, self._relaxed_cell, dropout, recompute_cells=recompute == "cells"
+        )
         kinds = ["normal", "reduce"] + ["rnn"] * (size.rnn_layers > 0)
         self.alphas = nn.ModuleDict({kind: self._initial_alphas(kind) for kind in kinds})
 
@@ -46,12 +48,16 @@ class SearchNetwork(nn.Module):
         return nn.ParameterList(ALPHA_SCALE * torch.randn(node + 2, len(ops)) for node in range(nodes))
 
     def _relaxed_cell(self, kind: str, inputs: tuple[int, int], channels: int, reduction_prev: bool) -> Cell:
-        world, (count, ops) = WORLDS[kind], self.space.of(kind)
+        cell_type, (count, ops) = CELL_TYPES[kind], self.space.of(kind)
         make_cell, make_node = self.sequence_parts if kind == "rnn" else (RelaxedMapsCell, MixedMaps)
-        again = self.recompute == "ops" or (self.recompute == "cells" and kind != "rnn")  # of maps it costs little
+        again = self.recompute == "ops" or (
+            self.recompute == "cells" and kind != "rnn"
+        )  # of maps it costs little
         strides = [2 if kind == "reduce" and source < 2 else 1 for source in range(count + 1)]
-        nodes = [make_node(world, ops, channels, strides[: node + 2], again) for node in range(count)]
-        return make_cell(world, nodes, range(2, count + 2), inputs, channels, reduction_prev, affine=False)
+        nodes = [make_node(cell_type, ops, channels, strides[: node + 2], again) for node in range(count)]
+        return make_cell(
+            cell_type, nodes, range(2, count + 2), inputs, channels, reduction_prev, affine=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x, self.softmaxed())
@@ -71,7 +77,9 @@ class SearchNetwork(nn.Module):
     @torch.no_grad()
     def genotype(self) -> Genotype:
         """The strongest discrete cells of the present alphas."""
-        return Genotype.of_nodes(**{kind: self._discretised(kind, nodes) for kind, nodes in self.softmaxed().items()})
+        return Genotype.of_nodes(
+            **{kind: self._discretised(kind, nodes) for kind, nodes in self.softmaxed().items()}
+        )
 
     def _discretised(self, kind: str, weights: Sequence[Tensor]) -> tuple:
         return discretise([w.cpu().numpy() for w in weights], self.space.of(kind)[1])

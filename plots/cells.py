@@ -35,7 +35,9 @@ def cell_graph(nodes: Sequence[Node], concat: Sequence[int], title: str) -> grap
     """A cell from left to right: inputs, nodes 0 to N - 1, output. An op is a coloured label set into its edge."""
     graph = graphviz.Digraph()
     graph.attr(rankdir="LR", nodesep="0.22", ranksep="0.38", pad="0.25", dpi="144", bgcolor=PAPER)
-    graph.attr(label=graphviz.escape(title), labelloc="t", labeljust="l", fontname=FONT, fontsize="16", fontcolor=INK)
+    graph.attr(
+        label=graphviz.escape(title), labelloc="t", labeljust="l", fontname=FONT, fontsize="16", fontcolor=INK
+    )
     graph.attr("node", shape="box", style="rounded,filled", fontname=FONT, fontsize="12", penwidth="1.2")
     graph.attr("edge", color=MUTED, penwidth="1.3", arrowsize="0.65")
     states = ["c_{k-2}", "c_{k-1}", *(str(i) for i in range(len(nodes)))]
@@ -78,7 +80,11 @@ def draw_genotype(genotype: Genotype, folder: Path) -> list[Path]:
     """Draw `normal.png`, `reduce.png` and, where there is a SeqNN, `rnn.png` into `folder`."""
     parts = ((name, getattr(genotype, name), getattr(genotype, f"{name}_concat")) for name in TITLES)
     folder = Path(folder)
-    return [draw_cell(nodes, concat, folder / f"{name}.png", TITLES[name]) for name, nodes, concat in parts if nodes]
+    return [
+        draw_cell(nodes, concat, folder / f"{name}.png", TITLES[name])
+        for name, nodes, concat in parts
+        if nodes
+    ]
 
 
 def _subscripted(name: str) -> str:
@@ -90,4 +96,6 @@ def _subscripted(name: str) -> str:
 @functools.cache
 def _say_once(missing: bool) -> None:
     reason = "the Graphviz program `dot` is missing" if missing else "the Graphviz program `dot` failed"
-    log.warning("%s: cells are written as .gv sources, not drawn (install it: apt install graphviz, or brew)", reason)
+    log.warning(
+        "%s: cells are written as .gv sources, not drawn (install it: apt install graphviz, or brew)", reason
+    )

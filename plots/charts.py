@@ -13,8 +13,20 @@ from genotypes import discretise
 from utils import whole_file
 
 INK, MUTED, PAPER = "#1f2937", "#64748b", "#ffffff"
-BLUES = LinearSegmentedColormap.from_list("soft_blues", ["#f8fafc", "#bfdbfe", "#60a5fa", "#2563eb", "#1e3a8a"])
-CLASS_COLOURS = ("#2563eb", "#f97316", "#10b981", "#a855f7", "#facc15", "#ef4444", "#14b8a6", "#64748b", "#ec4899")
+BLUES = LinearSegmentedColormap.from_list(
+    "soft_blues", ["#f8fafc", "#bfdbfe", "#60a5fa", "#2563eb", "#1e3a8a"]
+)
+CLASS_COLOURS = (
+    "#2563eb",
+    "#f97316",
+    "#10b981",
+    "#a855f7",
+    "#facc15",
+    "#ef4444",
+    "#14b8a6",
+    "#64748b",
+    "#ec4899",
+)
 
 
 def draw_confusion(confusion: Any, classes: Sequence[str], path: Path, title: str) -> None:
@@ -28,8 +40,12 @@ def draw_confusion(confusion: Any, classes: Sequence[str], path: Path, title: st
     image = axes.imshow(shares, cmap=BLUES, vmin=0, vmax=1)
     for row, column in np.ndindex(counts.shape):
         ink = _ink_on(shares[row, column])
-        axes.text(column, row - 0.1, f"{counts[row, column]}", ha="center", va="center", color=ink, fontsize=13)
-        axes.text(column, row + 0.2, f"{shares[row, column]:.0%}", ha="center", va="center", color=ink, fontsize=9)
+        axes.text(
+            column, row - 0.1, f"{counts[row, column]}", ha="center", va="center", color=ink, fontsize=13
+        )
+        axes.text(
+            column, row + 0.2, f"{shares[row, column]:.0%}", ha="center", va="center", color=ink, fontsize=9
+        )
     names = [f"{name}\n(n = {total})" for name, total in zip(classes, totals[:, 0], strict=True)]
     slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, classes)) > 9 else {}
     axes.set_xticks(range(len(classes)), classes, parse_math=False, **slant)
@@ -43,7 +59,9 @@ def draw_alphas(weights: Sequence[Any], ops: Sequence[str], path: Path, title: s
     """Softmaxed alphas of one cell type: a row is an edge (source → state), a column an op; the choice is outlined."""
     tables = [np.asarray(rows, dtype=np.float64) for rows in weights]
     values = np.concatenate(tables)
-    figure = Figure(figsize=(2.6 + 0.62 * len(ops), max(3.6, 1.9 + 0.34 * len(values))), dpi=150, layout="constrained")
+    figure = Figure(
+        figsize=(2.6 + 0.62 * len(ops), max(3.6, 1.9 + 0.34 * len(values))), dpi=150, layout="constrained"
+    )
     axes = figure.add_subplot()
     top = np.nanmax(values, initial=1 / len(ops))
     image = axes.imshow(values, cmap=BLUES, vmin=0, vmax=top, aspect="auto")
@@ -58,17 +76,25 @@ def draw_alphas(weights: Sequence[Any], ops: Sequence[str], path: Path, title: s
         for start, node in zip(starts, discretise(tables, ops), strict=False):
             for op, source in node:
                 corner = (list(ops).index(op) - 0.45, start + source - 0.36)
-                axes.add_patch(Rectangle(corner, 0.9, 0.72, fill=False, edgecolor="#f97316", linewidth=1.8, zorder=3))
+                axes.add_patch(
+                    Rectangle(corner, 0.9, 0.72, fill=False, edgecolor="#f97316", linewidth=1.8, zorder=3)
+                )
     axes.set_xticks(range(len(ops)), ops, rotation=40, ha="right", rotation_mode="anchor", parse_math=False)
-    axes.set_yticks(range(len(values)), [f"{j}→{i + 2}" for i, table in enumerate(tables) for j in range(len(table))])
+    axes.set_yticks(
+        range(len(values)), [f"{j}→{i + 2}" for i, table in enumerate(tables) for j in range(len(table))]
+    )
     axes.set_ylabel("edge (source → state)", color=MUTED)
     _finish(figure, axes, image, path, title, "softmaxed alpha (outlined: the choice)")
 
 
-def draw_balance(folds: Sequence[dict[str, Sequence[int]]], classes: Sequence[str], path: Path, title: str) -> None:
+def draw_balance(
+    folds: Sequence[dict[str, Sequence[int]]], classes: Sequence[str], path: Path, title: str
+) -> None:
     """The utterances of each class in the parts of each fold: `folds` maps a part's name to its counts by class."""
     bars = [
-        (f"fold {k}  {part}", np.asarray(counts)) for k, fold in enumerate(folds, 1) for part, counts in fold.items()
+        (f"fold {k}  {part}", np.asarray(counts))
+        for k, fold in enumerate(folds, 1)
+        for part, counts in fold.items()
     ]
     gaps = np.array([row + 0.6 * (row // len(folds[0])) for row in range(len(bars))])
     figure = Figure(figsize=(8.5, 1.3 + 0.27 * (gaps[-1] + 1)), dpi=150, layout="constrained")
@@ -88,13 +114,19 @@ def draw_balance(folds: Sequence[dict[str, Sequence[int]]], classes: Sequence[st
     axes.xaxis.set_major_formatter("{x:.0%}")
     axes.invert_yaxis()
     handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(6, len(classes)), frameon=False, fontsize=9)
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=min(6, len(classes)), frameon=False, fontsize=9
+    )
     _save(figure, axes, path, title)
 
 
-def _finish(figure: Figure, axes: Any, image: Any, path: Path, title: str, scale: str, percent: bool = False) -> None:
+def _finish(
+    figure: Figure, axes: Any, image: Any, path: Path, title: str, scale: str, percent: bool = False
+) -> None:
     """What both heat maps share: a colour bar."""
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=28, pad=0.02, format="{x:.0%}" if percent else None)
+    bar = figure.colorbar(
+        image, ax=axes, shrink=0.8, aspect=28, pad=0.02, format="{x:.0%}" if percent else None
+    )
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, colors=MUTED, labelsize=8)
     bar.set_label(scale, color=MUTED, fontsize=9)

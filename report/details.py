@@ -74,7 +74,9 @@ def curves(trials: Sequence[Trial]) -> dict[str, Any]:
         for trial in trials:
             if trial.histories[stage]:
                 by_method.setdefault(trial.key.method, []).append(trial.histories[stage])
-        drawn = {method: {key: band(histories, key) for key in CURVES} for method, histories in by_method.items()}
+        drawn = {
+            method: {key: band(histories, key) for key in CURVES} for method, histories in by_method.items()
+        }
         if drawn:
             found[stage] = drawn
     return found
@@ -113,6 +115,8 @@ def settings(trials: Sequence[Trial]) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of the program, of Python and of what scores depend on, where the report is written."""
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
     system = {"Python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
     return {"emoDARTS": project["version"], **system, **{name: version(name) for name in PACKAGES}}

@@ -25,7 +25,10 @@ CELL_PAGE = {INK: "var(--ink)", MUTED: "var(--muted)", PAPER: "var(--paper)", "#
 SECTIONS = {  # titles of tables, in the order of the page
     "Pooled over folds": (tables.pooled, "Every utterance once per seed, averaged over the seeds."),
     "Over folds and seeds": (tables.scores, "Mean ± standard deviation of the trials."),
-    "Comparisons": (tables.comparisons, "On the same utterances. A positive difference speaks for the first method."),
+    "Comparisons": (
+        tables.comparisons,
+        "On the same utterances. A positive difference speaks for the first method.",
+    ),
     "Recall of each class": (tables.recalls, "Pooled over folds and seeds."),
     "Cost": (tables.costs, "Mean over trials, and the range where they differ."),
     "Missing trials": (tables.missing, "These are in none of the numbers."),

@@ -60,7 +60,8 @@ def collect(
         "settings": settings(trials),
         "versions": versions(),
         "published": [
-            PUBLISHED[name] for name in sorted({str(t.metrics.get("dataset")) for t in trials} & set(PUBLISHED))
+            PUBLISHED[name]
+            for name in sorted({str(t.metrics.get("dataset")) for t in trials} & set(PUBLISHED))
         ],
     }
 
@@ -85,7 +86,9 @@ class Pool:
 
     def counts(self, method: str, seeds: Sequence[int]) -> np.ndarray:
         """The counts (S, P, C, C) of a method with these seeds."""
-        predicted = [np.concatenate([self.predicted[Key(method, fold, s)] for fold in self.folds]) for s in seeds]
+        predicted = [
+            np.concatenate([self.predicted[Key(method, fold, s)] for fold in self.folds]) for s in seeds
+        ]
         return confusions(self.labels, np.array(predicted), self.speaker, len(self.names), len(self.classes))
 
 
@@ -127,7 +130,13 @@ def spread(values: Sequence[float | None]) -> dict[str, Any] | None:
     if not values or None in values:
         return None
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {"mean": float(np.mean(values)), "std": std, "min": min(values), "max": max(values), "n": len(values)}
+    return {
+        "mean": float(np.mean(values)),
+        "std": std,
+        "min": min(values),
+        "max": max(values),
+        "n": len(values),
+    }
 
 
 def pooled(method: str, pool: Pool) -> dict[str, Any] | None:
@@ -156,7 +165,11 @@ def _recalls(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, float |
 
 def best_baseline(pool: Pool, methods: Sequence[str]) -> str | None:
     """The human-designed network with the highest pooled UA."""
-    known = {m: mean_rates(pool.counts(m, pool.seeds(m)))["ua"] for m in methods if m not in SEARCHED and pool.seeds(m)}
+    known = {
+        m: mean_rates(pool.counts(m, pool.seeds(m)))["ua"]
+        for m in methods
+        if m not in SEARCHED and pool.seeds(m)
+    }
     return max(known, key=known.get) if known else None
 
 
@@ -171,6 +184,8 @@ def compared(pool: Pool, chosen_pairs: Sequence[tuple[str, str]]) -> list[dict[s
     found = []
     for a, b in chosen_pairs:
         if seeds := sorted(set(pool.seeds(a)) & set(pool.seeds(b))):
-            found.append({"a": a, "b": b, **compare(pool.counts(a, seeds), pool.counts(b, seeds)), "seeds": seeds})
+            found.append(
+                {"a": a, "b": b, **compare(pool.counts(a, seeds), pool.counts(b, seeds)), "seeds": seeds}
+            )
     corrected = holm([one["p"] for one in found])
     return [{**one, "p_holm": p} for one, p in zip(found, corrected, strict=True)]

@@ -18,7 +18,9 @@ PERMUTATIONS = 10_000
 ROUNDING = 1e-12  # two sums of the same terms in another order count as equal
 
 
-def confusions(labels: np.ndarray, predicted: np.ndarray, speaker: np.ndarray, speakers: int, classes: int) -> Any:
+def confusions(
+    labels: np.ndarray, predicted: np.ndarray, speaker: np.ndarray, speakers: int, classes: int
+) -> Any:
     """Counts (S, P, C, C) of class ids `labels` (N,) and `predicted` (S, N), of utterances by `speaker` ids (N,)."""
     counts = np.zeros((len(predicted), speakers, classes, classes), dtype=np.int64)
     seeds = np.arange(len(predicted))[:, None]

@@ -16,7 +16,9 @@ def scores(results: dict[str, Any]) -> Table:
     """Mean and standard deviation over folds and seeds."""
     rows = []
     for method, found in results["methods"].items():
-        trials = f"{found['finished']} of {found['finished'] + found['missing']}" if found["missing"] else None
+        trials = (
+            f"{found['finished']} of {found['finished'] + found['missing']}" if found["missing"] else None
+        )
         rates = [words.spread(found[rate]) for rate in RATES]
         rows.append([name(method), trials or str(found["finished"]), *rates])
     return ["method", "trials", *RATES.values()], rows
@@ -28,7 +30,9 @@ def pooled(results: dict[str, Any]) -> Table:
     for method, found in results["methods"].items():
         score = found["pooled"]
         cells = (
-            [f"{percent(score[r])} ({interval(score['ci95'][r])})" for r in RATES] if score else [NOTHING] * len(RATES)
+            [f"{percent(score[r])} ({interval(score['ci95'][r])})" for r in RATES]
+            if score
+            else [NOTHING] * len(RATES)
         )
         rows.append([name(method), str(len(score["seeds"]) if score else 0), *cells])
     return ["method", "seeds", *(f"{title} (95 % interval)" for title in RATES.values())], rows
@@ -54,7 +58,9 @@ def comparisons(results: dict[str, Any]) -> Table:
 
 def costs(results: dict[str, Any]) -> Table:
     """Weights, multiply-adds, seconds: the columns that are known of any method."""
-    columns = [(key, *words.COSTS[key]) for key in words.COSTS if any(m[key] for m in results["methods"].values())]
+    columns = [
+        (key, *words.COSTS[key]) for key in words.COSTS if any(m[key] for m in results["methods"].values())
+    ]
     rows = [
         [name(method), *(words.quantity(found[key], unit, digits) for key, _, unit, digits in columns)]
         for method, found in results["methods"].items()
@@ -71,7 +77,14 @@ def recalls(results: dict[str, Any]) -> Table:
 def trials(results: dict[str, Any]) -> Table:
     """Every finished trial."""
     rows = [
-        [name(t["method"]), str(t["fold"]), str(t["seed"]), *_rates(t), str(t["n"]), str(t["best_epoch"] or NOTHING)]
+        [
+            name(t["method"]),
+            str(t["fold"]),
+            str(t["seed"]),
+            *_rates(t),
+            str(t["n"]),
+            str(t["best_epoch"] or NOTHING),
+        ]
         for t in results["trials"]
     ]
     return ["method", "fold", "seed", *RATES.values(), "utterances", "epoch picked"], rows

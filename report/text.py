@@ -109,7 +109,9 @@ def limits(results: dict[str, Any]) -> list[str]:
     single = max([found["smallest_p"] for found in results["comparisons"]], default=0)
     least = min(1.0, count * single)
     if least > 0.001:
-        text = f"With {results['speakers']} speakers the smallest p-value that is possible is {p_value(single)}"
+        text = (
+            f"With {results['speakers']} speakers the smallest p-value that is possible is {p_value(single)}"
+        )
         text += f", {p_value(least)} after the correction for {count} comparisons" if count > 1 else ""
         said = [text + (": no difference can be significant here." if least > SIGNIFICANT else ".")]
     if "paper" in results["protocol"]:
@@ -119,10 +121,14 @@ def limits(results: dict[str, Any]) -> list[str]:
     if results["allow_leak"]:
         said.append(f"Training and test share {', '.join(results['allow_leak'])}, as --allow_leak permitted.")
     if results["tested_twice"]:
-        said.append(f"{results['tested_twice']} utterances are tested in more than one fold, and count in each.")
+        said.append(
+            f"{results['tested_twice']} utterances are tested in more than one fold, and count in each."
+        )
     if results["missing"]:
         finished = len(results["trials"])
-        said.append(f"{len(results['missing'])} of {finished + len(results['missing'])} trials are missing; see below.")
+        said.append(
+            f"{len(results['missing'])} of {finished + len(results['missing'])} trials are missing; see below."
+        )
     return said
 
 

@@ -102,15 +102,21 @@ def read_trials(
     why trials failed, where the caller knows.
     """
     found = [*keys_in(folder), *(Key(*key) for key in planned)]
-    methods, folds, seeds = (dict.fromkeys(values) for values in zip(*found, strict=True)) if found else ((), (), ())
+    methods, folds, seeds = (
+        (dict.fromkeys(values) for values in zip(*found, strict=True)) if found else ((), (), ())
+    )
     if (size := len(methods) * len(folds) * len(seeds)) > MOST:
-        raise UserError(f"{folder}: the names of its folders make {size:,} trials; a report is of at most {MOST:,}")
+        raise UserError(
+            f"{folder}: the names of its folders make {size:,} trials; a report is of at most {MOST:,}"
+        )
     trials, missing = [], {}
     for key in in_order(Key(m, f, s) for m in methods for f in folds for s in seeds):
         try:
             trials.append(read_trial(folder / str(key), key))
         except FileNotFoundError:
-            missing[key] = (reasons or {}).get(key, "not finished" if (folder / str(key)).is_dir() else "not run")
+            missing[key] = (reasons or {}).get(
+                key, "not finished" if (folder / str(key)).is_dir() else "not run"
+            )
         except UNREADABLE as error:
             missing[key] = f"cannot be read: {type(error).__name__}: {str(error)[:120]}"
     return _same_test(trials, missing), missing
@@ -120,7 +126,9 @@ def _same_test(trials: Sequence[Trial], missing: dict[Key, str]) -> list[Trial]:
     """Only the trials that heard in their fold what most did there; the others go to `missing`."""
     classes = Counter(trial.classes for trial in trials).most_common(1)
     heard = {
-        fold: Counter(t.heard for t in trials if t.key.fold == fold and t.classes == classes[0][0]).most_common(1)
+        fold: Counter(
+            t.heard for t in trials if t.key.fold == fold and t.classes == classes[0][0]
+        ).most_common(1)
         for fold in {trial.key.fold for trial in trials}
     }
     for trial in trials:

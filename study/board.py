@@ -31,7 +31,9 @@ class Board:
             self.live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
         self.live.stop()
 
     def end(self, key: Key, outcome: Any) -> None:
@@ -53,7 +55,9 @@ class Board:
         table = Table(title=f"{ended} of {len(self.outcomes)} trials done", title_justify="left", box=None)
         for name in ("method", "fold", "seed", ""):
             table.add_column(name)
-        left = [(key, stage(folder_of(key, self.config))) for key, outcome in self.outcomes.items() if not outcome]
+        left = [
+            (key, stage(folder_of(key, self.config))) for key, outcome in self.outcomes.items() if not outcome
+        ]
         for key, how_far in sorted(left, key=lambda pair: pair[1] == "waiting")[:ROWS]:
             table.add_row(key.method, str(key.fold), str(key.seed), how_far)
         return table

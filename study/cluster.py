@@ -42,7 +42,9 @@ def start(config: CrossvalConfig) -> None:
     try:
         if address is None:
             limited = available_cores() < (os.cpu_count() or 1)
-            mine = available_cores() if limited else None  # None: Ray counts the cores, and respects containers
+            mine = (
+                available_cores() if limited else None
+            )  # None: Ray counts the cores, and respects containers
             ray.init("local", num_cpus=mine, include_dashboard=False, object_store_memory=STORE, **quiet)
         elif address == "auto" or answers(address):
             ray.init(address, **quiet)
@@ -71,7 +73,9 @@ def answers(address: str) -> bool:
 def check_room(config: CrossvalConfig) -> None:
     """`UserError` where no machine could ever run a trial: Ray would wait for one without end."""
     wanted = {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
-    machines = [{kind: node["Resources"].get(kind, 0) for kind in wanted} for node in ray.nodes() if node["Alive"]]
+    machines = [
+        {kind: node["Resources"].get(kind, 0) for kind in wanted} for node in ray.nodes() if node["Alive"]
+    ]
     if not any(all(has[kind] >= wanted[kind] for kind in wanted) for has in machines):
         shown = "; ".join(f"{has['CPU']:g} CPUs, {has['GPU']:g} GPUs" for has in machines)
         flags = f"--cpus_per_trial {wanted['CPU']:g} --gpus_per_trial {wanted['GPU']:g}"

@@ -76,7 +76,9 @@ def compare(key: Key, config: CrossvalConfig) -> None:
             RunFolder(kind, flags)
 
 
-def run_trial(place: str, threads: int, searching: SearchConfig | None, retraining: AugmentConfig) -> dict[str, Any]:
+def run_trial(
+    place: str, threads: int, searching: SearchConfig | None, retraining: AugmentConfig
+) -> dict[str, Any]:
     """Search and retrain in the folder `place`; return what metrics.json says.
 
     `seconds.json` is for the report; a trial that is begun again has none, for the time that was lost is not known.

@@ -16,7 +16,9 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["augment", "evaluate", "export", "predict", "prepare", "search", "visualize"])
 
 
-def run(command: str, words: list[str], cwd: Path, env: dict[str, str], timeout: float) -> subprocess.CompletedProcess:
+def run(
+    command: str, words: list[str], cwd: Path, env: dict[str, str], timeout: float
+) -> subprocess.CompletedProcess:
     """Run a command to its end; `subprocess.TimeoutExpired` where it takes longer than `timeout` seconds."""
     start_server({**env, "PYTHONPATH": str(ROOT)})
     with tempfile.TemporaryDirectory() as folder:
@@ -28,7 +30,9 @@ def run(command: str, words: list[str], cwd: Path, env: dict[str, str], timeout:
             process.kill()
             process.join()
             raise subprocess.TimeoutExpired([command, *words], timeout)
-        return subprocess.CompletedProcess([command, *words], process.exitcode, *(p.read_text() for p in printed))
+        return subprocess.CompletedProcess(
+            [command, *words], process.exitcode, *(p.read_text() for p in printed)
+        )
 
 
 def start_server(env: dict[str, str]) -> None:

@@ -51,4 +51,6 @@ def test_drop_paths_grow_by_epochs(monkeypatch: pytest.MonkeyPatch):
     )  # fmt: skip
     for i in range(12):
         augment.Augment.step(task, i)
-        assert [module.probability for module in (network[0], network[1][0])] == pytest.approx([0.1 * (i // 3)] * 2)
+        assert [module.probability for module in (network[0], network[1][0])] == pytest.approx(
+            [0.1 * (i // 3)] * 2
+        )

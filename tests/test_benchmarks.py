@@ -38,7 +38,9 @@ def test_a_line_of_the_table(gpu):
     assert "nan" not in gpu.line(first, "ours", [row])
     assert gpu.demanded(second, gpu.make_fabric("none").device) == tuple(
         pytest.approx(number * factor)
-        for number, factor in zip(gpu.demanded(first, gpu.make_fabric("none").device), (13 / 5, 5 / 2), strict=True)
+        for number, factor in zip(
+            gpu.demanded(first, gpu.make_fabric("none").device), (13 / 5, 5 / 2), strict=True
+        )
     )
 
 

@@ -101,13 +101,19 @@ def test_predict_repeats_the_test_on_the_wav_files(run: Path, workspace: Path):
     with (run / "augment" / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))[::37]
     files = [f"corpora/demo/{row['utterance']}.wav" for row in rows]
-    said = json.loads(succeed("predict", *files, "--model", run, "--config", "tiny.yaml", "--json", cwd=workspace))
+    said = json.loads(
+        succeed("predict", *files, "--model", run, "--config", "tiny.yaml", "--json", cwd=workspace)
+    )
     for row, file, answer in zip(rows, files, said, strict=True):
         assert (answer["file"], answer["emotion"]) == (file, row["predicted"])
-        assert answer["probabilities"] == pytest.approx({name: float(row[name]) for name in CLASSES}, abs=1e-4)
+        assert answer["probabilities"] == pytest.approx(
+            {name: float(row[name]) for name in CLASSES}, abs=1e-4
+        )
     table = succeed("predict", files[0], "--model", run / "augment", cwd=workspace).splitlines()
     assert table[1].split()[:2] == [files[0], rows[0]["predicted"]]
-    lines = list(csv.reader(succeed("predict", files[0], "--model", run, "--csv", cwd=workspace).splitlines()))
+    lines = list(
+        csv.reader(succeed("predict", files[0], "--model", run, "--csv", cwd=workspace).splitlines())
+    )
     assert lines[0] == ["file", "emotion", *CLASSES]
     assert lines[1][:2] == [files[0], rows[0]["predicted"]]
 
@@ -128,7 +134,18 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(run: Path, w
 
 
 def test_a_network_without_seqnn_takes_a_pt_darts_genotype_and_the_papers_protocol(workspace: Path):
-    flags = ("--config", "tiny.yaml", "--name", "cnn", "--rnn_layers", 0, "--genotype", "darts_v2", "--epochs", 1)
+    flags = (
+        "--config",
+        "tiny.yaml",
+        "--name",
+        "cnn",
+        "--rnn_layers",
+        0,
+        "--genotype",
+        "darts_v2",
+        "--epochs",
+        1,
+    )
     succeed("augment", *flags, "--protocol", "paper", cwd=workspace)
     metrics = json.loads((workspace / "runs" / "cnn" / "augment" / "metrics.json").read_text())
     assert (metrics["protocol"], metrics["model"]) == ("paper", "searched")
@@ -190,7 +207,15 @@ def test_a_baseline_takes_the_same_path(workspace: Path, model: str):
 def test_classes_may_be_picked_and_renamed_all_the_way(workspace: Path):
     picks = ("--emotions", "angry", "happy:up", "sad:low", "neutral:low")
     out = succeed(
-        "prepare", "--corpus", "demo", "--config", "tiny.yaml", *picks, "--out", "features/three", cwd=workspace
+        "prepare",
+        "--corpus",
+        "demo",
+        "--config",
+        "tiny.yaml",
+        *picks,
+        "--out",
+        "features/three",
+        cwd=workspace,
     )
     assert "low" in out
     flags = ("--config", "tiny.yaml", "--name", "three", "--dataset", "three", "--epochs", 1)
@@ -204,7 +229,13 @@ def test_two_processes_agree_on_one_genotype(workspace: Path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     flags = [str(ROOT / "search.py"), "--config", "tiny.yaml", "--name", "pair", "--epochs", "1"]
     done = subprocess.run(
-        launch + flags, cwd=workspace, env=environment(), capture_output=True, text=True, timeout=200, check=False
+        launch + flags,
+        cwd=workspace,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert Genotype.load(workspace / "runs" / "pair" / "search" / "genotype.json").rnn

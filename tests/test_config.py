@@ -69,7 +69,9 @@ def yaml_file(tmp_path: Path):
 
 @pytest.mark.parametrize("dash", ["_", "-"])
 @pytest.mark.parametrize(("command", "flag", "value"), PT_DARTS)
-def test_the_flags_of_pt_darts_are_there_and_set_their_field(command: str, flag: str, value: object, dash: str):
+def test_the_flags_of_pt_darts_are_there_and_set_their_field(
+    command: str, flag: str, value: object, dash: str
+):
     config = parse(KINDS[command], [f"--{flag.replace('_', dash)}", str(value)])
     assert getattr(config, flag) == value
     assert config.model_dump(exclude={flag}) == KINDS[command]().model_dump(exclude={flag})
@@ -78,7 +80,9 @@ def test_the_flags_of_pt_darts_are_there_and_set_their_field(command: str, flag:
 @pytest.mark.parametrize("command", ["search", "augment", "evaluate", "predict"])
 @pytest.mark.parametrize("word", ["auto", "none", "cpu", "cuda", "mps", "1"])
 def test_device_is_another_name_of_gpus(yaml_file, command: str, word: str):
-    needed = {"evaluate": ["--model", "m", "--out", "o"], "predict": ["--model", "m", "a.wav"]}.get(command, [])
+    needed = {"evaluate": ["--model", "m", "--out", "o"], "predict": ["--model", "m", "a.wav"]}.get(
+        command, []
+    )
     parsed = [parse(KINDS[command], [*needed, f"--{name}", word]) for name in ("gpus", "device")]
     assert parsed[0].gpus == word
     assert parsed[0] == parsed[1]
@@ -160,7 +164,9 @@ def test_a_file_that_says_nothing_of_the_command_leaves_the_defaults(yaml_file, 
 
 
 @pytest.mark.parametrize(("flag", "text", "value"), [("gpus", "0", "0"), ("name", "2024", "2024")])
-def test_a_number_in_the_file_is_the_word_it_would_be_on_the_line(yaml_file, flag: str, text: str, value: str):
+def test_a_number_in_the_file_is_the_word_it_would_be_on_the_line(
+    yaml_file, flag: str, text: str, value: str
+):
     assert getattr(search(f"--{flag}", text), flag) == value
     assert getattr(search("--config", yaml_file(f"{flag}: {text}")), flag) == value
 
@@ -168,7 +174,10 @@ def test_a_number_in_the_file_is_the_word_it_would_be_on_the_line(yaml_file, fla
 @pytest.mark.parametrize(
     ("command", "values"),
     [
-        ("search", {"epochs": 3, "w_lr": 0.5, "rnn_ops": ("lstm_1", "none"), "gpus": "0,1", "order": "first"}),
+        (
+            "search",
+            {"epochs": 3, "w_lr": 0.5, "rnn_ops": ("lstm_1", "none"), "gpus": "0,1", "order": "first"},
+        ),
         ("augment", {"genotype": "darts_v2", "protocol": "paper", "drop_path_prob": 0.1}),
         ("augment", {}),
         ("prepare", {"n_mels": 64, "n_mfcc": 40, "root": "somewhere"}),
@@ -181,7 +190,9 @@ def test_the_config_json_of_a_run_is_a_config_file(tmp_path: Path, command: str,
     assert parse(KINDS[command], ["--config", str(path)]) == config.model_copy(update={"config": path})
 
 
-def test_a_run_takes_no_flag_at_the_top_of_its_file_for_one_of_prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_takes_no_flag_at_the_top_of_its_file_for_one_of_prepare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """The same file says how the demo corpus is prepared; the flags of the run beside that are not prepare's."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "config.json"
@@ -232,7 +243,19 @@ def test_cnn_ops_say_all_or_a_list():
     assert search("--cnn_ops", "none", "skip_connect").cnn_ops == ("skip_connect", "none")
 
 
-NO_INTERVALS = ("-1", "2.5", "0min", "0.0min", "min", "10m", "10minutes", "1e3", "nanmin", "1:30", "\u0663min")
+NO_INTERVALS = (
+    "-1",
+    "2.5",
+    "0min",
+    "0.0min",
+    "min",
+    "10m",
+    "10minutes",
+    "1e3",
+    "nanmin",
+    "1:30",
+    "\u0663min",
+)
 
 
 @pytest.mark.parametrize("word", ["0", "200", "10min", "0.5min", "90min"])
@@ -387,7 +410,9 @@ def test_no_python_of_a_file_is_run(yaml_file, tmp_path: Path, tag: str, place: 
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates()
-TREES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SCALARS, inner, max_size=3))
+TREES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SCALARS, inner, max_size=3)
+)
 
 
 @pytest.mark.parametrize("command", KINDS)
@@ -403,7 +428,10 @@ def test_any_values_give_a_config_or_a_user_error(command: str, data: st.DataObj
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.sampled_from([f"--{name}" for name in fields_by_flag(SearchConfig)]) | st.text(max_size=6), max_size=4)
+    st.lists(
+        st.sampled_from([f"--{name}" for name in fields_by_flag(SearchConfig)]) | st.text(max_size=6),
+        max_size=4,
+    )
 )
 def test_any_line_gives_a_config_or_a_user_error(words: list[str]):
     with suppress(UserError):

@@ -31,7 +31,20 @@ from utils import UserError, write_json
 ROOT = Path(__file__).parent.parent
 
 
-STUDY = ["--config", "tiny.yaml", "--dataset", "demo", "--folds", 1, 2, "--seeds", 1, "--methods", "darts", "cnn"]
+STUDY = [
+    "--config",
+    "tiny.yaml",
+    "--dataset",
+    "demo",
+    "--folds",
+    1,
+    2,
+    "--seeds",
+    1,
+    "--methods",
+    "darts",
+    "cnn",
+]
 DARTS = Key("darts", 1, 1)
 
 
@@ -49,7 +62,9 @@ def wait_for(what: Callable[[], Any], process: subprocess.Popen, seconds: float 
 def started(*flags: object, cwd: Path, command: str = "crossval") -> Iterator[subprocess.Popen]:
     """A command that runs; it is killed where a test ends before it does."""
     with (cwd / "output.txt").open("w") as output:
-        process = subprocess.Popen(line(command, *flags), cwd=cwd, env=environment(), stdout=output, stderr=output)
+        process = subprocess.Popen(
+            line(command, *flags), cwd=cwd, env=environment(), stdout=output, stderr=output
+        )
     try:
         yield process
     finally:
@@ -122,7 +137,9 @@ def test_a_study_leaves_the_metrics_of_every_trial_and_a_report(study: Path):
     assert "4/4" in (study.parent.parent / "output.txt").read_text()
 
 
-def test_a_trial_whose_process_was_killed_equals_the_undisturbed_commands_to_the_byte(study: Path, workspace: Path):
+def test_a_trial_whose_process_was_killed_equals_the_undisturbed_commands_to_the_byte(
+    study: Path, workspace: Path
+):
     for command in ("search", "augment"):
         succeed(command, "--config", "tiny.yaml", "--name", "alone", "--seed", 1, cwd=workspace)
     trial, alone = study / str(DARTS), workspace / "runs" / "alone"
@@ -212,7 +229,9 @@ def place(workspace: Path, study: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     """The workspace with what is wrong in it, as the working directory of this process, which may not start Ray."""
     (workspace / "typo.yaml").write_text("augment: {epoch: 3}\n")
     (workspace / "strange.yaml").write_text("search: {batch_size: 1}\n")
-    (workspace / "other.yaml").write_text((workspace / "tiny.yaml").read_text().replace("epochs: 4", "epochs: 5"))
+    (workspace / "other.yaml").write_text(
+        (workspace / "tiny.yaml").read_text().replace("epochs: 4", "epochs: 5")
+    )
     write_json(workspace / "runs" / "other" / "mine.json", {})
     (workspace / "runs" / "file").write_text("mine")
     monkeypatch.chdir(workspace)
@@ -240,15 +259,22 @@ def test_what_is_wrong_is_one_line_and_touches_nothing(
 @pytest.mark.slow
 def test_a_trial_that_no_machine_could_run_is_refused_by_ray_itself(workspace: Path):
     before = files(workspace / "runs")
-    done = execute("crossval", "--config", "tiny.yaml", "--name", "vast", "--cpus_per_trial", 1000, cwd=workspace)
+    done = execute(
+        "crossval", "--config", "tiny.yaml", "--name", "vast", "--cpus_per_trial", 1000, cwd=workspace
+    )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: --cpus_per_trial 1000 --gpus_per_trial 0: no machine has so many (Ray found")
+    assert done.stderr.startswith(
+        "error: --cpus_per_trial 1000 --gpus_per_trial 0: no machine has so many (Ray found"
+    )
     assert done.stderr.count("\n") == 1
     assert files(workspace / "runs") == before
 
 
 def test_two_small_machines_are_no_large_one(monkeypatch: pytest.MonkeyPatch):
-    machines = [{"Alive": True, "Resources": {"CPU": 4.0}}, {"Alive": True, "Resources": {"CPU": 2.0, "GPU": 1.0}}]
+    machines = [
+        {"Alive": True, "Resources": {"CPU": 4.0}},
+        {"Alive": True, "Resources": {"CPU": 2.0, "GPU": 1.0}},
+    ]
     dead = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
     monkeypatch.setattr(cluster.ray, "nodes", lambda: [*machines, dead])
     for fits in ({"cpus_per_trial": 4}, {"cpus_per_trial": 2, "gpus_per_trial": 0.25}):
@@ -309,7 +335,16 @@ def test_without_a_terminal_every_trial_that_ends_is_a_line(tmp_path: Path, monk
 @contextmanager
 def head(folder: Path) -> Iterator[str]:
     """A cluster of one machine with one core, started elsewhere: its address."""
-    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port=0", "--num-cpus=1", "--block"]
+    start = [
+        sys.executable,
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        "--head",
+        "--port=0",
+        "--num-cpus=1",
+        "--block",
+    ]
     quiet = ["--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder}"]
     log = folder / "log"
     with log.open("w") as output:
@@ -323,7 +358,9 @@ def head(folder: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_a_cluster_is_joined_from_another_folder_and_left_as_it_was(workspace: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_cluster_is_joined_from_another_folder_and_left_as_it_was(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     search = workspace / "runs" / "left" / str(DARTS) / "search"

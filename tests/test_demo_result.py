@@ -15,6 +15,8 @@ def test_the_searched_network_reaches_60_percent_on_unseen_speakers(tmp_path: Pa
     for seed in (2, 3, 4):
         for command in ("search", "augment"):
             succeed(command, *config, "--name", f"seed{seed}", "--seed", seed, cwd=tmp_path, timeout=900)
-        found.append(json.loads((tmp_path / "runs" / f"seed{seed}" / "augment" / "metrics.json").read_text())["ua"])
+        found.append(
+            json.loads((tmp_path / "runs" / f"seed{seed}" / "augment" / "metrics.json").read_text())["ua"]
+        )
     print("UA by seed:", found)
     assert mean(found) >= 0.60

@@ -40,7 +40,18 @@ def place(workspace: Path) -> Path:
     """The workspace with finished runs in it, and files that are wrong in every way."""
     for command in ("search", "augment"):
         succeed(command, "--config", "tiny.yaml", "--name", "there", "--epochs", 1, cwd=workspace)
-    succeed("augment", "--config", "tiny.yaml", "--name", "by-hand", "--model", "cnn", "--epochs", 1, cwd=workspace)
+    succeed(
+        "augment",
+        "--config",
+        "tiny.yaml",
+        "--name",
+        "by-hand",
+        "--model",
+        "cnn",
+        "--epochs",
+        1,
+        cwd=workspace,
+    )
     (workspace / "foreign.json").write_text(json.dumps(FOREIGN))
     (workspace / "text.wav").write_text("not a sound")
     (workspace / "empty.wav").write_bytes(b"")
@@ -76,8 +87,16 @@ WRONG = [
     ("search", TINY + "--folds_by group99", "16 speakers make 2 to 16 groups"),
     ("search", TINY + "--batch_size 500", "--batch_size 500 is more than the 216 training utterances"),
     ("search", TINY + "--gpus 0", "no GPU"),
-    ("augment", TINY + "--genotype cnn_lstm --device cuda", "--device cuda: this machine has none that torch can use"),
-    ("predict", "--model runs/there text.wav --device mps", "--device mps: this machine has none that torch can use"),
+    (
+        "augment",
+        TINY + "--genotype cnn_lstm --device cuda",
+        "--device cuda: this machine has none that torch can use",
+    ),
+    (
+        "predict",
+        "--model runs/there text.wav --device mps",
+        "--device mps: this machine has none that torch can use",
+    ),
     ("search", TINY + "--epoch 3", "unknown flag --epoch; did you mean --epochs?"),
     ("search", TINY + "--rnn_ops gru_1", "unknown op 'gru_1'"),
     ("search", "--config tiny.yaml --name ../escape", "--name ../escape"),
@@ -89,7 +108,11 @@ WRONG = [
     ("augment", TINY + "--genotype darts_v2", "--genotype has no rnn part"),
     ("augment", TINY + "--genotype nowhere.json", "'nowhere.json' is not known"),
     ("augment", TINY + "--model gru", "--model gru: Input should be 'searched', 'cnn'"),
-    ("augment", TINY + "--model lstm --genotype darts_v2", "--genotype is for --model searched; lstm is designed by"),
+    (
+        "augment",
+        TINY + "--model lstm --genotype darts_v2",
+        "--genotype is for --model searched; lstm is designed by",
+    ),
     ("augment", "--config tiny.yaml --name there", "runs/there/augment holds a run"),
     ("augment", TINY + "--genotype cnn_lstm --batch_size 1000", "--batch_size 1000 is more than the 432"),
     ("augment", "--config tiny.yaml --name there --overwrite --batch_size 1000", "--batch_size 1000 is more"),
@@ -98,7 +121,11 @@ WRONG = [
     ("predict", "--model runs/there no_audio.csv", "no_audio.csv, line 1: column 'file' is missing"),
     ("predict", "--model runs/nowhere text.wav", "no model at runs/nowhere/augment/model.safetensors"),
     ("predict", "--model runs/there/augment/metrics.json text.wav", "is not a model of this program"),
-    ("prepare", "--root corpora/demo/manifest.csv --out features/demo", "holds features of demo: pass --overwrite"),
+    (
+        "prepare",
+        "--root corpora/demo/manifest.csv --out features/demo",
+        "holds features of demo: pass --overwrite",
+    ),
     ("prepare", "--corpus demo --out corpora", "holds something other than features"),
     ("prepare", "--corpus demo --perturb echo:3", "'echo:3' is not a perturbation"),
     ("prepare", "--corpus demo --out features/nowhere --check", "no features at features/nowhere"),
@@ -107,7 +134,11 @@ WRONG = [
     ("prepare", "--corpus iemocap7 --root .", "unknown corpus 'iemocap7'"),
     ("prepare", "--corpus emodb --root . --label intended", "emodb takes no --label; msp_improv does"),
     ("prepare", "--corpus emodb --root corpora", "has a name like"),
-    ("prepare", "--corpus demo --emotions angry bored --out features/b", "no 'bored'; it has angry (192), happy (192)"),
+    (
+        "prepare",
+        "--corpus demo --emotions angry bored --out features/b",
+        "no 'bored'; it has angry (192), happy (192)",
+    ),
     ("prepare", "", "--root is missing"),
     ("prepare", "--root nowhere.csv", "no manifest at nowhere.csv"),
     ("prepare", "--root no_column.csv", "column 'speaker' is missing"),
@@ -118,7 +149,12 @@ WRONG = [
 
 @pytest.mark.parametrize(("command", "words", "message"), WRONG, ids=[f"{c} {w}" for c, w, _ in WRONG])
 def test_wrong_input_is_told_in_one_line_and_touches_nothing(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, command: str, words: str, message: str
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    command: str,
+    words: str,
+    message: str,
 ):
     monkeypatch.chdir(place)
     before = contents(place)
@@ -135,18 +171,26 @@ def test_wrong_input_is_told_in_one_line_and_touches_nothing(
 
 @pytest.mark.parametrize(
     ("front_end", "message"),
-    [({"sample_rate": 0}, "front-end is damaged"), ({"more": 1}, "front-end is damaged"), ({"n_mfcc": 9}, "gives 9")],
+    [
+        ({"sample_rate": 0}, "front-end is damaged"),
+        ({"more": 1}, "front-end is damaged"),
+        ({"n_mfcc": 9}, "gives 9"),
+    ],
 )
 def test_a_model_with_another_front_end_is_refused(place: Path, front_end: dict[str, object], message: str):
     model = damaged(place / "runs" / "there", front_end, place / f"{message.replace(' ', '_')}.safetensors")
     with pytest.raises(UserError, match=message):
-        predict.run(PredictConfig(files=[place / "corpora/demo/wav/F01/F01-sad-01.wav"], model=model, gpus="none"))
+        predict.run(
+            PredictConfig(files=[place / "corpora/demo/wav/F01/F01-sad-01.wav"], model=model, gpus="none")
+        )
 
 
 def test_a_baseline_for_inputs_of_another_length_is_refused(place: Path):
     model = damaged(place / "runs" / "by-hand", {"frames": 12}, place / "length.safetensors")
     with pytest.raises(UserError, match=r"takes inputs of \(16, 24\), its front-end gives \(16, 12\)"):
-        predict.run(PredictConfig(files=[place / "corpora/demo/wav/F01/F01-sad-01.wav"], model=model, gpus="none"))
+        predict.run(
+            PredictConfig(files=[place / "corpora/demo/wav/F01/F01-sad-01.wav"], model=model, gpus="none")
+        )
 
 
 @pytest.mark.parametrize("command", COMMANDS)

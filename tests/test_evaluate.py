@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import evaluate
 from config import EvaluateConfig
 from data.store import FeatureStore
-from training.predictions import Hearing
+from training.predictions import Predictions
 from utils import UserError
 
 CLASSES = ["angry", "happy", "neutral", "sad"]
@@ -24,7 +24,18 @@ CLASSES = ["angry", "happy", "neutral", "sad"]
 def place(workspace: Path) -> Path:
     """The workspace with three trained runs: two of fold 2, one of fold 1."""
     for name, fold, seed in (("one", 2, 1), ("two", 2, 2), ("elsewhere", 1, 1)):
-        flags = ("--config", "tiny.yaml", "--name", f"e/{name}", "--fold", fold, "--seed", seed, "--epochs", 2)
+        flags = (
+            "--config",
+            "tiny.yaml",
+            "--name",
+            f"e/{name}",
+            "--fold",
+            fold,
+            "--seed",
+            seed,
+            "--epochs",
+            2,
+        )
         succeed("augment", *flags, "--genotype", "cnn_lstm", cwd=workspace)
     return workspace
 
@@ -50,7 +61,18 @@ def test_one_model_on_its_own_fold_repeats_its_own_test(place: Path):
     own = json.loads((place / "runs/e/one/augment/metrics.json").read_text())
     found = evaluation(place, "one", out="again", batch_size=48)
     shared = set(own) & set(found)
-    assert {"ua", "wa", "macro_f1", "n", "recall", "confusion", "ci95", "test_speakers", "leaks", "fold"} <= shared
+    assert {
+        "ua",
+        "wa",
+        "macro_f1",
+        "n",
+        "recall",
+        "confusion",
+        "ci95",
+        "test_speakers",
+        "leaks",
+        "fold",
+    } <= shared
     assert {key: found[key] for key in shared} == {key: own[key] for key in shared}
     assert (found["models"], found["heard_in_training"]) == (["runs/e/one"], {"runs/e/one": []})
     assert not {"each", "gain"} & set(found)
@@ -66,11 +88,15 @@ def test_an_ensemble_answers_by_the_mean_of_its_models_and_tells_what_that_gains
     found = json.loads((place / "both/metrics.json").read_text())
     singles = [probabilities(place / f"runs/e/{run}/augment/predictions.csv") for run in ("one", "two")]
     assert np.abs(singles[0] - singles[1]).max() > 0.01
-    np.testing.assert_allclose(probabilities(place / "both/predictions.csv"), np.mean(singles, axis=0), atol=2e-6)
+    np.testing.assert_allclose(
+        probabilities(place / "both/predictions.csv"), np.mean(singles, axis=0), atol=2e-6
+    )
     own = [json.loads((place / f"runs/e/{run}/augment/metrics.json").read_text()) for run in ("one", "two")]
     names = ["runs/e/one", "runs/e/two/augment"]
     assert found["models"] == names
-    assert found["each"] == [{"model": n, "ua": m["ua"], "wa": m["wa"]} for n, m in zip(names, own, strict=True)]
+    assert found["each"] == [
+        {"model": n, "ua": m["ua"], "wa": m["wa"]} for n, m in zip(names, own, strict=True)
+    ]
     for rate in ("ua", "wa"):
         alone = [metrics[rate] for metrics in own]
         assert found["gain"]["over_mean"][rate] == pytest.approx(found[rate] - sum(alone) / 2)
@@ -103,7 +129,18 @@ def test_a_model_file_says_whom_it_heard(place: Path):
 
 
 def test_the_papers_protocol_has_heard_its_test_speakers(place: Path):
-    flags = ("--config", "tiny.yaml", "--name", "e/paper", "--epochs", 1, "--protocol", "paper", "--model", "cnn")
+    flags = (
+        "--config",
+        "tiny.yaml",
+        "--name",
+        "e/paper",
+        "--epochs",
+        1,
+        "--protocol",
+        "paper",
+        "--model",
+        "cnn",
+    )
     succeed("augment", *flags, cwd=place)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
@@ -141,13 +178,20 @@ ONE = Path("runs/e/one/augment/model.safetensors")
 def test_a_model_that_does_not_say_whom_it_heard_needs_leave(inside: Path):
     older = rewritten(ONE, Path("older.safetensors"), trained_on=None)
     assert "does not say whom it heard" in refused(older)
-    found = evaluate.run(EvaluateConfig(model=[older], fold=2, out="older", gpus="none", allow_leak=["speakers"]))
+    found = evaluate.run(
+        EvaluateConfig(model=[older], fold=2, out="older", gpus="none", allow_leak=["speakers"])
+    )
     assert found["heard_in_training"] == {older: None}
 
 
 @pytest.mark.parametrize(
     ("dataset", "corpus", "heard"),
-    [("demo", "manifest", True), ("else", "demo", True), ("else", "manifest", False), ("else", "emodb", False)],
+    [
+        ("demo", "manifest", True),
+        ("else", "demo", True),
+        ("else", "manifest", False),
+        ("else", "emodb", False),
+    ],
 )
 def test_names_mean_the_same_speakers_in_one_store_and_in_one_corpus(
     inside: Path, dataset: str, corpus: str, heard: bool
@@ -170,7 +214,9 @@ def test_what_a_fold_shares_stops_the_models_that_it_has_trained(inside: Path):
     assert "session 1 is in training and test" in refused(alone, folds_by="speaker", fold=1)
     found = evaluate.run(EvaluateConfig(**flags, out="sessions", allow_leak=["sessions"]))
     assert found["leaks"]["leaks"] == ["sessions"]
-    stranger = rewritten(ONE, Path("stranger.safetensors"), trained_on={**heard, "dataset": "x", "corpus": "x"})
+    stranger = rewritten(
+        ONE, Path("stranger.safetensors"), trained_on={**heard, "dataset": "x", "corpus": "x"}
+    )
     found = evaluate.run(EvaluateConfig(**{**flags, "model": [stranger]}, out="strange"))
     assert found["leaks"]["leaks"] == []
 
@@ -198,5 +244,5 @@ def test_a_folder_is_replaced_only_where_it_is_an_evaluation_and_only_when_asked
 
 def test_the_mean_is_that_of_probabilities_also_where_some_are_nil():
     logs = torch.tensor([[[0.25, 0.75], [1.0, 0.0]], [[0.75, 0.25], [0.5, 0.5]]]).log()
-    found = evaluate.mean_of([Hearing(None, np.arange(2), log) for log in logs])
+    found = evaluate.mean_of([Predictions(None, np.arange(2), log) for log in logs])
     np.testing.assert_allclose(found.probabilities, [[0.5, 0.5], [0.75, 0.25]], rtol=1e-6)

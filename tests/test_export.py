@@ -54,14 +54,18 @@ def test_a_baseline_goes_the_whole_way_to_onnx_runtime(workspace: Path):
     session = onnxruntime.InferenceSession(workspace / "exported/model.onnx")
     model = load_run(workspace / "runs/portable")
     expected = np.stack([answer.probabilities for answer in model.predict(wavs)])
-    sounds = np.stack([clip.sound for wav in wavs for clip in read_clips(wav, FrontEnd(**about["front_end"]))])
+    sounds = np.stack(
+        [clip.sound for wav in wavs for clip in read_clips(wav, FrontEnd(**about["front_end"]))]
+    )
     heard = model.transform(torch.from_numpy(sounds)).numpy()
     for size in (1, 3, 6):
         (logits,) = session.run(["logits"], {"features": heard[:size]})
         np.testing.assert_allclose(torch.from_numpy(logits).softmax(dim=1), expected[:size], atol=1e-5)
 
 
-def test_the_onnx_file_holds_the_network_and_what_there_is_to_know(place: Path, capsys: pytest.CaptureFixture):
+def test_the_onnx_file_holds_the_network_and_what_there_is_to_know(
+    place: Path, capsys: pytest.CaptureFixture
+):
     gap = export.run(flags("--out", "new/model.onnx"))
     assert gap < 1e-4
     printed = capsys.readouterr()
@@ -109,7 +113,9 @@ def test_nothing_is_replaced_unasked(place: Path):
 
 
 @pytest.mark.parametrize("wrong", [1e-3, float("nan")])
-def test_a_file_that_answers_otherwise_is_not_exported(place: Path, monkeypatch: pytest.MonkeyPatch, wrong: float):
+def test_a_file_that_answers_otherwise_is_not_exported(
+    place: Path, monkeypatch: pytest.MonkeyPatch, wrong: float
+):
     write, open_again = export.FORMATS["onnx"]
     spoilt = lambda path: lambda x: open_again(path)(x) + wrong  # noqa: E731
     monkeypatch.setitem(export.FORMATS, "onnx", (write, spoilt))
@@ -135,7 +141,10 @@ def test_every_clip_of_the_recordings_is_compared(place: Path):
         ("--model wav/0.wav --out m.onnx", "wav/0.wav is not a model of this program"),
         ("--model runs/one --out m.onnx --audio no.wav", "no.wav: no such file"),
         ("--model runs/one", "--out is missing"),
-        ("--model runs/one --out m.onnx --format tflite", "--format tflite: Input should be 'onnx' or 'torch_export'"),
+        (
+            "--model runs/one --out m.onnx --format tflite",
+            "--format tflite: Input should be 'onnx' or 'torch_export'",
+        ),
     ],
 )
 def test_wrong_input_is_one_line(

@@ -12,8 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.speakers import Heard
-from genotypes import BUILT_IN, CNN_OPS, RNN_OPS, RNN_SCOPES, Found, Genotype, discretise, look_up, parse, resolve
+from data.speakers import SpeakerSet
+from genotypes import (
+    BUILT_IN,
+    CNN_OPS,
+    RNN_OPS,
+    RNN_SCOPES,
+    Found,
+    Genotype,
+    discretise,
+    look_up,
+    parse,
+    resolve,
+)
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,27 +89,40 @@ texts = st.text(st.characters(codec="utf-8"), max_size=8)
 
 
 @settings(quick, max_examples=30)
-@given(genotypes(), st.builds(Heard, dataset=texts, corpus=texts, speakers=st.lists(texts, max_size=4).map(tuple)))
+@given(
+    genotypes(),
+    st.builds(SpeakerSet, dataset=texts, corpus=texts, speakers=st.lists(texts, max_size=4).map(tuple)),
+)
 def test_a_file_may_say_whom_the_search_heard_and_the_genotype_is_the_same(genotype, heard):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "g.json")
         genotype.save(path, heard)
         assert look_up(str(path)) == look_up(path.read_text()) == Found(genotype, heard)
         assert Genotype.load(path) == resolve(str(path)) == genotype
-        assert json.loads(path.read_text()) == genotype.to_json() | {"searched_on": heard.model_dump(mode="json")}
+        assert json.loads(path.read_text()) == genotype.to_json() | {
+            "searched_on": heard.model_dump(mode="json")
+        }
         genotype.save(path)
         assert look_up(str(path)) == look_up(str(genotype)) == Found(genotype, None)
 
 
 def test_a_file_holds_the_speakers_of_any_corpus(tmp_path):
-    heard = Heard(dataset="d", corpus="c", speakers=tuple(f"MSP-PODCAST_{n:06}" for n in range(100_000)))
+    heard = SpeakerSet(dataset="d", corpus="c", speakers=tuple(f"MSP-PODCAST_{n:06}" for n in range(100_000)))
     V2.save(tmp_path / "g.json", heard)
     assert look_up(str(tmp_path / "g.json")).searched_on == heard
 
 
 def test_json_is_the_contract():
     value = BUILT_IN["cnn_lstm"].to_json()
-    assert list(value) == ["version", "normal", "normal_concat", "reduce", "reduce_concat", "rnn", "rnn_concat"]
+    assert list(value) == [
+        "version",
+        "normal",
+        "normal_concat",
+        "reduce",
+        "reduce_concat",
+        "rnn",
+        "rnn_concat",
+    ]
     assert value["version"] == 1
     assert value["normal"][3] == [["skip_connect", 0], ["dil_conv_3x3", 2]]
     assert value["normal_concat"] == [2, 3, 4, 5]
@@ -140,28 +164,70 @@ def test_scopes():
 # Every broken rule is named
 
 DEFECTS = {
-    "unknown op": ("normal", 1, 0, ["conv_9x9", 0], r"normal, node 1, edge 0: unknown op 'conv_9x9'.*sep_conv_3x3"),
+    "unknown op": (
+        "normal",
+        1,
+        0,
+        ["conv_9x9", 0],
+        r"normal, node 1, edge 0: unknown op 'conv_9x9'.*sep_conv_3x3",
+    ),
     "none": ("reduce", 0, 1, ["none", 1], r"reduce, node 0, edge 1: unknown op 'none'"),
     "rnn op in cnn": ("normal", 0, 0, ["lstm_1", 0], r"normal, node 0, edge 0: unknown op 'lstm_1'"),
-    "cnn op in rnn": ("rnn", 1, 1, ["sep_conv_3x3", 0], r"rnn, node 1, edge 1: unknown op 'sep_conv_3x3'.*rnn_att_2"),
+    "cnn op in rnn": (
+        "rnn",
+        1,
+        1,
+        ["sep_conv_3x3", 0],
+        r"rnn, node 1, edge 1: unknown op 'sep_conv_3x3'.*rnn_att_2",
+    ),
     "op no text": ("rnn", 0, 0, [["lstm_1"], 0], r"rnn, node 0, edge 0: unknown op \['lstm_1'\]"),
     "own state": ("normal", 2, 1, ["skip_connect", 4], r"normal, node 2, edge 1: source 4 .*0 to 3"),
     "negative": ("normal", 2, 1, ["skip_connect", -1], r"source -1 is not an earlier state"),
     "bool": ("normal", 2, 1, ["skip_connect", True], r"source True is not an earlier state"),
     "float": ("normal", 2, 1, ["skip_connect", 1.0], r"source 1\.0 is not an earlier state"),
-    "no pair": ("normal", 2, 1, ["skip_connect"], r"normal, node 2, edge 1: \['skip_connect'\] is not a pair"),
-    "same source": ("normal", 2, 1, ["skip_connect", 1], r"normal, node 2, edge 1: source 1 is that of edge 0"),
+    "no pair": (
+        "normal",
+        2,
+        1,
+        ["skip_connect"],
+        r"normal, node 2, edge 1: \['skip_connect'\] is not a pair",
+    ),
+    "same source": (
+        "normal",
+        2,
+        1,
+        ["skip_connect", 1],
+        r"normal, node 2, edge 1: source 1 is that of edge 0",
+    ),
     "three edges": ("normal", 2, None, [["skip_connect", 0]] * 3, r"normal, node 2: .* exactly two edges"),
     "text as node": ("normal", 2, None, "ab", r"normal, node 2: 'ab' is not a list of exactly two edges"),
     "text as cell": ("normal", None, None, "ab", r"normal: 'ab' is not a list of nodes"),
     "no nodes": ("normal", None, None, [], r"normal: no nodes"),
-    "input in concat": ("normal_concat", None, None, [1, 2], r"normal_concat: 1 is not the state of a node.*2 to 5"),
-    "beyond in concat": ("rnn_concat", None, None, [2, 4], r"rnn_concat: 4 is not the state of a node.*2 to 3"),
+    "input in concat": (
+        "normal_concat",
+        None,
+        None,
+        [1, 2],
+        r"normal_concat: 1 is not the state of a node.*2 to 5",
+    ),
+    "beyond in concat": (
+        "rnn_concat",
+        None,
+        None,
+        [2, 4],
+        r"rnn_concat: 4 is not the state of a node.*2 to 3",
+    ),
     "bool in concat": ("normal_concat", None, None, [True], r"normal_concat: True is not"),
     "twice in concat": ("normal_concat", None, None, [2, 3, 2], r"normal_concat: state 2 is there twice"),
     "empty concat": ("reduce_concat", None, None, [], r"reduce_concat: empty"),
     "concat no list": ("reduce_concat", None, None, {"2": 3}, r"reduce_concat: .* is not a list of states"),
-    "concat without nodes": ("rnn", None, None, [], r"rnn_concat: 2 is not the state of a node; rnn has no nodes"),
+    "concat without nodes": (
+        "rnn",
+        None,
+        None,
+        [],
+        r"rnn_concat: 2 is not the state of a node; rnn has no nodes",
+    ),
 }
 
 
@@ -307,7 +373,11 @@ words = st.sampled_from(["Genotype(", "normal=", "normal_concat=", "reduce", "ra
 
 
 @quick
-@given(st.one_of(st.text(), st.lists(words, max_size=40).map("".join), st.lists(words).map(lambda w: "{" + "".join(w))))
+@given(
+    st.one_of(
+        st.text(), st.lists(words, max_size=40).map("".join), st.lists(words).map(lambda w: "{" + "".join(w))
+    )
+)
 def test_random_text_only_gives_user_errors(text):
     for read in (parse, resolve):
         only_user_error(read, text)
@@ -324,7 +394,9 @@ def test_random_bytes_only_give_user_errors(content):
 
 
 plain = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.sampled_from(CNN_OPS)),
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.sampled_from(CNN_OPS)
+    ),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=12,
 )

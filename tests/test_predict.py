@@ -143,7 +143,9 @@ def test_the_three_outputs_say_the_same(place: Path, capsys: pytest.CaptureFixtu
     for one, line, row in zip(said, lines, table[1:], strict=True):
         assert one["file"] == line["file"] == row[0]
         assert one["emotion"] == line["emotion"] == row[1]
-        assert [float(line[name]) for name in CLASSES] == pytest.approx(list(one["probabilities"].values()), abs=1e-6)
+        assert [float(line[name]) for name in CLASSES] == pytest.approx(
+            list(one["probabilities"].values()), abs=1e-6
+        )
         assert [float(share[:-1]) / 100 for share in row[2:]] == pytest.approx(
             list(one["probabilities"].values()), abs=5.1e-4
         )
@@ -151,7 +153,11 @@ def test_the_three_outputs_say_the_same(place: Path, capsys: pytest.CaptureFixtu
 
 def test_windows_are_told_with_their_times(place: Path, capsys: pytest.CaptureFixture):
     lines = list(csv.DictReader(io.StringIO(output(capsys, "wav/1.wav", csv=True, windows=True))))
-    assert [(line["start"], line["end"]) for line in lines] == [("0.00", "0.50"), ("0.38", "0.88"), ("0.75", "1.25")]
+    assert [(line["start"], line["end"]) for line in lines] == [
+        ("0.00", "0.50"),
+        ("0.38", "0.88"),
+        ("0.75", "1.25"),
+    ]
     said = json.loads(output(capsys, "wav/1.wav", json=True, windows=True))[0]["windows"]
     assert [round(window["end"] - window["start"], 3) for window in said] == [0.5] * 3
 

@@ -12,7 +12,20 @@ import soundfile
 from conftest import environment, execute, line, succeed
 from PIL import Image
 
-SMALL = ("--sample_rate", 8000, "--n_fft", 256, "--hop_length", 128, "--n_mels", 16, "--n_mfcc", 8, "--duration", 0.5)
+SMALL = (
+    "--sample_rate",
+    8000,
+    "--n_fft",
+    256,
+    "--hop_length",
+    128,
+    "--n_mels",
+    16,
+    "--n_mfcc",
+    8,
+    "--duration",
+    0.5,
+)
 SMALL += ("--frames", 8)
 STORE = {"manifest.csv", "features.npy", "config.json", "skipped.csv"}
 EMOTIONS = ("angry", "happy", "neutral", "sad")
@@ -60,7 +73,11 @@ def test_the_picture_is_a_picture(corpus: Path, stores: str) -> None:
 CHECKS = {
     "a session": ("fair", [], "error: fold 1: session 0 is in training and test"),
     "a session allowed": ("fair", ["sessions"], ""),
-    "a text that tells the emotion": ("telling", ["sessions"], "error: fold 1: 4 texts are in training and test"),
+    "a text that tells the emotion": (
+        "telling",
+        ["sessions"],
+        "error: fold 1: 4 texts are in training and test",
+    ),
     "such a text allowed": ("telling", ["sessions", "texts"], ""),
 }
 
@@ -92,7 +109,18 @@ def test_output_cut_short_is_no_traceback(corpus: Path, stores: str) -> None:
 
 
 def test_killed_again_and_again_it_makes_the_same_store(corpus: Path, stores: str) -> None:
-    arguments = ("prepare", "--root", "fair.csv", *SMALL, "--perturb", "pitch:1", "--workers", 1, "--out", "killed/x")
+    arguments = (
+        "prepare",
+        "--root",
+        "fair.csv",
+        *SMALL,
+        "--perturb",
+        "pitch:1",
+        "--workers",
+        1,
+        "--out",
+        "killed/x",
+    )
     journal = corpus / "killed" / ".x.partial" / "journal.jsonl"
     done, moments = 0, random.Random(0)
     for _ in range(3):
@@ -106,4 +134,6 @@ def test_killed_again_and_again_it_makes_the_same_store(corpus: Path, stores: st
         done = journal.read_text().count("\n")
     assert f"up to date   {done} files" in succeed(*arguments, cwd=corpus)
     for name in STORE:
-        assert (corpus / "killed" / "x" / name).read_bytes() == (corpus / "features" / "fair" / name).read_bytes()
+        assert (corpus / "killed" / "x" / name).read_bytes() == (
+            corpus / "features" / "fair" / name
+        ).read_bytes()

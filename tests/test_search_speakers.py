@@ -19,7 +19,18 @@ from training.experiment import begin
 from utils import UserError
 
 FOUND = Path("runs/h/search/genotype.json")
-ELSEWHERE = "--config", "tiny.yaml", "--name", "h/elsewhere", "--fold", "2", "--genotype", str(FOUND), "--epochs", "1"
+ELSEWHERE = (
+    "--config",
+    "tiny.yaml",
+    "--name",
+    "h/elsewhere",
+    "--fold",
+    "2",
+    "--genotype",
+    str(FOUND),
+    "--epochs",
+    "1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +86,15 @@ def test_speakers_whom_the_search_has_heard_are_no_test(place: Path, told: dict)
     heard = sorted(speakers(2, "test") & speakers(1, "train"))
     assert heard
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith(f"error: fold 2: the search of the genotype heard {', '.join(heard)}, so this is no ")
+    assert done.stderr.startswith(
+        f"error: fold 2: the search of the genotype heard {', '.join(heard)}, so this is no "
+    )
     assert "search.py --fold 2" in done.stderr
     assert "--allow_leak speakers" in done.stderr
     assert not Path("runs/h/elsewhere").exists()
-    with pytest.raises(UserError, match="the search of the genotype heard"):  # not even the epoch's choice undoes it
+    with pytest.raises(
+        UserError, match="the search of the genotype heard"
+    ):  # not even the epoch's choice undoes it
         retrain(*ELSEWHERE, "--protocol", "paper", "--allow_leak", "sessions", "texts")
 
 

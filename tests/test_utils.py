@@ -9,11 +9,17 @@ from hypothesis import strategies as st
 from utils import write_json, write_text
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # half a surrogate pair, too
-SETTINGS = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+SETTINGS = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50
+)
 
 
 @SETTINGS
-@given(value=st.recursive(ANY_TEXT | st.none() | st.integers(), lambda v: st.lists(v) | st.dictionaries(ANY_TEXT, v)))
+@given(
+    value=st.recursive(
+        ANY_TEXT | st.none() | st.integers(), lambda v: st.lists(v) | st.dictionaries(ANY_TEXT, v)
+    )
+)
 @example(value={"\ud800": "\udcff"})
 def test_json_is_read_again_as_it_was(tmp_path: Path, value: object):
     write_json(tmp_path / "value.json", value)

@@ -24,7 +24,9 @@ BOTH = BUILT_IN["cnn_lstm"]
 
 def command(*arguments, **environment):
     line = [sys.executable, str(ROOT / "visualize.py"), *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, env=os.environ | environment, check=False, timeout=60)
+    return subprocess.run(
+        line, capture_output=True, text=True, env=os.environ | environment, check=False, timeout=60
+    )
 
 
 def softmaxed(ops, nodes=4, seed=0):
@@ -69,7 +71,8 @@ def test_svg_shows_every_op_and_a_hostile_title(tmp_path):
     path = cells.draw_cell(BOTH.normal, BOTH.normal_concat, tmp_path / "cell.svg", title)
     assert names(tmp_path) == ["cell.svg"]
     texts = [
-        "".join(element.itertext()) for element in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")
+        "".join(element.itertext())
+        for element in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")
     ]
     ops = [op for node in BOTH.normal for op, _ in node]
     assert sorted(text for text in texts if text in CNN_OPS) == sorted(ops)
@@ -87,7 +90,15 @@ def test_edges_run_from_source_through_op_to_node():
 
 @pytest.mark.parametrize("op", sorted({*CNN_OPS, *RNN_OPS} - {"none"}))
 def test_every_op_has_the_colour_of_its_family(op):
-    wanted = {"max": "pool", "avg": "pool", "sep": "conv", "dil": "conv", "skip": "skip", "lstm": "lstm", "rnn": "rnn"}
+    wanted = {
+        "max": "pool",
+        "avg": "pool",
+        "sep": "conv",
+        "dil": "conv",
+        "skip": "skip",
+        "lstm": "lstm",
+        "rnn": "rnn",
+    }
     assert cells.op_family(op) == ("attention" if "att" in op else wanted[op.split("_")[0]])
     assert cells.op_family(op) in cells.FAMILIES
 
@@ -150,7 +161,9 @@ def test_command_draws_a_file(tmp_path):
     BOTH.save(tmp_path / "genotype.json")
     done = command(tmp_path / "genotype.json", "--out", tmp_path / "plots")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split() == [str(tmp_path / "plots" / name) for name in ("normal.png", "reduce.png", "rnn.png")]
+    assert done.stdout.split() == [
+        str(tmp_path / "plots" / name) for name in ("normal.png", "reduce.png", "rnn.png")
+    ]
     for line in done.stdout.split():
         assert_picture(line)
 

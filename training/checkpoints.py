@@ -35,7 +35,9 @@ class Checkpoints:
 
     def __init__(self, folder: Path):
         self.newest, self.previous = folder / "checkpoint.pt", folder / "checkpoint.previous.pt"
-        self.damaged = False  # whether the newest was found damaged: then it must not take the place of the previous
+        self.damaged = (
+            False  # whether the newest was found damaged: then it must not take the place of the previous
+        )
 
     def save(self, state: dict[str, Any]) -> None:
         """Write a new checkpoint beside, keep the one before, and rename the new one into place."""
@@ -59,7 +61,9 @@ class Checkpoints:
                 log.warning("warning   %s is damaged (%s)", path, damage)
         if there:
             which = " and ".join(map(str, there))
-            raise UserError(f"{which}: damaged, or no checkpoint of this program; --overwrite starts the run anew")
+            raise UserError(
+                f"{which}: damaged, or no checkpoint of this program; --overwrite starts the run anew"
+            )
         return None
 
     def clear_up(self) -> None:

@@ -60,8 +60,10 @@ class CudaGraphs:
 def recorder(device: torch.device) -> Recorder:
     """That of a device; `UserError` where it has none."""
     if device.type != "cuda":
-        raise UserError(f"--cuda_graphs needs a CUDA GPU, and this search runs on the {device.type}: leave it out")
-    if distributed.count() > 1:
+        raise UserError(
+            f"--cuda_graphs needs a CUDA GPU, and this search runs on the {device.type}: leave it out"
+        )
+    if distributed.world_size() > 1:
         raise UserError("--cuda_graphs is for one process: leave it out, or choose one GPU by --gpus 0")
     return CudaGraphs(device)
 
@@ -101,5 +103,8 @@ class Recorded:
                 mine.copy_(new)
         if self.replay is None or self.held != self.numbers():
             self.replay = None  # lets go of the memory of the last one
-            self.replay, self.held = self.recorder.record(lambda: self.function(*self.batches)), self.numbers()
+            self.replay, self.held = (
+                self.recorder.record(lambda: self.function(*self.batches)),
+                self.numbers(),
+            )
         return self.replay()

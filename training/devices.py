@@ -25,10 +25,14 @@ def make_fabric(gpus: str) -> Fabric:
     More than one GPU, or `torchrun`, means one process each; every process sees its own share of each batch.
     """
     accelerator, devices = accelerator_for(gpus)
-    here, everywhere = (int(os.environ.get(name, 1)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))  # of torchrun
+    here, everywhere = (
+        int(os.environ.get(name, 1)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE")
+    )  # of torchrun
     if accelerator == "mps" and everywhere > 1:
         if gpus != "auto":
-            raise UserError(f"--gpus {gpus}: Apple's GPU is for one process; --gpus none runs several on the CPU")
+            raise UserError(
+                f"--gpus {gpus}: Apple's GPU is for one process; --gpus none runs several on the CPU"
+            )
         accelerator, devices = "cpu", 1
     if here > 1 and gpus in ("auto", "none", "cpu", "cuda"):
         devices = here
@@ -44,9 +48,13 @@ def accelerator_for(gpus: str) -> tuple[str, int | list[int]]:
     if gpus in ("none", "cpu") or (gpus == "auto" and count == 0):
         return "cpu", 1
     if gpus in ("cuda", "mps") and gpus != kind:
-        raise UserError(f"--device {gpus}: this machine has none that torch can use; --device cpu runs on the CPU")
+        raise UserError(
+            f"--device {gpus}: this machine has none that torch can use; --device cpu runs on the CPU"
+        )
     if count == 0:
-        raise UserError(f"--gpus {gpus}: this machine has no GPU that torch can use; --gpus none runs on the CPU")
+        raise UserError(
+            f"--gpus {gpus}: this machine has no GPU that torch can use; --gpus none runs on the CPU"
+        )
     named = {"auto": [0], kind: [0], "all": list(range(count))}
     wanted = named.get(gpus) or sorted({int(index) for index in gpus.split(",")})
     if wanted[-1] >= count:
@@ -68,8 +76,10 @@ def free_memory(device: torch.device) -> float:
     elif device.type == "mps":
         free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     else:
-        free = min(psutil.virtual_memory().available, *_limits()) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return -distributed.highest(-int(free))
+        free = min(psutil.virtual_memory().available, *_limits()) // int(
+            os.environ.get("LOCAL_WORLD_SIZE", 1)
+        )
+    return -distributed.maximum(-int(free))
 
 
 def _limits() -> Iterator[float]:
@@ -92,7 +102,9 @@ def memory_advice(what_to_do: str) -> Iterator[None]:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         said = "can't allocate memory", "MPS backend out of memory"  # by a CPU's allocator and by Apple's
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(s in str(error) for s in said):
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(
+            s in str(error) for s in said
+        ):
             raise
         raise UserError(f"out of memory: {what_to_do}") from None
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from utils import UserError
 
 
-def count() -> int:
+def world_size() -> int:
     """How many processes share this run."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -28,17 +28,17 @@ def rank() -> int:
 
 def mean(tensors: Sequence[Tensor]) -> list[Tensor]:
     """The mean over the processes of tensors of one type, of any shapes: one message for all of them."""
-    if count() == 1:
+    if world_size() == 1:
         return list(tensors)
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     dist.all_reduce(flat)
-    parts = flat.div_(count()).split([tensor.numel() for tensor in tensors])
+    parts = flat.div_(world_size()).split([tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
-def highest(number: int) -> int:
+def maximum(number: int) -> int:
     """The highest of the processes' numbers. It goes from host to host: no GPU waits. `UserError` where one is gone."""
-    if count() == 1:
+    if world_size() == 1:
         return number
     shared = torch.tensor(number)
     try:
@@ -51,20 +51,20 @@ def highest(number: int) -> int:
 def barrier() -> None:
     """Wait until all processes are here. Where one has ended instead, and said why, end as well: exit code 2."""
     try:
-        highest(0)
+        maximum(0)
     except UserError:
         sys.exit(2)
 
 
-def require_alike(what: bytes, otherwise: str) -> None:
+def require_equal(what: bytes, otherwise: str) -> None:
     """Stop all processes unless they hold the same bytes: `UserError(otherwise)` in the first, which tells the user.
 
     The others leave with exit code 2 once the first has: a launcher ends all as soon as one has ended.
     """
-    if count() == 1:
+    if world_size() == 1:
         return
     digest = torch.frombuffer(bytearray(hashlib.sha256(what).digest()), dtype=torch.uint8)
-    digests = [torch.empty_like(digest) for _ in range(count())]
+    digests = [torch.empty_like(digest) for _ in range(world_size())]
     dist.all_gather(digests, digest)
     if all(torch.equal(digest, other) for other in digests):
         return
@@ -79,6 +79,6 @@ def seed_step(seed: int, step: int) -> None:
     They follow from the seed, the rank and the step alone, so a resumed run draws them again. A process alone goes on
     with its generator, whose state its checkpoint holds.
     """
-    if count() > 1:
+    if world_size() > 1:
         own = np.random.SeedSequence([seed, rank(), step]).generate_state(1, np.uint64)
         torch.manual_seed(int(own[0]))

@@ -12,8 +12,8 @@ from config import RunConfig
 from data.batches import Features, TrainingBatches
 from data.datasets import open_dataset
 from data.folds import Fold, choose_fold, make_folds
-from data.leaks import Leaks, heard_in, verify
-from data.speakers import Heard
+from data.leaks import Leaks, speaker_set, verify
+from data.speakers import SpeakerSet
 from data.store import FeatureStore, statistics
 from models.fused.cnn.sync_batchnorm import synchronise
 from training.devices import make_fabric
@@ -43,9 +43,9 @@ class Experiment:
         store = {str(self.store.folder): self.store.fingerprint()}
         return Origin({**store, **inputs}, describe(self.device))
 
-    def heard(self, rows: np.ndarray) -> Heard:
+    def speakers(self, rows: np.ndarray) -> SpeakerSet:
         """Whom one hears in rows."""
-        return heard_in(self.store, rows, self.config.dataset)
+        return speaker_set(self.store, rows, self.config.dataset)
 
     def features(self, training_rows: np.ndarray) -> tuple[Features, tuple[np.ndarray, np.ndarray]]:
         """The features, standardised by the training rows alone, and the (mean, std) that did it."""
@@ -56,7 +56,9 @@ class Experiment:
         """Shuffled batches of this process's share; `stream` tells apart the shuffles of one run."""
         config, share = self.config, (self.fabric.global_rank, self.fabric.world_size)
         balanced = config.balance == "sampling"
-        return TrainingBatches(features, rows, config.batch_size, config.seed, config.workers, share, stream, balanced)
+        return TrainingBatches(
+            features, rows, config.batch_size, config.seed, config.workers, share, stream, balanced
+        )
 
     def place(self, network: nn.Module) -> nn.Module:
         """A network on this process's device, its BatchNorms as --sync_batchnorm says."""

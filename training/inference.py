@@ -59,7 +59,9 @@ class Answer:
 class Predictor:
     """One or more models of the same classes; several answer by their mean probabilities."""
 
-    def __init__(self, models: Sequence[SavedModel], device: torch.device | None = None, windows: bool = False):
+    def __init__(
+        self, models: Sequence[SavedModel], device: torch.device | None = None, windows: bool = False
+    ):
         """`windows`: hear all of a long recording, window by window, also where the models were trained on its start.
 
         `UserError` where models have other classes, or read sound in other ways.
@@ -69,9 +71,13 @@ class Predictor:
         self.front_end = front_ends[0].model_copy(update={"long": "chunks"} if windows else {})
         for model, front_end in zip(models, front_ends, strict=True):
             if model.classes != self.classes:
-                raise UserError(f"the models know other classes: {', '.join(self.classes)}; {', '.join(model.classes)}")
+                raise UserError(
+                    f"the models know other classes: {', '.join(self.classes)}; {', '.join(model.classes)}"
+                )
             if front_end != front_ends[0]:
-                raise UserError("the models were trained on features of other kinds: predict with one at a time")
+                raise UserError(
+                    "the models were trained on features of other kinds: predict with one at a time"
+                )
         self.transform = Transform(self.front_end).to(self.device)
         self.networks = nn.ModuleList(model.standardised for model in models).to(self.device).eval()
 
@@ -93,7 +99,9 @@ class Predictor:
                 answer.windows.clear()
             yield answer
 
-    def _windows(self, files: Iterable[Path], batch_size: int) -> Iterator[tuple[tuple[int, Path], Window | str]]:
+    def _windows(
+        self, files: Iterable[Path], batch_size: int
+    ) -> Iterator[tuple[tuple[int, Path], Window | str]]:
         """The windows of all files, heard in batches that may hold several files, or a part of one."""
         clips = self._clips(files)
         while batch := list(islice(clips, batch_size)):
@@ -138,7 +146,11 @@ def front_end_of(model: SavedModel) -> FrontEnd:
     except (ValidationError, TypeError) as error:
         raise UserError(f"the model's front-end is damaged: {str(error)[:200]}") from None
     if front_end.coefficients != len(model.mean):
-        raise UserError(f"the model takes {len(model.mean)} coefficients, its front-end gives {front_end.coefficients}")
+        raise UserError(
+            f"the model takes {len(model.mean)} coefficients, its front-end gives {front_end.coefficients}"
+        )
     if model.architecture.shape not in (None, front_end.shape):
-        raise UserError(f"the model takes inputs of {model.architecture.shape}, its front-end gives {front_end.shape}")
+        raise UserError(
+            f"the model takes inputs of {model.architecture.shape}, its front-end gives {front_end.shape}"
+        )
     return front_end

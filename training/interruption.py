@@ -8,7 +8,11 @@ from training import distributed
 class Interruption:
     """While active, SIGINT, SIGTERM and SIGUSR1 are noted in `signal` instead of ending the process."""
 
-    SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1  # the last is what a cluster's --signal=USR1@60 sends
+    SIGNALS = (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGUSR1,
+    )  # the last is what a cluster's --signal=USR1@60 sends
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -24,7 +28,7 @@ class Interruption:
 
     def agree(self) -> int | None:
         """The signal that any process has noted. All ask after every step, so all end after the same one."""
-        self.agreed = distributed.highest(self.signal or 0) or None
+        self.agreed = distributed.maximum(self.signal or 0) or None
         return self.agreed
 
     def _note(self, number: int, _: object) -> None:

@@ -36,7 +36,7 @@ class Stateful(Protocol):
 
 
 @dataclass
-class Position:
+class Progress:
     """How far a run has come: epochs done, steps done in the next one, their summed metrics, and the history."""
 
     epoch: int = 0
@@ -51,9 +51,15 @@ class Position:
         """`ValueError` where a state is none of a position: a checkpoint may be anyone's."""
         counts, totals, history = (state["epoch"], state["step"]), state["totals"], state["history"]
         right = all(type(count) is int and 0 <= count < 2**31 for count in counts)
-        right &= isinstance(totals, dict) and all(isinstance(t, Tensor) and t.numel() == 1 for t in totals.values())
+        right &= isinstance(totals, dict) and all(
+            isinstance(t, Tensor) and t.numel() == 1 for t in totals.values()
+        )
         right &= bool(totals) == bool(counts[1])
-        right &= isinstance(history, list) and len(history) == counts[0] and all(isinstance(e, dict) for e in history)
+        right &= (
+            isinstance(history, list)
+            and len(history) == counts[0]
+            and all(isinstance(e, dict) for e in history)
+        )
         if not right or sum(1 for _ in islice(json.JSONEncoder().iterencode(history), MOST)) == MOST:
             raise ValueError("no position of a run")
         vars(self).update(state)
@@ -84,11 +90,11 @@ def fit(run: RunFolder, task: Task, device: torch.device) -> list[dict[str, Any]
 
     Raises `Interrupted` after SIGINT, SIGTERM or SIGUSR1, once the state is saved.
     """
-    position, meter = Position(), Meter(task.config.batch_size, device)
+    position, meter = Progress(), Meter(task.config.batch_size, device)
     schedule = Schedule(task.config.checkpoint_every)
     stateful = {**task.parts, "position": position}
     restore(run.load_checkpoint(device), stateful, device)
-    distributed.require_alike(
+    distributed.require_equal(
         f"{position.epoch} {position.step}".encode(),
         f"the processes find different checkpoints in {run.path}: runs/ must be one folder that all hosts share",
     )
@@ -123,7 +129,7 @@ def advice(config: RunConfig) -> str:
     return f"{half}, or pass --recompute cells" if getattr(config, "recompute", "cells") != "cells" else half
 
 
-def some_steps(position: Position, task: Task, interruption: Interruption, schedule: Schedule) -> int:
+def some_steps(position: Progress, task: Task, interruption: Interruption, schedule: Schedule) -> int:
     """The steps up to the next checkpoint, or to the end of the epoch, or until interrupted; how many they were."""
     first, begin, freq = position.epoch * task.steps, position.step, task.config.print_freq
     title = f"epoch {position.epoch + 1}/{task.config.epochs}"
@@ -149,7 +155,7 @@ def averaged(metrics: Metrics) -> Metrics:
     return dict(zip(metrics, distributed.mean(list(metrics.values())), strict=True))
 
 
-def averages(position: Position) -> dict[str, float]:
+def averages(position: Progress) -> dict[str, float]:
     """The epoch's metrics so far. `UserError` where one is no longer finite, so that no such state is saved."""
     means = {key: float(total) / position.step for key, total in position.totals.items()}
     for key, mean in means.items():
@@ -182,7 +188,7 @@ def not_finite(what: str) -> UserError:
     )
 
 
-def finish_epoch(position: Position, means: dict[str, float], task: Task) -> None:
+def finish_epoch(position: Progress, means: dict[str, float], task: Task) -> None:
     """Put the epoch's averages and what is measured after it into the history, and go on to the next epoch."""
     epoch = position.epoch + 1
     position.history.append({"epoch": epoch, **means, **task.after_epoch(epoch)})
@@ -192,7 +198,7 @@ def finish_epoch(position: Position, means: dict[str, float], task: Task) -> Non
 def snapshot(stateful: Mapping[str, Stateful], device: torch.device) -> dict[str, Any]:
     """Everything that the rest of the run depends on, as plain state."""
     parts = {name: part.state_dict() for name, part in stateful.items()}
-    return {**parts, "random": random_state(device), "processes": distributed.count()}
+    return {**parts, "random": random_state(device), "processes": distributed.world_size()}
 
 
 def restore(state: dict[str, Any] | None, stateful: Mapping[str, Stateful], device: torch.device) -> None:
@@ -209,8 +215,12 @@ def restore(state: dict[str, Any] | None, stateful: Mapping[str, Stateful], devi
         raise UserError(
             f"the checkpoint does not fit this run ({type(error).__name__}); --overwrite starts anew"
         ) from None
-    if before != (now := distributed.count()):
-        log.info("resume    a run of %s processes goes on in %s: not to the bit as it would have gone on", before, now)
+    if before != (now := distributed.world_size()):
+        log.info(
+            "resume    a run of %s processes goes on in %s: not to the bit as it would have gone on",
+            before,
+            now,
+        )
 
 
 def weight_step(

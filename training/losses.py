@@ -22,7 +22,7 @@ def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
     """The weighted mean, sum_i w_i l_i / sum_i w_i, of a share of a batch, scaled so that the mean over processes is
     that of the whole batch: the shares may weigh differently."""
     loss = F.cross_entropy(logits, y, weight)
-    if weight is None or distributed.count() == 1:
+    if weight is None or distributed.world_size() == 1:
         return loss
     own = weight[y].sum()
     return loss * (own / distributed.mean([own])[0])

@@ -29,7 +29,9 @@ class Cost:
         return {f"machine/{name}": value for name, value in asdict(self).items() if value is not None}
 
     def __str__(self) -> str:
-        on_device = "" if self.device_memory_mb is None else f", {self.device_memory_mb:,.0f} MB on the device"
+        on_device = (
+            "" if self.device_memory_mb is None else f", {self.device_memory_mb:,.0f} MB on the device"
+        )
         return (
             f"{brief(self.step_seconds)} s a step, {brief(self.utterances_per_second)} utterances/s, "
             f"data {100 * self.data_wait_share:.1f} %, {self.host_memory_mb:,.0f} MB{on_device}"

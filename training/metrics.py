@@ -57,12 +57,16 @@ def confidence_intervals(
     correct, support = np.diagonal(confusion, axis1=1, axis2=2), confusion.sum(axis=2)
     recall = np.divide(correct, support, out=np.full_like(correct, np.nan), where=support > 0)
     rates = {"ua": np.nanmean(recall, axis=1), "wa": correct.sum(axis=1) / support.sum(axis=1)}
-    return {name: [float(bound) for bound in np.percentile(values, [2.5, 97.5])] for name, values in rates.items()}
+    return {
+        name: [float(bound) for bound in np.percentile(values, [2.5, 97.5])] for name, values in rates.items()
+    }
 
 
 def table(metrics: dict[str, Any]) -> str:
     """The result as a person reads it."""
-    interval = {name: f"95 % interval {low:.1%} to {high:.1%}" for name, (low, high) in metrics["ci95"].items()}
+    interval = {
+        name: f"95 % interval {low:.1%} to {high:.1%}" for name, (low, high) in metrics["ci95"].items()
+    }
     lines = [f"test on {metrics['n']} utterances of {', '.join(metrics['test_speakers'])}"]
     if "best_epoch" in metrics:
         lines.append(f"epoch {metrics['best_epoch']}, protocol {metrics['protocol']}")
@@ -75,11 +79,15 @@ def table(metrics: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_predictions(path: Path, manifest: Sequence[Row], classes: Sequence[str], probabilities: np.ndarray) -> None:
+def write_predictions(
+    path: Path, manifest: Sequence[Row], classes: Sequence[str], probabilities: np.ndarray
+) -> None:
     """One line a test utterance: who said it, what it is, what was predicted, and how probable each class was."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["utterance", "speaker", "emotion", "predicted", *classes])
     for row, p in zip(manifest, probabilities, strict=True):
-        lines.writerow([row.utterance, row.speaker, row.emotion, classes[p.argmax()], *(f"{value:.6f}" for value in p)])
+        lines.writerow(
+            [row.utterance, row.speaker, row.emotion, classes[p.argmax()], *(f"{value:.6f}" for value in p)]
+        )
     write_text(path, text.getvalue())

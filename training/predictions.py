@@ -22,7 +22,7 @@ from training.metrics import report, scores, write_predictions
 
 
 @dataclass(frozen=True, eq=False)
-class Hearing:
+class Predictions:
     """U utterances, each by its first row, and the log of the probability of each class, (U, classes)."""
 
     store: FeatureStore
@@ -64,19 +64,21 @@ class Hearing:
         write_predictions(path, manifest, self.store.classes, self.probabilities)
 
 
-def hear(network: nn.Module, features: Features, store: FeatureStore, rows: np.ndarray, batch_size: int) -> Hearing:
+def hear(
+    network: nn.Module, features: Features, store: FeatureStore, rows: np.ndarray, batch_size: int
+) -> Predictions:
     """What a network hears in the utterances of rows; of several clips of one, the mean probability."""
     logits = logits_of(network, features.in_order(rows, batch_size))
     names = np.array([store.manifest[row].utterance for row in rows])
     first, clips = np.unique(names, return_index=True, return_counts=True)[1:]
-    return Hearing(store, rows[first], pooled(logits, clips))
+    return Predictions(store, rows[first], pooled(logits, clips))
 
 
-def mean_of(hearings: Sequence[Hearing]) -> Hearing:
+def mean_of(predictions: Sequence[Predictions]) -> Predictions:
     """The mean probabilities of several networks that heard the same."""
-    each = torch.stack([hearing.log_probabilities for hearing in hearings])
+    each = torch.stack([hearing.log_probabilities for hearing in predictions])
     mean = each.logsumexp(dim=0) - math.log(len(each))
-    return Hearing(hearings[0].store, hearings[0].rows, mean)
+    return Predictions(predictions[0].store, predictions[0].rows, mean)
 
 
 def draw_confusion(metrics: dict[str, Any], path: Path) -> None:

@@ -47,7 +47,9 @@ def describe(device: torch.device) -> dict[str, str | int | None]:
     """This start of the program, for the record."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "program": tomllib.loads((PROGRAM / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"],
+        "program": tomllib.loads((PROGRAM / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+            "version"
+        ],
         "commit": commit(PROGRAM),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -19,7 +19,17 @@ from training.provenance import Origin, read_label
 from utils import UserError, delete_folder, read_text, write_json, write_text
 
 RUNS = Path("runs")
-MAY_DIFFER = {"name", "resume", "overwrite", "config", "workers", "gpus", "print_freq", "checkpoint_every", "recompute"}
+MAY_DIFFER = {
+    "name",
+    "resume",
+    "overwrite",
+    "config",
+    "workers",
+    "gpus",
+    "print_freq",
+    "checkpoint_every",
+    "recompute",
+}
 """Settings that do not change the result: a resumed run may have others, and a run that was copied another name."""
 
 log = logging.getLogger("emodarts")
@@ -61,7 +71,9 @@ class RunFolder:
         try:
             return dict(json.loads(read_text(path)).items())
         except (OSError, ValueError, AttributeError, RecursionError) as error:
-            raise UserError(f"{path} is damaged ({error}): choose another --name, or --overwrite the run") from None
+            raise UserError(
+                f"{path} is damaged ({error}): choose another --name, or --overwrite the run"
+            ) from None
 
     def __enter__(self) -> "RunFolder":
         try:
@@ -97,7 +109,9 @@ class RunFolder:
         try:
             self.lock.acquire(blocking=False)
         except Timeout:
-            raise UserError(f"{self.path} is in use by another process: wait, or choose another --name") from None
+            raise UserError(
+                f"{self.path} is in use by another process: wait, or choose another --name"
+            ) from None
 
     def _delete_earlier_run(self) -> None:
         """At one go: a kill leaves the whole run in its place, or none of it."""
@@ -114,7 +128,9 @@ class RunFolder:
         """
         for path in self.path.rglob("*"):
             if path.is_symlink():
-                raise UserError(f"{path} is a link, and a run writes in its own folder alone: choose another --name")
+                raise UserError(
+                    f"{path} is a link, and a run writes in its own folder alone: choose another --name"
+                )
 
     def _compare(self, then: Mapping[str, Any], inputs: Mapping[str, Any], where: Path) -> None:
         """Refuse to go on with what was begun under other settings, or from other inputs."""

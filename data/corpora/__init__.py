@@ -10,7 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from data.corpora import cremad, demo, emodb, esd, iemocap, manifest, msp_improv, msp_podcast, ravdess, savee, tess
+from data.corpora import (
+    cremad,
+    demo,
+    emodb,
+    esd,
+    iemocap,
+    manifest,
+    msp_improv,
+    msp_podcast,
+    ravdess,
+    savee,
+    tess,
+)
 from data.corpora.utterance import Utterance
 from utils import UserError
 

@@ -84,7 +84,9 @@ def _lines(table: Path, speaker: str) -> Iterator[tuple[str, str, str | None]]:
             rest = match[2].rstrip()
             yield f"{table}, line {number}", match[1], next(filter(rest.endswith, LABELS), None)
     if empty:
-        raise UserError(f"{table} has no line of speaker {speaker}: due are name, words and label, with tabs between")
+        raise UserError(
+            f"{table} has no line of speaker {speaker}: due are name, words and label, with tabs between"
+        )
 
 
 def _decode(table: Path) -> str:

@@ -30,4 +30,6 @@ def _first(folder: Path, patterns: Collection[str]) -> Path | None:
 def _nearby(root: Path, places: dict[str, Collection[str]]) -> Path | None:
     """The folder up to two levels below `root`, or four above it, that has all parts."""
     folders = (*sorted(root.glob("*/")), *sorted(root.glob("*/*/")), *root.resolve().parents[:4])
-    return next((each for each in folders if all(_first(each, patterns) for patterns in places.values())), None)
+    return next(
+        (each for each in folders if all(_first(each, patterns) for patterns in places.values())), None
+    )

@@ -28,7 +28,13 @@ LABELS = {
 
 # Utterances in a complete copy, by the option `utterances`; `a+b` counts the emotions a and b together.
 COMPLETE: dict[str, dict[str, int]] = {
-    "all": {"angry": 1103, "happy+excited": 1636, "neutral": 1708, "sad": 1084, "+".join(LABELS.values()): 10_039},
+    "all": {
+        "angry": 1103,
+        "happy+excited": 1636,
+        "neutral": 1708,
+        "sad": 1084,
+        "+".join(LABELS.values()): 10_039,
+    },
     "improvised": {"angry": 289, "happy": 284, "neutral": 1099, "sad": 608},
 }
 
@@ -52,8 +58,12 @@ def read(root: Path, *, utterances: str = "improvised") -> list[Utterance]:
     for path in _label_files(root):
         for where, turn in _turns(path):
             if listed.setdefault(turn.utterance, turn) is not turn:
-                raise UserError(f"{where}: {turn.utterance} is labelled already, here or in another file: remove one")
-    return sorted((u for u in listed.values() if u.text.startswith(TEXTS[utterances])), key=lambda u: u.utterance)
+                raise UserError(
+                    f"{where}: {turn.utterance} is labelled already, here or in another file: remove one"
+                )
+    return sorted(
+        (u for u in listed.values() if u.text.startswith(TEXTS[utterances])), key=lambda u: u.utterance
+    )
 
 
 def _label_files(root: Path) -> list[Path]:
@@ -64,7 +74,9 @@ def _label_files(root: Path) -> list[Path]:
         folder = session / "dialog" / "EmoEvaluation"
         found = sorted(folder.glob("Ses*.txt"))
         if not found:
-            raise UserError(f"no label files in {folder}: there should be one a dialog, like Ses01F_impro01.txt")
+            raise UserError(
+                f"no label files in {folder}: there should be one a dialog, like Ses01F_impro01.txt"
+            )
         files += found
     return files
 
@@ -77,7 +89,9 @@ def _turns(path: Path) -> Iterator[tuple[str, Utterance]]:
             if turn := TURN.fullmatch(line.strip()):
                 yield where, _utterance(path.parents[2], *turn.groups(), where)
             elif LIKE_TURN.match(line.strip()):
-                raise UserError(f"{where}: not a whole line [start - end] turn label [V, A, D]: {line.strip()[:60]!r}")
+                raise UserError(
+                    f"{where}: not a whole line [start - end] turn label [V, A, D]: {line.strip()[:60]!r}"
+                )
 
 
 def _utterance(folder: Path, name: str, label: str, where: str) -> Utterance:

@@ -40,14 +40,18 @@ def files_of(path: Path) -> list[Path]:
 def _lines(root: Path, required: Sequence[str] = REQUIRED) -> Iterator[tuple[int, dict[str, str]]]:
     """The number and the checked values of each line below the header."""
     if not root.is_file():
-        raise UserError(f"no manifest at {root}: --root must be a CSV file with the columns {','.join(REQUIRED)}")
+        raise UserError(
+            f"no manifest at {root}: --root must be a CSV file with the columns {','.join(REQUIRED)}"
+        )
     try:
         with root.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             columns = [column.strip() for column in reader.fieldnames or []]
             for column in required:
                 if column not in columns:
-                    raise UserError(f"{root}, line 1: column {column!r} is missing, found: {','.join(columns)}")
+                    raise UserError(
+                        f"{root}, line 1: column {column!r} is missing, found: {','.join(columns)}"
+                    )
             reader.fieldnames = columns
             for row in reader:
                 yield reader.line_num, _checked(row, required, f"{root}, line {reader.line_num}")

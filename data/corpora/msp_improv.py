@@ -11,11 +11,24 @@ from data.corpora.folders import find_parts
 from data.corpora.utterance import IMPROVISED, Utterance
 from utils import UserError
 
-LABELS = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad", "O": "other", "X": "unknown"}  # X: no agreement
+LABELS = {
+    "A": "angry",
+    "H": "happy",
+    "N": "neutral",
+    "S": "sad",
+    "O": "other",
+    "X": "unknown",
+}  # X: no agreement
 
 # Utterances in a complete copy, by the options `scenarios` and `label`; `a+b` counts the emotions a and b together.
 COMPLETE: dict[str, dict[str, int]] = {
-    "PRST consensus": {"angry": 792, "happy": 2644, "neutral": 3477, "sad": 885, "+".join(LABELS.values()): 8438},
+    "PRST consensus": {
+        "angry": 792,
+        "happy": 2644,
+        "neutral": 3477,
+        "sad": 885,
+        "+".join(LABELS.values()): 8438,
+    },
     "P consensus": {"angry": 38, "happy": 1372, "neutral": 1164, "sad": 66},
     "R consensus": {"angry": 169, "happy": 88, "neutral": 241, "sad": 80},
     "S consensus": {"angry": 115, "happy": 136, "neutral": 283, "sad": 106},
@@ -40,7 +53,9 @@ def read(root: Path, *, scenarios: str = SCENARIOS, label: str = "consensus") ->
     not the corpus, and, naming file and line, for a line or a label that is unknown.
     """
     if not scenarios or set(scenarios) - set(SCENARIOS):
-        raise UserError(f"unknown scenarios {scenarios!r} of MSP-IMPROV: give some of the letters {SCENARIOS}")
+        raise UserError(
+            f"unknown scenarios {scenarios!r} of MSP-IMPROV: give some of the letters {SCENARIOS}"
+        )
     if label not in ("consensus", "intended"):
         raise UserError(f"unknown label {label!r} of MSP-IMPROV: known are consensus, intended")
     ratings, first = find_parts(root, "MSP-IMPROV", ratings=RATINGS, audio=SESSIONS)
@@ -48,7 +63,9 @@ def read(root: Path, *, scenarios: str = SCENARIOS, label: str = "consensus") ->
     for where, name, consensus in _rated(ratings):
         parts = NAME.fullmatch(name)
         if not parts:
-            raise UserError(f"{where}: {name!r} is not an utterance of MSP-IMPROV, like MSP-IMPROV-S01A-F01-P-FM01")
+            raise UserError(
+                f"{where}: {name!r} is not an utterance of MSP-IMPROV, like MSP-IMPROV-S01A-F01-P-FM01"
+            )
         if consensus not in LABELS:
             raise UserError(f"{where}: unknown label {consensus!r}: known are {', '.join(LABELS)}")
         if name in listed:

@@ -28,7 +28,9 @@ LABELS = {
 SPLITS = {split: split for split in ("Train", "Development", "Test", "Test1", "Test2", "Test3")}
 SPLITS["Validation"] = "Development"  # its older name
 COLUMNS = ("FileName", "EmoClass", "SpkrID", "Split_Set")
-CSVS = tuple(f"{folder}labels_{word}.csv" for word in ("consensus", "concensus") for folder in ("Labels/", ""))
+CSVS = tuple(
+    f"{folder}labels_{word}.csv" for word in ("consensus", "concensus") for folder in ("Labels/", "")
+)
 AUDIO = ("Audios", "Audio")
 NAME = re.compile(r"(MSP-PODCAST_\w+)\.wav", re.ASCII)
 

@@ -39,7 +39,9 @@ def find(root: Path, pattern: str, example: str, suffix: str = ".wav") -> Found:
         if match := fits.search(file.absolute().with_suffix("").as_posix()):
             first, _ = found.setdefault(match[0].replace("/", "_"), (file, match))
             if first != file and not _same(first, file):
-                raise UserError(f"{first} and {file} have one name and different bytes: keep only the right one")
+                raise UserError(
+                    f"{first} and {file} have one name and different bytes: keep only the right one"
+                )
     if not found:
         hint = "--root must be the folder of the unpacked corpus"
         raise UserError(f"none of {len(files)} {suffix} files at {root} has a name like {example}: {hint}")

@@ -17,4 +17,6 @@ class Utterance:
     emotion: str
     session: str = ""
     split: str = ""  # the publisher's own partition, where there is one
-    text: str = ""  # the sentence or script that was spoken, or IMPROVISED and the scenario; empty where unknown
+    text: str = (
+        ""  # the sentence or script that was spoken, or IMPROVISED and the scenario; empty where unknown
+    )

@@ -40,10 +40,14 @@ class Problem:
         return self.architect().second_order(self.train, self.val, self.step)
 
 
-def problem(layers=2, nodes=1, rnn_layers=1, classes=2, dropout=0.0, xi=XI, seed=0, cnn_ops=CNN_OPS, recompute="none"):
+def problem(
+    layers=2, nodes=1, rnn_layers=1, classes=2, dropout=0.0, xi=XI, seed=0, cnn_ops=CNN_OPS, recompute="none"
+):
     torch.manual_seed(seed)
     space = SearchSpace(nodes, nodes, cnn_ops, RNN_OPS)
-    network = SearchNetwork(space, Size(layers, 2, rnn_layers, 3), classes, dropout, recompute).double().train()
+    network = (
+        SearchNetwork(space, Size(layers, 2, rnn_layers, 3), classes, dropout, recompute).double().train()
+    )
     for alpha in network.architecture_parameters():
         nn.init.normal_(alpha)
     nn.init.normal_(network.network.head.weight, std=1.5)
@@ -195,7 +199,9 @@ def test_second_order_is_the_difference_of_two_moved_networks(given):
         loss.backward()
         zero = torch.zeros(())
         return (
-            torch.cat([(zero.expand_as(a) if a.grad is None else a.grad).flatten() for a in alphas_of(network)]),
+            torch.cat(
+                [(zero.expand_as(a) if a.grad is None else a.grad).flatten() for a in alphas_of(network)]
+            ),
             {name: w.grad for name, w in network.weights().items()},
         )
 
@@ -206,7 +212,9 @@ def test_second_order_is_the_difference_of_two_moved_networks(given):
     eps = 0.01 / sum(float(part.square().sum()) for part in d.values()) ** 0.5
     plus, _ = alpha_gradient({name: w[name] + eps * d[name] for name in w}, p.train)
     minus, _ = alpha_gradient({name: w[name] - eps * d[name] for name in w}, p.train)
-    torch.testing.assert_close(flat(p.second_order()), direct - XI * (plus - minus) / (2 * eps), rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(
+        flat(p.second_order()), direct - XI * (plus - minus) / (2 * eps), rtol=1e-8, atol=1e-10
+    )
 
 
 def alphas_of(network: SearchNetwork) -> list[Tensor]:
@@ -251,7 +259,9 @@ def test_without_a_step_second_order_is_the_first():
 
 def test_alphas_of_cells_that_the_network_lacks_get_a_zero_gradient():
     p = problem(layers=1)  # the one CNN cell is a reduction
-    normal = next(i for i, a in enumerate(p.network.architecture_parameters()) if a is p.network.alphas["normal"][0])
+    normal = next(
+        i for i, a in enumerate(p.network.architecture_parameters()) if a is p.network.alphas["normal"][0]
+    )
     for gradients in (p.second_order(), p.architect().first_order(p.val)):
         assert not gradients[normal].any()
         assert all(d.any() for i, d in enumerate(gradients) if i != normal)
@@ -264,14 +274,20 @@ def test_the_step_ahead_is_that_of_sgd():
     sgd = torch.optim.SGD(w.values(), XI, momentum=MOMENTUM, weight_decay=DECAY)
     for _ in range(2):
         before = {name: value.detach().clone() for name, value in w.items()}
-        buffers = {name: sgd.state[value]["momentum_buffer"].clone() for name, value in w.items() if value in sgd.state}
+        buffers = {
+            name: sgd.state[value]["momentum_buffer"].clone()
+            for name, value in w.items()
+            if value in sgd.state
+        }
         for value in w.values():
             value.grad = torch.randn_like(value)
         sgd.step()
     step = Unrolled(XI, MOMENTUM, DECAY, buffers)
     assert buffers
     for name, value in w.items():
-        torch.testing.assert_close(step(name, before[name], value.grad), value.detach(), rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(
+            step(name, before[name], value.grad), value.detach(), rtol=1e-12, atol=1e-14
+        )
 
 
 @pytest.mark.parametrize("missing", ["all", "every other"])

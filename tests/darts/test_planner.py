@@ -82,7 +82,9 @@ CASES = [
 
 @pytest.mark.parametrize(("space", "recompute", "order"), CASES)
 def test_the_foretold_peak_is_within_a_tenth(space, recompute, order):
-    assert_foretold(SearchConfig(**{**SMALL, **SPACES[space]}, batch_size=16, recompute=recompute, order=order))
+    assert_foretold(
+        SearchConfig(**{**SMALL, **SPACES[space]}, batch_size=16, recompute=recompute, order=order)
+    )
 
 
 def assert_foretold(config: SearchConfig) -> None:
@@ -90,10 +92,19 @@ def assert_foretold(config: SearchConfig) -> None:
     assert foretold == pytest.approx(live_peak(config), rel=0.1)
 
 
-@pytest.mark.parametrize("recompute", ["ops", *(pytest.param(r, marks=pytest.mark.slow) for r in ("none", "cells"))])
+@pytest.mark.parametrize(
+    "recompute", ["ops", *(pytest.param(r, marks=pytest.mark.slow) for r in ("none", "cells"))]
+)
 def test_with_stacked_recurrences_as_on_a_gpu_it_is_so_too(monkeypatch, recompute):
     monkeypatch.setattr(stacked, "pays", lambda device: True)
-    size = {"layers": 1, "init_channels": 8, "cnn_nodes": 1, "rnn_layers": 1, "rnn_nodes": 3, "rnn_channels": 64}
+    size = {
+        "layers": 1,
+        "init_channels": 8,
+        "cnn_nodes": 1,
+        "rnn_layers": 1,
+        "rnn_nodes": 3,
+        "rnn_channels": 64,
+    }
     space = {**size, "rnn_ops": ("lstm_2", "lstm_att_1", "none")}
     assert_foretold(SearchConfig(**space, batch_size=16, recompute=recompute, order="first"))
 
@@ -109,7 +120,14 @@ def test_with_stacked_recurrences_as_on_a_gpu_it_is_so_too(monkeypatch, recomput
     ],
 )
 def test_in_16_bits_it_is_within_a_seventh(space, recompute, order):
-    flags = {**SMALL, **SPACES[space], "precision": "bf16", "batch_size": 16, "recompute": recompute, "order": order}
+    flags = {
+        **SMALL,
+        **SPACES[space],
+        "precision": "bf16",
+        "batch_size": 16,
+        "recompute": recompute,
+        "order": order,
+    }
     config = SearchConfig(**flags)
     foretold = replace(demand(config, 4, SHAPE, CPU), program=0).peak(16, order, recompute)
     assert foretold == pytest.approx(live_peak(config), rel=0.15)
@@ -131,8 +149,12 @@ def test_the_peak_written_out():
     needs = Demand([first, second], program=1e6)
     assert needs.peak(10, "first", "none") == 1e6 + 2 * 5000 + max(10 * (600 + 3), 10 * (500 + 7) + 4000)
     assert needs.peak(10, "second", "none") == needs.peak(10, "first", "none") + 5000
-    assert needs.peak(10, "first", "cells") == 1e6 + 2 * 5000 + max(10 * (6 + 100 + 3), 10 * (5 + 500 + 7) + 4000)
-    assert needs.peak(1, "first", "ops") == 1e6 + 3 * 5000  # a small batch: the gradients at the end are the most
+    assert needs.peak(10, "first", "cells") == 1e6 + 2 * 5000 + max(
+        10 * (6 + 100 + 3), 10 * (5 + 500 + 7) + 4000
+    )
+    assert (
+        needs.peak(1, "first", "ops") == 1e6 + 3 * 5000
+    )  # a small batch: the gradients at the end are the most
 
 
 def test_the_peak_with_passes_of_16_bits_written_out():
@@ -161,7 +183,9 @@ def test_the_largest_batch_that_fits_and_the_least_computed_again(free, flags, c
 
 
 def test_what_fits_in_no_way_is_refused_with_a_way_out():
-    with pytest.raises(UserError, match=r"--batch_size 64 --recompute cells .* takes about 0.7 GB .* --batch_size 8 "):
+    with pytest.raises(
+        UserError, match=r"--batch_size 64 --recompute cells .* takes about 0.7 GB .* --batch_size 8 "
+    ):
         planner_of(100e6).settle()
     with pytest.raises(UserError, match="choose fewer --rnn_nodes"):
         planner_of(1e6).settle()
@@ -196,7 +220,9 @@ def test_auto_is_settled_once_and_for_all(workspace):
     flags = ["--config", "tiny.yaml", "--epochs", "1", "--resume"]
 
     def noted(name: str, batch_size: object) -> dict:
-        assert "GB at the peak" in succeed("search", *flags, "--name", name, "--batch_size", batch_size, cwd=workspace)
+        assert "GB at the peak" in succeed(
+            "search", *flags, "--name", name, "--batch_size", batch_size, cwd=workspace
+        )
         return json.loads((workspace / "runs" / name / "search" / "config.json").read_text())
 
     chosen = noted("auto", "auto")

@@ -10,7 +10,9 @@ from darts.search_space import SearchSpace
 from genotypes import CNN_OPS, RNN_OPS, Genotype
 
 PUBLISHED = SearchSpace(4, 4, CNN_OPS, RNN_OPS)
-SMALL = SearchSpace(2, 1, ("max_pool_3x3", "sep_conv_3x3", "none"), ("lstm_1", "rnn_1", "skip_connect", "none"))
+SMALL = SearchSpace(
+    2, 1, ("max_pool_3x3", "sep_conv_3x3", "none"), ("lstm_1", "rnn_1", "skip_connect", "none")
+)
 CERTAIN = SearchSpace(1, 0, ("skip_connect", "none"), ("lstm_1",))
 
 

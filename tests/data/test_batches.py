@@ -38,7 +38,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
         Row(utterance=f"u{i:02d}", file=f"u{i:02d}.wav", speaker=f"S{i % 4}", emotion="abc"[i % 3], **plain)
         for i in range(N)
     ]
-    front_end = FrontEnd(sample_rate=8000, n_fft=256, hop_length=128, n_mels=8, n_mfcc=F, duration=1, frames=T)
+    front_end = FrontEnd(
+        sample_rate=8000, n_fft=256, hop_length=128, n_mels=8, n_mfcc=F, duration=1, frames=T
+    )
     reader = RowReader(folder / "features.npy")
     return FeatureStore(folder, "noise", front_end, ("a", "b", "c"), manifest, reader, [])
 
@@ -103,11 +105,15 @@ def test_the_global_random_state_is_neither_used_nor_moved(features):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 40), st.integers(2, 40), st.integers(0, 9), st.integers(0, 4))
-def test_an_epoch_has_every_row_once_but_for_those_that_fill_no_batch(count: int, size: int, seed: int, epoch: int):
+def test_an_epoch_has_every_row_once_but_for_those_that_fill_no_batch(
+    count: int, size: int, seed: int, epoch: int
+):
     rows = np.sort(np.random.default_rng(seed).permutation(N)[:count])
     if size > count:
         return
-    shuffled = TrainingBatches(Features(FAKE, np.zeros(F, np.float32), np.ones(F, np.float32), CPU), rows, size, seed)
+    shuffled = TrainingBatches(
+        Features(FAKE, np.zeros(F, np.float32), np.ones(F, np.float32), CPU), rows, size, seed
+    )
     assert len(shuffled) == count // size
     seen = np.array(epoch_rows(shuffled, epoch))
     assert len(seen) == len(set(seen)) == len(shuffled) * size
@@ -143,11 +149,16 @@ def test_seeds_differ(features):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_shares_of_the_processes_are_the_whole_batch(features, store, processes: int, workers: int):
     whole = TrainingBatches(features, np.arange(N), 12, seed=5)
-    shares = [TrainingBatches(features, np.arange(N), 12, 5, workers, (rank, processes)) for rank in range(processes)]
+    shares = [
+        TrainingBatches(features, np.arange(N), 12, 5, workers, (rank, processes))
+        for rank in range(processes)
+    ]
     for step in (0, 3, 4, 9):
         parts = [share[step] for share in shares]
         assert all(len(x) == 12 // processes for x, _ in parts)
-        assert sorted(row for x, _ in parts for row in rows_in(store, x)) == sorted(rows_in(store, whole[step][0]))
+        assert sorted(row for x, _ in parts for row in rows_in(store, x)) == sorted(
+            rows_in(store, whole[step][0])
+        )
         together = torch.cat([y for _, y in parts])
         assert torch.equal(together.sort().values, whole[step][1].sort().values)
     assert {len(share) for share in shares} == {len(whole)}
@@ -155,7 +166,9 @@ def test_the_shares_of_the_processes_are_the_whole_batch(features, store, proces
 
 def test_threads_give_the_same_and_read_ahead(from_disk, monkeypatch):
     read, features = [], from_disk
-    monkeypatch.setattr(features, "read", lambda rows: read.append(tuple(rows)) or Features.read(features, rows))
+    monkeypatch.setattr(
+        features, "read", lambda rows: read.append(tuple(rows)) or Features.read(features, rows)
+    )
     plain, threaded = (TrainingBatches(features, np.arange(N), 8, 2, workers) for workers in (0, 2))
     for step in range(15):
         assert equal(threaded[step], plain[step])
@@ -210,9 +223,13 @@ def test_a_batch_may_be_all_the_rows_and_no_larger(features):
 
 @pytest.mark.parametrize(("size", "processes"), [(8, 3), (2, 2), (3, 3), (1, 1)])
 def test_every_process_gets_the_same_share_of_two_at_least(features, size: int, processes: int):
-    with pytest.raises(UserError, match=f"--batch_size {size} must give each of {processes} processes the same"):
+    with pytest.raises(
+        UserError, match=f"--batch_size {size} must give each of {processes} processes the same"
+    ):
         TrainingBatches(features, np.arange(N), size, seed=0, share=(0, processes))
-    assert len(TrainingBatches(features, np.arange(N), 2 * processes, seed=0, share=(0, processes))[0][1]) == 2
+    assert (
+        len(TrainingBatches(features, np.arange(N), 2 * processes, seed=0, share=(0, processes))[0][1]) == 2
+    )
 
 
 def test_the_streams_of_all_seeds_are_different_shuffles(features) -> None:
@@ -273,7 +290,10 @@ print(most - before)
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path, rows = tmp_path_factory.mktemp("large") / "features.npy", np.zeros((128, 128, 128), np.float32)  # 8 MB
+    path, rows = (
+        tmp_path_factory.mktemp("large") / "features.npy",
+        np.zeros((128, 128, 128), np.float32),
+    )  # 8 MB
     writer = RowWriter(path, rows.shape[1:])
     for _ in range(38):
         writer.append(rows)
@@ -304,7 +324,9 @@ def labelled(labels: np.ndarray) -> Features:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=4, max_size=80), st.integers(0, 99), st.integers(0, 4))
-def test_a_balanced_epoch_has_each_class_and_each_row_of_a_class_as_often(labels: list[int], seed: int, epoch: int):
+def test_a_balanced_epoch_has_each_class_and_each_row_of_a_class_as_often(
+    labels: list[int], seed: int, epoch: int
+):
     labels = np.array(labels)
     rows = np.flatnonzero(np.arange(len(labels)) % 5 != 1)  # some are of another part
     drawn = TrainingBatches(labelled(labels), rows, 2, seed, balanced=True)

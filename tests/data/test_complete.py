@@ -16,7 +16,9 @@ IMPROVISED = {"angry": 289, "happy": 284, "neutral": 1099, "sad": 608}
 
 def test_a_complete_copy_has_nothing_to_say():
     assert compare("iemocap", copy(**IMPROVISED, excited=7), {}) == []
-    assert compare("ravdess", copy(angry=192, happy=192, neutral=96, sad=192, calm=192, surprised=5), {}) == []
+    assert (
+        compare("ravdess", copy(angry=192, happy=192, neutral=96, sad=192, calm=192, surprised=5), {}) == []
+    )
 
 
 def test_what_is_missing_is_counted():

@@ -22,7 +22,9 @@ def test_manifest_with_all_columns(tmp_path) -> None:
         "2,c.wav,Bo,glad,,,\n",
     )
     assert read_corpus("manifest", root) == [
-        Utterance("wav/a.1", tmp_path / "wav/a.1.wav", "Al", "sad", session="1", split="train", text="Well, yes."),
+        Utterance(
+            "wav/a.1", tmp_path / "wav/a.1.wav", "Al", "sad", session="1", split="train", text="Well, yes."
+        ),
         Utterance("/x/b", Path("/x/b.flac"), "Bo", "glad", text="improvised party"),
         Utterance("c", tmp_path / "c.wav", "Bo", "glad", session="2"),
     ]
@@ -42,9 +44,15 @@ def test_manifest_of_a_spreadsheet(tmp_path) -> None:
         ("file,speaker,emotion\na.wav,Ann,sad\nb.wav, ,sad\n", "line 3: speaker is empty"),
         ("file,speaker,emotion\na.wav,Ann\n", "line 2: emotion is empty"),
         ("file,speaker,emotion\na,b.wav,Ann,sad\n", "line 2: more values than columns"),
-        ("file,speaker,emotion\na.wav,A,sad\nb.wav,A,sad\n./a.wav,A,sad\n", "line 4: ./a.wav is listed .*line 2"),
+        (
+            "file,speaker,emotion\na.wav,A,sad\nb.wav,A,sad\n./a.wav,A,sad\n",
+            "line 4: ./a.wav is listed .*line 2",
+        ),
         ("file,speaker,emotion\na.wav,A,sad\na.flac,A,sad\n", "line 3: a.flac is listed .*apart. on line 2"),
-        ("file,speaker,emotion,text\na.wav,A,sad,Well, yes.\n", "line 2: more values than columns; .* must be quoted"),
+        (
+            "file,speaker,emotion,text\na.wav,A,sad,Well, yes.\n",
+            "line 2: more values than columns; .* must be quoted",
+        ),
         ("file,speaker,emotion\n", "no utterance"),
     ],
 )

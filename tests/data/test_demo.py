@@ -61,7 +61,9 @@ def digest(root: Path) -> str:
 def test_the_manifest_lists_all_files(manifest, rows):
     assert list(rows[0]) == ["file", "speaker", "emotion", "session", "text"]
     files = [row["file"] for row in rows]
-    assert sorted(files) == sorted(p.relative_to(manifest.parent).as_posix() for p in manifest.parent.rglob("*.wav"))
+    assert sorted(files) == sorted(
+        p.relative_to(manifest.parent).as_posix() for p in manifest.parent.rglob("*.wav")
+    )
     assert all(row["file"].split("/")[:2] == ["wav", row["speaker"]] for row in rows)
 
 
@@ -76,7 +78,9 @@ def test_every_speaker_says_twelve_sentences_in_every_emotion(rows):
 def test_sessions_share_no_speaker_and_hold_two_women_and_two_men(rows):
     pairs = {(row["session"], row["speaker"]) for row in rows}
     assert len(pairs) == 16
-    assert Counter((session, speaker[0]) for session, speaker in pairs) == {(s, g): 2 for s in "1234" for g in "FM"}
+    assert Counter((session, speaker[0]) for session, speaker in pairs) == {
+        (s, g): 2 for s in "1234" for g in "FM"
+    }
 
 
 def test_files_are_16_bit_mono_at_16_khz_of_one_to_four_seconds(manifest, rows):
@@ -122,7 +126,9 @@ def test_written_again_it_is_the_same_to_the_bit(manifest, tmp_path):
     assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
     command = "import sys, pathlib; from data.demo import write_demo; write_demo(pathlib.Path(sys.argv[1]))"
     environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(REPOSITORY)}
-    subprocess.run([sys.executable, "-c", command, tmp_path / "fresh"], env=environment, cwd=tmp_path, check=True)
+    subprocess.run(
+        [sys.executable, "-c", command, tmp_path / "fresh"], env=environment, cwd=tmp_path, check=True
+    )
     assert digest(manifest.parent) == digest(tmp_path / "again") == digest(tmp_path / "fresh")
 
 
@@ -151,7 +157,9 @@ def test_averages_tell_something_but_not_all(rows, audio):
     session = np.array([row["session"] for row in rows])
     recalls = []
     for test in (session == name for name in "1234"):
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(means[~test], emotion[~test])
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(
+            means[~test], emotion[~test]
+        )
         recalls.append(balanced_accuracy_score(emotion[test], model.predict(means[test])))
     assert 0.40 < np.mean(recalls) < 0.80
     assert all(0.40 < recall < 0.80 for recall in recalls)

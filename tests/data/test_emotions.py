@@ -16,8 +16,15 @@ def said(*emotions: str) -> list[Utterance]:
 
 
 def test_picked_labels_are_kept_renamed_and_merged():
-    picked = pick_emotions(said("happy", "fear", "excited", "sad", "happy"), ["happy", "excited:happy", "sad:low"])
-    assert [(u.utterance, u.emotion) for u in picked] == [("0", "happy"), ("2", "happy"), ("3", "low"), ("4", "happy")]
+    picked = pick_emotions(
+        said("happy", "fear", "excited", "sad", "happy"), ["happy", "excited:happy", "sad:low"]
+    )
+    assert [(u.utterance, u.emotion) for u in picked] == [
+        ("0", "happy"),
+        ("2", "happy"),
+        ("3", "low"),
+        ("4", "happy"),
+    ]
 
 
 def test_two_labels_can_change_places():

@@ -17,7 +17,9 @@ from data.features import Clip, Transform, UnreadableAudio, one_thread, read_cli
 
 DEFAULT = FrontEnd()
 TELEPHONE = FrontEnd(sample_rate=8000, n_fft=400, hop_length=160, n_mels=40, n_mfcc=13, duration=3, frames=50)
-PAPER = FrontEnd(features="stft", sample_rate=16000, n_fft=278, hop_length=229, n_mels=64, n_mfcc=64, frames=300)
+PAPER = FrontEnd(
+    features="stft", sample_rate=16000, n_fft=278, hop_length=229, n_mels=64, n_mfcc=64, frames=300
+)
 KINDS = ["mfcc", "logmel", "stft"]
 
 
@@ -53,7 +55,10 @@ def oracle(clip: np.ndarray, front_end: FrontEnd) -> np.ndarray:
     else:
         found = np.abs(librosa.stft(**windows))
     hops = found.shape[1]
-    edges = [(i * hops // front_end.frames, -(-(i + 1) * hops // front_end.frames)) for i in range(front_end.frames)]
+    edges = [
+        (i * hops // front_end.frames, -(-(i + 1) * hops // front_end.frames))
+        for i in range(front_end.frames)
+    ]
     return np.stack([found[:, start:stop].max(axis=1) for start, stop in edges], axis=1)
 
 
@@ -140,7 +145,9 @@ def test_features_of_a_file_are_librosas_of_that_file(tmp_path, kind: str) -> No
         ("cd.flac", 44100, 2, "PCM_16"),
     ],
 )
-def test_files_read_as_by_librosa(tmp_path, name: str, rate: int, channels: int, subtype: str, seconds: float) -> None:
+def test_files_read_as_by_librosa(
+    tmp_path, name: str, rate: int, channels: int, subtype: str, seconds: float
+) -> None:
     sound = np.stack([voiced(seconds, rate, seed) for seed in range(channels)], axis=1)
     soundfile.write(tmp_path / name, sound, rate, subtype=subtype)
     clip, duration = load_one(tmp_path / name, DEFAULT)
@@ -157,7 +164,9 @@ def test_no_more_is_read_than_needed(tmp_path, monkeypatch) -> None:
     soundfile.write(tmp_path / "long.wav", voiced(20, 8000), 8000)
     asked = []
     read = soundfile.SoundFile.read
-    monkeypatch.setattr(soundfile.SoundFile, "read", lambda self, n, **kw: asked.append(n) or read(self, n, **kw))
+    monkeypatch.setattr(
+        soundfile.SoundFile, "read", lambda self, n, **kw: asked.append(n) or read(self, n, **kw)
+    )
     _, duration = load_one(tmp_path / "long.wav", TELEPHONE)
     assert asked == [3 * 8000]
     assert duration == 20
@@ -186,7 +195,9 @@ def test_clips_are_the_windows_that_soundfile_and_soxr_give(
     firsts = [round(clip.start * rate) for clip in clips]
     for clip, first in zip(clips, firsts, strict=True):
         assert clip.sound.dtype == np.float32
-        np.testing.assert_allclose(clip.sound, at_8000(whole[first : first + 3 * rate], rate), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(
+            clip.sound, at_8000(whole[first : first + 3 * rate], rate), rtol=0, atol=1e-6
+        )
     spare = len(whole) - 3 * rate
     if long == "first" or spare <= 0:
         assert firsts == [0]
@@ -231,7 +242,9 @@ def test_one_bad_chunk_spoils_a_file(tmp_path) -> None:
         load_clips(tmp_path / "a.wav", having(TELEPHONE, long="chunks"))
 
 
-@pytest.mark.parametrize(("ending", "subtype"), [("wav", "GSM610"), ("au", "G721_32"), ("wav", "NMS_ADPCM_16")])
+@pytest.mark.parametrize(
+    ("ending", "subtype"), [("wav", "GSM610"), ("au", "G721_32"), ("wav", "NMS_ADPCM_16")]
+)
 def test_formats_that_only_read_forward_give_their_start(tmp_path, ending: str, subtype: str) -> None:
     path = tmp_path / f"a.{ending}"
     soundfile.write(path, voiced(5, 8000), 8000, subtype=subtype)
@@ -284,7 +297,9 @@ def test_a_header_that_leaves_the_length_open_is_told(tmp_path) -> None:
         load_clips(tmp_path / "streamed.flac", TELEPHONE)
 
 
-@pytest.mark.parametrize(("rate", "read"), [(999, False), (1_000, True), (1_000_000, True), (1_000_001, False)])
+@pytest.mark.parametrize(
+    ("rate", "read"), [(999, False), (1_000, True), (1_000_000, True), (1_000_001, False)]
+)
 def test_rates_from_1_khz_to_1_mhz_are_read(tmp_path, rate: int, read: bool) -> None:
     soundfile.write(tmp_path / "a.wav", np.full(3 * rate // 10, 0.1), rate)
     if read:
@@ -316,7 +331,9 @@ def test_a_tone_rises_and_shortens_with_the_speed(tmp_path, factor: float) -> No
     soundfile.write(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * 500 * np.arange(16000) / 16000), 16000)
     sound = load_clips(tmp_path / "a.wav", TELEPHONE, f"speed:{factor}")[1][0].sound
     assert np.flatnonzero(sound)[-1] + 1 == pytest.approx(8000 / factor, abs=2)
-    peak = np.abs(np.fft.rfft(sound * np.hanning(len(sound)))).argmax() / 3  # Hz: the clip lasts three seconds
+    peak = (
+        np.abs(np.fft.rfft(sound * np.hanning(len(sound)))).argmax() / 3
+    )  # Hz: the clip lasts three seconds
     assert peak == pytest.approx(500 * factor, abs=1)
 
 
@@ -393,7 +410,9 @@ def test_sound_after_the_clip_does_not_count(tmp_path) -> None:
     with pytest.raises(UnreadableAudio, match="no sound in 3 s"):
         load_clips(tmp_path / "late.wav", TELEPHONE)
     assert load_one(tmp_path / "late.wav", DEFAULT)[0].any()
-    assert [clip.start for clip in load_clips(tmp_path / "late.wav", having(TELEPHONE, long="chunks"))[1]] == [2.0]
+    assert [
+        clip.start for clip in load_clips(tmp_path / "late.wav", having(TELEPHONE, long="chunks"))[1]
+    ] == [2.0]
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,9 @@ def manifests(draw) -> list[Row]:
     prefix, rows = draw(st.sampled_from(["", "Ses0", "MSP-IMPROV-", "MSP-PODCAST_"])), []
     for n in range(1, draw(st.integers(5 if prefix else 2, 6)) + 1):
         for side in "MF":
-            split = draw(st.sampled_from(["Train", "train", "Train", "Validation", "Test1", "test10", "Test2"]))
+            split = draw(
+                st.sampled_from(["Train", "train", "Train", "Validation", "Test1", "test10", "Test2"])
+            )
             emotions = draw(st.lists(st.sampled_from(EMOTIONS), min_size=1, max_size=6))
             for i, emotion in enumerate(emotions):
                 speaker = draw(st.sampled_from([f"0{n}{side}"] * 8 + ["", "Unknown", " unknown"]))
@@ -135,7 +137,11 @@ def test_windows_copies_and_the_order_of_rows_change_no_utterances_part(scheme: 
 def test_the_first_original_row_speaks_for_its_utterance() -> None:
     plain = balanced(6)
     odd = {"speaker": "Unknown", "emotion": "fearful", "number": 1}
-    rows = [replace(row, **odd, copy="speed:0.9") for row in plain] + plain + [replace(row, **odd) for row in plain]
+    rows = (
+        [replace(row, **odd, copy="speed:0.9") for row in plain]
+        + plain
+        + [replace(row, **odd) for row in plain]
+    )
     for before, after in zip(make_folds(plain), make_folds(rows), strict=True):
         assert [utterances_of(rows, part) for part in parts_of(after)] == [
             utterances_of(plain, part) for part in parts_of(before)
@@ -158,7 +164,9 @@ def test_official_can_keep_unknown_speakers_but_never_validates_on_them_by_its_o
 
 @settings(max_examples=25, deadline=None)
 @given(speakers=st.integers(3, 12), per_class=st.integers(1, 6), sessions=st.integers(0, 6))
-def test_balanced_data_always_have_folds_with_all_classes_in_validation(speakers, per_class, sessions) -> None:
+def test_balanced_data_always_have_folds_with_all_classes_in_validation(
+    speakers, per_class, sessions
+) -> None:
     rows = balanced(speakers, per_class, min(sessions, speakers))
     for scheme in ("auto", "speaker", "group3"):
         folds = make_folds(rows, scheme)
@@ -222,7 +230,11 @@ def test_a_class_of_one_speaker_stays_in_training_and_the_first_group_without_it
             r"2 speakers.*\(2 utterances have no",
         ),
         ([*balanced(2), Row("x", "Unknown", "sad")], "official", "2 speakers"),
-        ([*balanced(4), Row("x", "S1", "sad", copy="speed:0.9")], "auto", "utterance x has perturbed copies and no"),
+        (
+            [*balanced(4), Row("x", "S1", "sad", copy="speed:0.9")],
+            "auto",
+            "utterance x has perturbed copies and no",
+        ),
     ],
 )
 def test_errors(rows, scheme: str, message: str) -> None:

@@ -59,9 +59,12 @@ def test_what_is_shared(made) -> None:
     train, validation, test = ([rows[n] for n in part] for part in (fold.train, fold.validation, fold.test))
     leaks = find_leaks(rows, fold)
     speakers = [
-        {row.speaker if row.speaker.isdigit() else "Unknown" for row in part} for part in (train, validation, test)
+        {row.speaker if row.speaker.isdigit() else "Unknown" for row in part}
+        for part in (train, validation, test)
     ]
-    assert list(leaks.speakers) == [name for name in ("1", "2", "10", "11", "12", "Unknown") if name in pairs(speakers)]
+    assert list(leaks.speakers) == [
+        name for name in ("1", "2", "10", "11", "12", "Unknown") if name in pairs(speakers)
+    ]
     pairs_of_rows = [(one, other) for one in test for other in train + validation]
     sessions = {one.session for one, other in pairs_of_rows if one.session == other.session != ""}
     assert list(leaks.sessions) == sorted(sessions)
@@ -157,7 +160,9 @@ def test_speakers_come_first_and_many_are_not_all_named() -> None:
     rows = corpus(10, 1, lambda emotion, t: "")
     fold = Fold(np.arange(0, 40, 4), np.arange(1, 40, 4), np.arange(2, 40, 4))
     line = "speakers S0, S1, S2, S3, S4, S5, S6, S7 and 2 more are in two of training, validation and test"
-    with pytest.raises(UserError, match=rf"^here: {line}; --folds_by speaker .*--allow_leak speakers, .*metrics\.json"):
+    with pytest.raises(
+        UserError, match=rf"^here: {line}; --folds_by speaker .*--allow_leak speakers, .*metrics\.json"
+    ):
         verify(rows, fold, (), "here")
     with pytest.raises(UserError, match="sessions 0, 1, 2, 3, 4 are in training and test"):
         verify(rows, fold, ("speakers",), "here")

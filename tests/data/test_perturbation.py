@@ -60,9 +60,22 @@ def test_a_copy_has_one_spelling_that_means_the_same(written: str, name: str, me
     [
         *[
             (copy, f"{copy!r} is not a perturbation: give speed:0.9, noise:10 or pitch:-2, for example")
-            for copy in ["", "speed", "speed:", "speed:fast", "speed:1e0", "speed:.9", "0.9", "echo:1", "Speed:1"]
+            for copy in [
+                "",
+                "speed",
+                "speed:",
+                "speed:fast",
+                "speed:1e0",
+                "speed:.9",
+                "0.9",
+                "echo:1",
+                "Speed:1",
+            ]
         ],
-        *[(copy, "is not a perturbation") for copy in ["noise:nan", "noise:inf", " noise:1", "noise:1\n", "noise:1:2"]],
+        *[
+            (copy, "is not a perturbation")
+            for copy in ["noise:nan", "noise:inf", " noise:1", "noise:1\n", "noise:1:2"]
+        ],
         ("speed:0.49", "speed:0.49: speed must be between 0.5 and 2"),
         ("speed:-1", "speed:-1: speed must be between 0.5 and 2"),
         ("speed:2.01", "speed:2.01: speed must be between 0.5 and 2"),

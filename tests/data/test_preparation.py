@@ -44,14 +44,18 @@ def utterance(folder: Path, number: int) -> Utterance:
     file = folder / f"{number:02d}.wav"
     write_sound(file, number)
     emotion = EMOTIONS[number // 4 % 3]
-    return Utterance(file.stem, file, f"S{number % 4}", emotion, session=str(number % 2), text=f"say {number % 3}")
+    return Utterance(
+        file.stem, file, f"S{number % 4}", emotion, session=str(number % 2), text=f"say {number % 3}"
+    )
 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> list[Utterance]:
     """Twelve utterances of four speakers, in no order."""
     (tmp_path / "wav").mkdir()
-    return [utterance(tmp_path / "wav", number) for number in np.random.default_rng(0).permutation(12).tolist()]
+    return [
+        utterance(tmp_path / "wav", number) for number in np.random.default_rng(0).permutation(12).tolist()
+    ]
 
 
 @pytest.fixture
@@ -116,7 +120,11 @@ def interrupt(corpus: list[Utterance], folder: Path, at: str, **settings) -> Non
 @pytest.mark.parametrize("front_end", [SMALL, CHUNKS], ids=lambda each: each.long)
 @pytest.mark.parametrize("copies", [(), ("speed:0.9", "noise:10", "pitch:2")], ids=len)
 def test_rows_are_the_transform_of_the_clips_of_their_files(corpus, tmp_path, front_end, copies) -> None:
-    store, transform, number = make(corpus, tmp_path / "x", front_end=front_end, copies=copies), Transform(front_end), 0
+    store, transform, number = (
+        make(corpus, tmp_path / "x", front_end=front_end, copies=copies),
+        Transform(front_end),
+        0,
+    )
     for each in sorted(corpus, key=lambda each: each.utterance):
         for copy in ("", *copies):
             for clip in read_clips(each.file, front_end, copy, each.utterance):
@@ -402,7 +410,9 @@ def test_killed_at_any_line_it_goes_on_and_makes_the_same(corpus, tmp_path, read
     work = {"listed": [asdict(each) for each in corpus], "front_end": SMALL.model_dump(), "folder": folder}
     (tmp_path / "work").write_text(json.dumps(work, default=str))
     words = [sys.executable, "-c", VICTIMS, str(tmp_path / "work")]
-    victims = subprocess.Popen(words, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    victims = subprocess.Popen(
+        words, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     for line in itertools.count(0, 23):
         shutil.rmtree(folder.parent, ignore_errors=True)
         folder.parent.mkdir()
@@ -534,7 +544,9 @@ def test_what_a_kill_leaves_in_a_store_makes_it_no_foreign_folder(corpus, tmp_pa
 # Strictness
 
 
-def test_strict_stops_at_the_first_unreadable_file_and_goes_on_once_it_is_mended(corpus, tmp_path, reads) -> None:
+def test_strict_stops_at_the_first_unreadable_file_and_goes_on_once_it_is_mended(
+    corpus, tmp_path, reads
+) -> None:
     for name in ("05", "09"):
         spoil(named(corpus, name))
     for name in ("05", "09"):

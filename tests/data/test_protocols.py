@@ -36,7 +36,9 @@ def corpus(name: str, speakers: list[tuple[str, str, str]]) -> list[Row]:
 
 
 def iemocap() -> list[Row]:
-    return corpus("Ses{speaker}_impro01_{0:03d}", [(f"0{k}{side}", str(k), "") for k in range(1, 6) for side in "FM"])
+    return corpus(
+        "Ses{speaker}_impro01_{0:03d}", [(f"0{k}{side}", str(k), "") for k in range(1, 6) for side in "FM"]
+    )
 
 
 def improv() -> list[Row]:
@@ -57,7 +59,9 @@ def balanced(speakers: int, sessions: int = 0) -> list[Row]:
 
 def held_out(rows: list[Row], scheme: str, field: str = "speaker") -> list[str]:
     """What each fold tests, in a line."""
-    return [" ".join(sorted({getattr(rows[n], field) for n in fold.test})) for fold in make_folds(rows, scheme)]
+    return [
+        " ".join(sorted({getattr(rows[n], field) for n in fold.test})) for fold in make_folds(rows, scheme)
+    ]
 
 
 def splits_of(rows: list[Row], scheme: str = "official", **options) -> list[tuple[str, ...]]:
@@ -79,7 +83,9 @@ def test_speaker_folds_are_in_natural_order() -> None:
     assert held_out(balanced(11), "speaker") == [f"S{n}" for n in range(11)]
 
 
-@pytest.mark.parametrize(("speakers", "sessions", "folds"), [(12, 4, 4), (12, 2, 5), (12, 0, 5), (4, 0, 4), (3, 0, 3)])
+@pytest.mark.parametrize(
+    ("speakers", "sessions", "folds"), [(12, 4, 4), (12, 2, 5), (12, 0, 5), (4, 0, 4), (3, 0, 3)]
+)
 def test_auto(speakers: int, sessions: int, folds: int) -> None:
     assert len(make_folds(balanced(speakers, sessions))) == folds
 
@@ -101,7 +107,9 @@ def test_official_podcast_has_a_fold_a_test_set_and_the_others_are_in_none_of_it
     rows = podcast(*((str(n), split) for n, split in enumerate(splits)))
     expected = [("Train", "Development", test) for test in ("Test1", "Test2", "Test3", "Test10")]
     assert splits_of(rows) == expected
-    assert [sum(map(len, (fold.train, fold.validation, fold.test))) for fold in make_folds(rows, "official")] == [8] * 4
+    assert [
+        sum(map(len, (fold.train, fold.validation, fold.test))) for fold in make_folds(rows, "official")
+    ] == [8] * 4
 
 
 def test_official_esd_shares_its_speakers() -> None:
@@ -113,7 +121,11 @@ def test_official_esd_shares_its_speakers() -> None:
     ]
     assert splits_of(rows) == [("train", "evaluation", "test")]
     (fold,) = make_folds(rows, "official")
-    assert {rows[n].speaker for n in fold.test} == {rows[n].speaker for n in fold.train} == {"0011", "0012", "0013"}
+    assert (
+        {rows[n].speaker for n in fold.test}
+        == {rows[n].speaker for n in fold.train}
+        == {"0011", "0012", "0013"}
+    )
 
 
 @pytest.mark.parametrize("name", ["development", "DEV", "Validation", "valid", "val", " evaluation "])
@@ -131,33 +143,43 @@ def test_official_without_a_development_split_takes_speakers_of_training() -> No
 
 
 def test_official_with_unknown_speakers() -> None:
-    rows = podcast(*((who, split) for split in ("Train", "Development", "Test1") for who in ("Unknown", f"{split}er")))
+    rows = podcast(
+        *((who, split) for split in ("Train", "Development", "Test1") for who in ("Unknown", f"{split}er"))
+    )
     for keep, size in ((False, 2), (True, 4)):
         (fold,) = make_folds(rows, "official", unknown_speakers=keep)
         assert [len(part) for part in (fold.train, fold.validation, fold.test)] == [size] * 3
     strangers = podcast(*(("Unknown", split) for split in ("Train", "Development", "Test1")))
     assert splits_of(strangers, unknown_speakers=True) == [("Train", "Development", "Test1")]
-    with pytest.raises(UserError, match="training cannot have every class, since none of its speakers can be spared"):
+    with pytest.raises(
+        UserError, match="training cannot have every class, since none of its speakers can be spared"
+    ):
         make_folds(strangers[:2] + strangers[4:], "official", unknown_speakers=True)
 
 
 def test_official_training_must_have_the_classes_of_the_rest() -> None:
     rows = podcast(("1", "Train"), ("2", "Development"), ("3", "Test1"))
     rows[2].emotion = "happy"
-    with pytest.raises(UserError, match=r"fold 1 of scheme 'official'.*only test and validation speakers have happy"):
+    with pytest.raises(
+        UserError, match=r"fold 1 of scheme 'official'.*only test and validation speakers have happy"
+    ):
         make_folds(rows, "official")
 
 
 def test_emodarts_iemocap() -> None:
     rows = iemocap()
     assert held_out(rows, "emodarts") == ["01M 02F", "02M 03F", "03M 04F", "04M 05F", "01F 05M"]
-    assert all(len(np.concatenate([fold.train, fold.validation])) == 16 for fold in make_folds(rows, "emodarts"))
+    assert all(
+        len(np.concatenate([fold.train, fold.validation])) == 16 for fold in make_folds(rows, "emodarts")
+    )
 
 
 def test_emodarts_improv() -> None:
     rows = improv()
     assert held_out(rows, "emodarts") == ["F01 M01", "F02 M02", "F03 M03", "F05 M05"]
-    assert all(len(np.concatenate([fold.train, fold.validation])) == 20 for fold in make_folds(rows, "emodarts"))
+    assert all(
+        len(np.concatenate([fold.train, fold.validation])) == 20 for fold in make_folds(rows, "emodarts")
+    )
 
 
 def test_emodarts_podcast() -> None:
@@ -199,16 +221,36 @@ def test_emodarts_podcast_never_makes_a_sixth_group(unequal: int) -> None:
         (balanced(4), "group5", "4 speakers make 2 to 4 groups"),
         (balanced(4), "group1", "2 to 4 groups"),
         (balanced(4)[::2], "group0", "2 to 4 groups"),
-        (balanced(4), "groupK", "unknown fold scheme 'groupK': known are auto, session, speaker, official, emodarts"),
+        (
+            balanced(4),
+            "groupK",
+            "unknown fold scheme 'groupK': known are auto, session, speaker, official, emodarts",
+        ),
         (balanced(4), "official", "utterance 0 has no split; try session, speaker or group5"),
-        (podcast(("1", "Train"), ("2", "dev"), ("3", "holdout")), "official", "0004 is in the unknown split 'holdout'"),
-        (podcast(("1", "Train"), ("2", "dev"), ("3", "Train")), "official", "no utterance is in a test split"),
-        (podcast(("1", "Test1"), ("2", "dev"), ("3", "Test2")), "official", "no utterance is in a training split"),
+        (
+            podcast(("1", "Train"), ("2", "dev"), ("3", "holdout")),
+            "official",
+            "0004 is in the unknown split 'holdout'",
+        ),
+        (
+            podcast(("1", "Train"), ("2", "dev"), ("3", "Train")),
+            "official",
+            "no utterance is in a test split",
+        ),
+        (
+            podcast(("1", "Test1"), ("2", "dev"), ("3", "Test2")),
+            "official",
+            "no utterance is in a training split",
+        ),
         (balanced(4), "emodarts", "known for IEMOCAP, MSP-IMPROV and MSP-Podcast alone"),
         (iemocap() + improv(), "emodarts", "known for IEMOCAP, MSP-IMPROV and MSP-Podcast alone"),
         (iemocap()[:-2], "emodarts", "tests speaker 05M, of which there is no utterance"),
         (improv()[4:], "emodarts", "tests session 1, of which there is no utterance"),
-        (podcast(("1", "Train"), ("2", "Test1"), ("3", "Test3")), "emodarts", "the 4 utterances .* fill 2 of its 5"),
+        (
+            podcast(("1", "Train"), ("2", "Test1"), ("3", "Test3")),
+            "emodarts",
+            "the 4 utterances .* fill 2 of its 5",
+        ),
         (podcast(*((str(n), "Test3") for n in range(5))), "emodarts", "the 0 utterances"),
     ],
 )
@@ -223,7 +265,9 @@ def test_the_flag_takes_every_scheme(scheme: str) -> None:
     assert re.sub(r"\d+", "K", scheme) in SCHEMES
 
 
-@pytest.mark.parametrize("scheme", ["", "group", "group0", "groupK", "group100", "Session", "sessions", "paper"])
+@pytest.mark.parametrize(
+    "scheme", ["", "group", "group0", "groupK", "group100", "Session", "sessions", "paper"]
+)
 def test_the_flag_takes_nothing_else(scheme: str) -> None:
     with pytest.raises(ValidationError):
         FoldFlags(folds_by=scheme)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.speakers import Heard
+from data.speakers import SpeakerSet
 
 SAME = {  # (dataset, corpus) of one, of the other -> whether a name is one speaker in both
     (("my", "manifest"), ("my", "manifest")): True,
@@ -17,8 +17,8 @@ SAME = {  # (dataset, corpus) of one, of the other -> whether a name is one spea
 names = st.lists(st.sampled_from("ABCDEF"), unique=True)
 
 
-def heard(origin: tuple[str, str], speakers: list[str]) -> Heard:
-    return Heard(dataset=origin[0], corpus=origin[1], speakers=tuple(speakers))
+def heard(origin: tuple[str, str], speakers: list[str]) -> SpeakerSet:
+    return SpeakerSet(dataset=origin[0], corpus=origin[1], speakers=tuple(speakers))
 
 
 @pytest.mark.parametrize(("origins", "same"), SAME.items())
@@ -27,9 +27,9 @@ def test_only_speakers_whose_names_are_of_one_corpus_can_be_the_same(
     origins: tuple[tuple[str, str], tuple[str, str]], same: bool, mine: list[str], yours: list[str]
 ):
     one, other = map(heard, origins, (mine, yours))
-    assert one.names_as(other) == other.names_as(one) == same
-    assert one.among(other) == ([name for name in yours if name in mine] if same else [])
-    both = one.joined(other)
+    assert one.comparable_with(other) == other.comparable_with(one) == same
+    assert one.overlap(other) == ([name for name in yours if name in mine] if same else [])
+    both = one.union(other)
     assert (both.dataset, both.corpus) == origins[0]
     assert both.speakers == tuple(mine + [name for name in yours if same and name not in mine])
-    assert one.joined(None) == one
+    assert one.union(None) == one

@@ -83,7 +83,9 @@ DAMAGE = {
     "no array": lambda folder: (folder / "features.npy").write_bytes(b"PK\x03\x04 hello"),
     "empty array": lambda folder: (folder / "features.npy").write_bytes(b""),
     "cut off": lambda folder: os.truncate(folder / "features.npy", 5000),
-    "header": lambda folder: (folder / "features.npy").open("r+b").write(b"\x93NUMPY\x01\x00v\x00{'descr': {") and None,
+    "header": lambda folder: (
+        (folder / "features.npy").open("r+b").write(b"\x93NUMPY\x01\x00v\x00{'descr': {") and None
+    ),
     "gone": lambda folder: (folder / "features.npy").unlink(),
     "version": replace("config.json", '"version": 2', '"version": 1'),
     "no version": replace("config.json", '"version": 2', '"x": 2'),

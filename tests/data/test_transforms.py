@@ -76,7 +76,12 @@ def test_the_same_seed_blanks_the_same():
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.integers(1, 5), st.integers(4, 12), st.integers(4, 12), st.integers(0, 4), st.integers(0, 4), st.integers(0, 99)
+    st.integers(1, 5),
+    st.integers(4, 12),
+    st.integers(4, 12),
+    st.integers(0, 4),
+    st.integers(0, 4),
+    st.integers(0, 99),
 )
 def test_spec_augment_blanks_at_most_one_band_and_one_stretch(
     n: int, f: int, t: int, band: int, stretch: int, seed: int

@@ -38,7 +38,9 @@ def run(name: str, *flags: object) -> int:
 def start(name: str, *flags: object, before: tuple[str, ...] = ()) -> subprocess.Popen:
     """Begin to train in a process of its own; `before` are words to put before the command."""
     words = [*before, *line("augment", *FLAGS, "--name", name, *flags)]
-    return subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def wait_for(process: subprocess.Popen, beginning: str) -> None:
@@ -52,7 +54,9 @@ def folder(name: str) -> Path:
 
 def is_one_line(printed: str, *parts: str) -> bool:
     """Whether this is one error line that holds all parts, and nothing else."""
-    return printed.startswith("error: ") and printed.count("\n") == 1 and all(part in printed for part in parts)
+    return (
+        printed.startswith("error: ") and printed.count("\n") == 1 and all(part in printed for part in parts)
+    )
 
 
 def result(name: str) -> dict[str, bytes]:

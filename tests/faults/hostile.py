@@ -25,7 +25,7 @@ from data.corpora.manifest import files_of, read
 from data.features import Transform, read_clips
 from data.journal import Entry, Job
 from data.preparation import Settings
-from data.speakers import Heard
+from data.speakers import SpeakerSet
 from genotypes import BUILT_IN, resolve
 from models.architecture import Designed
 from models.saved import SavedModel
@@ -161,12 +161,14 @@ def write_model() -> None:
 
 
 def write_genotype() -> None:
-    heard = Heard(dataset="toy", corpus="manifest", speakers=("S1", "Zoë"))
+    heard = SpeakerSet(dataset="toy", corpus="manifest", speakers=("S1", "Zoë"))
     BUILT_IN["cnn_lstm"].save("genotype.json", heard)
 
 
 def write_flags() -> None:
-    Path("flags.yaml").write_text("search: {epochs: 3, w_lr: 0.1, rnn_ops: [lstm_1, none]}\nname: x\nresume: yes\n")
+    Path("flags.yaml").write_text(
+        "search: {epochs: 3, w_lr: 0.1, rnn_ops: [lstm_1, none]}\nname: x\nresume: yes\n"
+    )
 
 
 class Reader(NamedTuple):
@@ -181,7 +183,9 @@ def sound(name: str) -> Reader:
     noise = np.random.default_rng(0).normal(0, 0.1, (1500, 2))
 
     def hear() -> None:
-        Transform(FRONT_END)(torch.from_numpy(np.stack([clip.sound for clip in read_clips(Path(name), FRONT_END)])))
+        Transform(FRONT_END)(
+            torch.from_numpy(np.stack([clip.sound for clip in read_clips(Path(name), FRONT_END)]))
+        )
 
     return Reader(lambda: soundfile.write(name, noise, 8000), hear)
 

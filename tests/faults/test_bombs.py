@@ -42,7 +42,10 @@ class Room:
 def compressed() -> None:
     """A checkpoint of some kB that unpacks to a hundred times as much."""
     torch.save({"version": 1, "x": torch.zeros(10**6)}, "whole.pt")
-    with zipfile.ZipFile("whole.pt") as whole, zipfile.ZipFile("checkpoint.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+    with (
+        zipfile.ZipFile("whole.pt") as whole,
+        zipfile.ZipFile("checkpoint.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
         for name in whole.namelist():
             packed.writestr(name, whole.read(name))
 
@@ -63,7 +66,9 @@ def test_a_hostile_checkpoint_is_damaged(make: Callable[[], object]):
     assert not Path("sprung").exists()
 
 
-LAUGHS = "a: &a [x]\n" + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghi"))
+LAUGHS = "a: &a [x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghi")
+)
 MERGES = LAUGHS.replace("[x]", "{x: 1}").replace(" [", " {<<: [").replace("]\n", "]}\n")
 YAML = {
     "laughs": LAUGHS + "name: *i",
@@ -92,7 +97,9 @@ def test_a_model_whose_header_claims_more_than_there_is_is_refused(size: int):
 
 def test_an_array_that_claims_more_rows_than_it_has_is_refused():
     np.save("x.npy", np.zeros((4, 8, 8), np.float32))
-    Path("x.npy").write_bytes(Path("x.npy").read_bytes().replace(b"(4, 8, 8), }       ", b"(4000000000, 8, 8)}"))
+    Path("x.npy").write_bytes(
+        Path("x.npy").read_bytes().replace(b"(4, 8, 8), }       ", b"(4000000000, 8, 8)}")
+    )
     with pytest.raises(ValueError, match=r"cut short|damaged"):
         RowReader(Path("x.npy"))
 
@@ -144,7 +151,9 @@ def test_names_of_trials_do_not_multiply_without_bound():
 
 
 def test_numbers_of_any_size_are_none():
-    assert [number(n) for n in (10**400, -(10**400), float("nan"), float("inf"), True, "1", 3, 0.5)] == [None] * 6 + [
+    assert [number(n) for n in (10**400, -(10**400), float("nan"), float("inf"), True, "1", 3, 0.5)] == [
+        None
+    ] * 6 + [
         3,
         0.5,
     ]

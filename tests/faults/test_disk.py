@@ -43,7 +43,10 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before(whole: dict[str, byte
     assert process.wait() == 2
     assert not list(folder("full").glob(".*")), "half a file was left"
     for file in ("checkpoint.pt", "checkpoint.previous.pt"):
-        assert checkpoint("full", file)["position"]["step"] > 0 or checkpoint("full", file)["position"]["epoch"] > 0
+        assert (
+            checkpoint("full", file)["position"]["step"] > 0
+            or checkpoint("full", file)["position"]["epoch"] > 0
+        )
     assert run("full", "--resume") == 0
     assert result("full") == whole
 
@@ -121,7 +124,9 @@ def test_a_damaged_checkpoint_costs_one_interval(
     damage(folder(name) / "checkpoint.pt")
     assert run(name, "--resume") == 0
     warned = f"warning   runs/{name}/augment/checkpoint.pt is damaged" in capsys.readouterr().out
-    assert warned == (damage is not delete), "a checkpoint that is not there is what a kill between renames leaves"
+    assert warned == (damage is not delete), (
+        "a checkpoint that is not there is what a kill between renames leaves"
+    )
     assert result(name) == whole
 
 
@@ -147,7 +152,11 @@ def test_a_checkpoint_of_another_network_is_told_and_left_alone(monkeypatch, cap
 
 def test_what_a_run_writes_beside_its_checkpoint_comes_back(whole: dict[str, bytes], monkeypatch):
     cut_off("bare", monkeypatch)
-    for path in (*folder("bare").glob("events*"), folder("bare") / "history.jsonl", folder("bare") / "augment.log"):
+    for path in (
+        *folder("bare").glob("events*"),
+        folder("bare") / "history.jsonl",
+        folder("bare") / "augment.log",
+    ):
         path.unlink()
     (folder("bare") / ".checkpoint.pt.99999").write_bytes(b"half")
     assert run("bare", "--resume") == 0

@@ -34,7 +34,10 @@ def test_a_name_stays_in_its_folder(word: str):
 def test_utterances_named_out_of_their_folder_write_nothing_there(here: Path):
     write_corpus()
     text = (
-        Path("list.csv").read_text().replace("0.wav", "../inside/0.wav").replace("1.wav", str(Path("1.wav").resolve()))
+        Path("list.csv")
+        .read_text()
+        .replace("0.wav", "../inside/0.wav")
+        .replace("1.wav", str(Path("1.wav").resolve()))
     )
     Path("list.csv").write_text(text + "a\0b.wav,S1,sad,1,x\n" + "x" * 5000 + ".wav,S1,sad,1,x\n")
     before = set(here.iterdir())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hostile import here, train
 
-from training.loop import Position
+from training.loop import Progress
 from utils import UserError
 
 NESTED: list = [1.0]
@@ -86,7 +86,9 @@ def test_a_part_that_is_not_of_this_run_is_refused(keys: tuple, value: object):
         train()
 
 
-@pytest.mark.parametrize(("option", "value"), [("lr", None), ("betas", (2.0, 5.0)), ("amsgrad", True), ("params", [0])])
+@pytest.mark.parametrize(
+    ("option", "value"), [("lr", None), ("betas", (2.0, 5.0)), ("amsgrad", True), ("params", [0])]
+)
 def test_an_optimiser_of_other_flags_is_refused(option: str, value: object):
     train()
     path = Path("runs/toy/search/checkpoint.pt")
@@ -98,6 +100,6 @@ def test_an_optimiser_of_other_flags_is_refused(option: str, value: object):
 
 
 def test_a_position_is_its_own_state():
-    position = Position()
-    position.load_state_dict(Position(1, 1, {"loss": torch.ones(())}, [{"epoch": 1}]).state_dict())
+    position = Progress()
+    position.load_state_dict(Progress(1, 1, {"loss": torch.ones(())}, [{"epoch": 1}]).state_dict())
     assert (position.epoch, position.step) == (1, 1)

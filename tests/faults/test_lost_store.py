@@ -119,7 +119,9 @@ def test_another_store_is_not_gone_on_with(store: Path, whole, monkeypatch, caps
 
 @pytest.mark.parametrize("resident", [True, False])
 @pytest.mark.parametrize("fault", [vanish, replace, truncate])
-def test_a_run_holds_on_to_the_store_it_opened(store: Path, whole, monkeypatch, capsys, fault, resident: bool):
+def test_a_run_holds_on_to_the_store_it_opened(
+    store: Path, whole, monkeypatch, capsys, fault, resident: bool
+):
     """Only rows that are cut off while they are read from disk stop it; what was saved is gone on with."""
     if not resident:
         monkeypatch.setitem(batches.RESIDENT_BYTES, "cpu", 0)

@@ -38,7 +38,9 @@ def last_good_state(name: str) -> bool:
 def test_a_loss_that_is_not_finite(monkeypatch, capsys, bad: float):
     befalls(lambda _, metrics: {**metrics, "train/loss": torch.tensor(bad)}, monkeypatch)
     assert run("loss", "--overwrite") == 2
-    assert is_one_line(capsys.readouterr().err, f"train/loss became {bad} in epoch 2", "learning rate", "checkpoint.pt")
+    assert is_one_line(
+        capsys.readouterr().err, f"train/loss became {bad} in epoch 2", "learning rate", "checkpoint.pt"
+    )
     assert last_good_state("loss")
 
 
@@ -50,7 +52,9 @@ def test_a_step_of_finite_loss_that_leaves_a_state_that_is_not(monkeypatch, caps
 
     befalls(spoil, monkeypatch)
     assert run("state", "--overwrite", "--checkpoint_every", STEP % 9 + 1) == 2
-    assert is_one_line(capsys.readouterr().err, f"the state of the {part} is no longer finite in epoch 2", "history")
+    assert is_one_line(
+        capsys.readouterr().err, f"the state of the {part} is no longer finite in epoch 2", "history"
+    )
     assert last_good_state("state")
 
 
@@ -69,7 +73,9 @@ def test_too_little_memory(monkeypatch, capsys, error: Exception):
 
     befalls(grow, monkeypatch)
     assert run("memory", "--overwrite") == 2
-    assert is_one_line(capsys.readouterr().err, "out of memory: lower --batch_size (half of 48 takes about half")
+    assert is_one_line(
+        capsys.readouterr().err, "out of memory: lower --batch_size (half of 48 takes about half"
+    )
     assert last_good_state("memory")
 
 

@@ -12,7 +12,9 @@ from data import batches
 def shown(name: str) -> dict[str, list[tuple[int, float]]]:
     """Every scalar that TensorBoard shows of a run."""
     events = EventAccumulator(str(folder(name)), size_guidance={"scalars": 0}).Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+    }
 
 
 def test_a_finished_run_that_is_resumed_shows_every_scalar_once(whole: dict[str, bytes]):

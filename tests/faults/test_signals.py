@@ -35,7 +35,9 @@ def checkpoint(command: str, name: str) -> dict[str, Any]:
     return torch.load(Path("runs", name, command, "checkpoint.pt"), weights_only=True)
 
 
-@pytest.mark.parametrize(("command", "flags", "number", "code"), CASES, ids=["second order", "first order", "augment"])
+@pytest.mark.parametrize(
+    ("command", "flags", "number", "code"), CASES, ids=["second order", "first order", "augment"]
+)
 def test_a_run_interrupted_within_an_epoch_loses_nothing(
     monkeypatch, command: str, flags: list[object], number: int, code: int
 ):

@@ -57,7 +57,9 @@ class PlainCell(nn.Module):
 class PlainNetwork(nn.Module):
     """The joint supernet around plain cells, with the weights and alphas of a `SearchNetwork`; no dropout."""
 
-    def __init__(self, network: SearchNetwork, layers: int, init_channels: int, rnn_layers: int, rnn_channels: int):
+    def __init__(
+        self, network: SearchNetwork, layers: int, init_channels: int, rnn_layers: int, rnn_channels: int
+    ):
         super().__init__()
         joint, space = network.network, network.space
         self.stem, self.head = copy.deepcopy(joint.stem), copy.deepcopy(joint.head)

@@ -142,7 +142,9 @@ def rising(n, shape, generator):
     ramp = torch.linspace(0, coefficients - 1, frames)
     centres = torch.where(y[:, None] == 1, ramp, ramp.flip(0))  # (N, T)
     rows = torch.arange(coefficients)[None, :, None]
-    x = torch.exp(-((rows - centres[:, None]) ** 2) / 4) * 2 + 0.2 * torch.randn(n, *shape, generator=generator)
+    x = torch.exp(-((rows - centres[:, None]) ** 2) / 4) * 2 + 0.2 * torch.randn(
+        n, *shape, generator=generator
+    )
     return x[:, None], y
 
 

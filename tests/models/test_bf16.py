@@ -32,7 +32,9 @@ def alpha_gradients(network: SearchNetwork, dtype: torch.dtype | None) -> tuple[
     torch.manual_seed(1)
     x, y = torch.randn(16, 1, 12, 14), torch.arange(16) % 4
     logits = in_type(network, dtype)(x)
-    return logits, list(torch.autograd.grad(F.cross_entropy(3 * logits, y), network.architecture_parameters()))
+    return logits, list(
+        torch.autograd.grad(F.cross_entropy(3 * logits, y), network.architecture_parameters())
+    )
 
 
 def distance(found: list[Tensor], truth: list[Tensor]) -> float:
@@ -40,7 +42,10 @@ def distance(found: list[Tensor], truth: list[Tensor]) -> float:
     return ((a - b).norm() / b.norm()).item()
 
 
-CELLS = [*((kind, op) for kind in ("normal", "reduce") for op in CNN_OPS[:-1]), *(("rnn", op) for op in RNN_OPS[:-1])]
+CELLS = [
+    *((kind, op) for kind in ("normal", "reduce") for op in CNN_OPS[:-1]),
+    *(("rnn", op) for op in RNN_OPS[:-1]),
+]
 
 
 def pass_of(kind: str, op: str, dtype: torch.dtype | None) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -71,7 +76,9 @@ def test_every_op_in_16_bits_is_near_that_in_32(kind, op):
         torch.testing.assert_close(a, b, rtol=ACCURACY, atol=ACCURACY)
 
 
-@pytest.mark.parametrize("options", [{"recompute": "ops"}, {"recompute": "cells"}, {"nested_depth": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"recompute": "ops"}, {"recompute": "cells"}, {"nested_depth": True}], ids=str
+)
 def test_what_is_computed_again_is_computed_in_16_bits(options):
     truth, found = (alpha_gradients(supernet(**options), dtype)[1] for dtype in (None, BF16))
     assert distance(found, truth) < THROUGH_A_NETWORK

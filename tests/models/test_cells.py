@@ -8,7 +8,7 @@ from oracle import PlainCell, relative_error
 
 from genotypes import CNN_OPS, RNN_OPS
 from models.augment_network import DerivedNode
-from models.cells import CNN, SEQ, WORLDS, Cell, ProjectSequence, project_maps
+from models.cells import CELL_TYPES, CNN, SEQ, Cell, ProjectSequence, project_maps
 from models.fused.cnn.cell import MixedMaps, RelaxedMapsCell
 from models.mixed_ops import MixedNode
 from models.ops import FactorizedReduce
@@ -21,13 +21,18 @@ SEQUENCE_SCOPE = ("lstm_2", "rnn_1", "lstm_att_1", "rnn_att_2", "skip_connect", 
 def relaxed_cell(kind, nodes, ops, reduction_prev):
     strides = [[2 if kind == "reduce" and source < 2 else 1 for source in range(i + 2)] for i in range(nodes)]
     make_cell, make_node = (Cell, MixedNode) if kind == "rnn" else (RelaxedMapsCell, MixedMaps)
-    parts = [make_node(WORLDS[kind], ops, CHANNELS, row) for row in strides]
-    return make_cell(WORLDS[kind], parts, range(2, nodes + 2), INPUTS, CHANNELS, reduction_prev, affine=False).double()
+    parts = [make_node(CELL_TYPES[kind], ops, CHANNELS, row) for row in strides]
+    return make_cell(
+        CELL_TYPES[kind], parts, range(2, nodes + 2), INPUTS, CHANNELS, reduction_prev, affine=False
+    ).double()
 
 
 def inputs_of(kind, reduction_prev, height=7, width=9):
     """The two inputs of a cell: where a reduction came before, the older one has twice the resolution."""
-    sizes = [(height, width), (math.ceil(height / 2), math.ceil(width / 2)) if reduction_prev else (height, width)]
+    sizes = [
+        (height, width),
+        (math.ceil(height / 2), math.ceil(width / 2)) if reduction_prev else (height, width),
+    ]
     if kind == "rnn":
         return [torch.randn(N, t, c, dtype=torch.float64) for (_, t), c in zip(sizes, INPUTS, strict=True)]
     return [torch.randn(N, c, f, t, dtype=torch.float64) for (f, t), c in zip(sizes, INPUTS, strict=True)]
@@ -67,7 +72,10 @@ def test_relaxed_cell_equals_one_op_at_a_time(kind, nodes, reduction_prev, with_
 
 def test_all_sequence_ops_at_once_equal_one_op_at_a_time():
     torch.manual_seed(0)
-    cell, plain = relaxed_cell("rnn", 1, RNN_OPS, False), PlainCell("rnn", 1, RNN_OPS, INPUTS, CHANNELS, False).double()
+    cell, plain = (
+        relaxed_cell("rnn", 1, RNN_OPS, False),
+        PlainCell("rnn", 1, RNN_OPS, INPUTS, CHANNELS, False).double(),
+    )
     plain.load_state_dict(cell.state_dict())
     inputs, (alpha,) = inputs_of("rnn", False), random_alphas(1, RNN_OPS)
     found, truth = cell(*inputs, [alpha.softmax(dim=1)]), plain(*inputs, [alpha])
@@ -94,9 +102,13 @@ def test_cell_after_a_reduction_aligns_any_resolution(kind, size):
 @pytest.mark.parametrize("kind", ["normal", "reduce", "rnn"])
 def test_concat_chooses_the_states_of_the_output(kind):
     """A derived cell of two skips whose second node alone is the output."""
-    nodes = [DerivedNode(WORLDS[kind], [("skip_connect", 0), ("skip_connect", 1)], CHANNELS, kind == "reduce")]
-    nodes.append(DerivedNode(WORLDS[kind], [("skip_connect", 2), ("skip_connect", 1)], CHANNELS, kind == "reduce"))
-    cell = Cell(WORLDS[kind], nodes, [3], INPUTS, CHANNELS, False, affine=False).double()
+    nodes = [
+        DerivedNode(CELL_TYPES[kind], [("skip_connect", 0), ("skip_connect", 1)], CHANNELS, kind == "reduce")
+    ]
+    nodes.append(
+        DerivedNode(CELL_TYPES[kind], [("skip_connect", 2), ("skip_connect", 1)], CHANNELS, kind == "reduce")
+    )
+    cell = Cell(CELL_TYPES[kind], nodes, [3], INPUTS, CHANNELS, False, affine=False).double()
     s0, s1 = inputs_of(kind, False)
     p0, p1 = cell.project0(s0), cell.project1(s1)
     if kind == "reduce":
@@ -109,16 +121,22 @@ def test_concat_chooses_the_states_of_the_output(kind):
 
 
 def test_both_worlds_are_the_same_class_with_other_tables():
-    normal, rnn = relaxed_cell("normal", 1, ("skip_connect",), False), relaxed_cell("rnn", 1, ("skip_connect",), False)
+    normal, rnn = (
+        relaxed_cell("normal", 1, ("skip_connect",), False),
+        relaxed_cell("rnn", 1, ("skip_connect",), False),
+    )
     assert isinstance(normal, Cell)
     assert isinstance(rnn, Cell)
-    assert WORLDS == {"normal": CNN, "reduce": CNN, "rnn": SEQ}
+    assert CELL_TYPES == {"normal": CNN, "reduce": CNN, "rnn": SEQ}
 
 
 @pytest.mark.parametrize("affine", [False, True])
 def test_map_projection_is_relu_pointwise_convolution_and_norm(affine):
     project = project_maps(5, 4, 1, affine).double().eval()
-    x, weight = torch.randn(2, 5, 3, 4, dtype=torch.float64), next(p for p in project.parameters() if p.dim() == 4)
+    x, weight = (
+        torch.randn(2, 5, 3, 4, dtype=torch.float64),
+        next(p for p in project.parameters() if p.dim() == 4),
+    )
     truth = torch.einsum("oi,nift->noft", weight[:, :, 0, 0], x.clamp(min=0)) / math.sqrt(1 + 1e-5)
     torch.testing.assert_close(project(x), truth)
     assert sum(p.numel() for p in project.parameters()) == 5 * 4 + affine * 2 * 4

@@ -47,7 +47,9 @@ CASES = [(every_op(), (11, 13)), *((Designed(name, (9, 14)), (9, 14)) for name i
 @pytest.mark.parametrize(
     ("kind", "architecture", "shape"),
     [
-        pytest.param(kind, *case, id=f"{kind}-{name}", marks=pytest.mark.slow if kind != "onnx" and not i else ())
+        pytest.param(
+            kind, *case, id=f"{kind}-{name}", marks=pytest.mark.slow if kind != "onnx" and not i else ()
+        )
         for kind in FORMATS
         for i, (name, case) in enumerate(zip(["every op", *BASELINES], CASES, strict=True))
     ],
@@ -77,7 +79,9 @@ class Rnn(nn.Module):
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("layers", [1, 3])
-def test_a_tanh_rnn_is_one_operator_a_layer_however_many_its_steps(tmp_path: Path, layers: int, bidirectional: bool):
+def test_a_tanh_rnn_is_one_operator_a_layer_however_many_its_steps(
+    tmp_path: Path, layers: int, bidirectional: bool
+):
     torch.manual_seed(0)
     network, file = Rnn(layers, bidirectional), tmp_path / "rnn.onnx"
     write_onnx(network, (5, 4), {"note": json.dumps("ünïcode")}, file)

@@ -36,7 +36,19 @@ def make_store(folder: Path, size: int) -> None:
         features.append(rng.standard_normal((100, *front_end.shape), np.float32))
     features.close()
     rows = [
-        Row(f"{i:05d}", f"{i}.wav", f"S{i % 10}", str(i % 10 // 2), EMOTIONS[i // 10 % 4], "", 3.0, "", "", 0.0, "")
+        Row(
+            f"{i:05d}",
+            f"{i}.wav",
+            f"S{i % 10}",
+            str(i % 10 // 2),
+            EMOTIONS[i // 10 % 4],
+            "",
+            3.0,
+            "",
+            "",
+            0.0,
+            "",
+        )
         for i in range(size)
     ]
     with (folder / "manifest.csv").open("w", newline="") as file:
@@ -49,10 +61,32 @@ def make_store(folder: Path, size: int) -> None:
 def peak_of_a_search(cwd: Path, dataset: str) -> int:
     """The peak resident memory, in MB, of an epoch of a small search."""
     flags = ["--name", dataset, "--dataset", dataset, "--epochs", "1", "--order", "first", "--gpus", "none"]
-    size = ["--layers", "2", "--rnn_layers", "1", "--cnn_nodes", "1", "--rnn_nodes", "1", "--init_channels", "2"]
-    ops = ["--cnn_ops", "max_pool_3x3", "skip_connect", "--rnn_ops", "lstm_1", "skip_connect", "--rnn_channels", "8"]
+    size = [
+        "--layers",
+        "2",
+        "--rnn_layers",
+        "1",
+        "--cnn_nodes",
+        "1",
+        "--rnn_nodes",
+        "1",
+        "--init_channels",
+        "2",
+    ]
+    ops = [
+        "--cnn_ops",
+        "max_pool_3x3",
+        "skip_connect",
+        "--rnn_ops",
+        "lstm_1",
+        "skip_connect",
+        "--rnn_channels",
+        "8",
+    ]
     line = [sys.executable, "-c", SEARCH, *flags, *size, *ops]
-    done = subprocess.run(line, cwd=cwd, env=environment(), capture_output=True, text=True, check=True, timeout=900)
+    done = subprocess.run(
+        line, cwd=cwd, env=environment(), capture_output=True, text=True, check=True, timeout=900
+    )
     return int(done.stdout.split()[-1])
 
 

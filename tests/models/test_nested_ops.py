@@ -67,7 +67,9 @@ def test_an_edge_is_the_weighted_sum_of_ops_with_shared_layers(ops, recompute):
     truth = torch.einsum("k,kntc->ntc", weights, torch.stack([plain_output(edge, op, x) for op in ops]))
     torch.testing.assert_close(found, truth, rtol=1e-11, atol=1e-12)
     g, inputs = torch.randn_like(x), [x, weights, *edge.parameters()]
-    for a, b in zip(torch.autograd.grad(found, inputs, g), torch.autograd.grad(truth, inputs, g), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(found, inputs, g), torch.autograd.grad(truth, inputs, g), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
@@ -113,7 +115,8 @@ def run(network):
 
 @pytest.mark.parametrize("rnn_layers", [1, 2])
 @pytest.mark.parametrize(
-    "rnn_ops", [("lstm_1", "rnn_1", "lstm_att_1", "rnn_att_1", "skip_connect", "none"), ("lstm_2",), ("rnn_att_2",)]
+    "rnn_ops",
+    [("lstm_1", "rnn_1", "lstm_att_1", "rnn_att_1", "skip_connect", "none"), ("lstm_2",), ("rnn_att_2",)],
 )
 def test_with_one_op_a_family_the_supernet_is_the_default_one(rnn_ops, rnn_layers):
     """To the bit, and from the same seed."""
@@ -139,7 +142,9 @@ def test_of_a_stack_that_is_computed_again_only_input_and_outputs_are_stored():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: stored.append(t) or t, lambda t: t):
         nested_edge(RNN_OPS, recompute=True)(x, weights)
     distinct = {t.data_ptr(): t.numel() for t in stored}
-    assert sum(distinct.values()) == (len(RNN_OPS) - 1) * (x.numel() + 1)  # of weight * output; skip_connect's is x
+    assert sum(distinct.values()) == (len(RNN_OPS) - 1) * (
+        x.numel() + 1
+    )  # of weight * output; skip_connect's is x
 
 
 @pytest.mark.parametrize("rnn_layers", [1, 2])
@@ -154,7 +159,14 @@ def test_every_weight_learns_and_what_is_found_builds_a_network(rnn_layers):
 
 
 def test_the_flag_shares_the_layers():
-    flags = {"cnn_nodes": 1, "rnn_nodes": 1, "layers": 1, "rnn_layers": 1, "init_channels": 2, "rnn_channels": 4}
+    flags = {
+        "cnn_nodes": 1,
+        "rnn_nodes": 1,
+        "layers": 1,
+        "rnn_layers": 1,
+        "init_channels": 2,
+        "rnn_channels": 4,
+    }
     layers = []
     for nested_depth in (False, True):
         network = make_supernet(SearchConfig(**flags, nested_depth=nested_depth), 4)

@@ -12,7 +12,7 @@ from torch import nn
 from darts.search_space import SearchSpace
 from genotypes import BUILT_IN, CNN_OPS, RNN_OPS, Genotype
 from models.augment_network import AugmentNetwork, DerivedNode, DropPath, drop_paths_of
-from models.cells import WORLDS
+from models.cells import CELL_TYPES
 from models.joint_network import JointNetwork, Quarters, Size, as_sequence
 from models.search_network import SearchNetwork
 
@@ -45,12 +45,16 @@ def chain(ops, nodes):
 
 def genotype_of(cnn_ops, rnn_ops, nodes=2):
     concat = range(2, nodes + 2)
-    return Genotype(chain(cnn_ops, nodes), concat, chain(cnn_ops[::-1], nodes), concat, chain(rnn_ops, nodes), concat)
+    return Genotype(
+        chain(cnn_ops, nodes), concat, chain(cnn_ops[::-1], nodes), concat, chain(rnn_ops, nodes), concat
+    )
 
 
 def derived(size=None, genotype=None, classes=4, dropout=0.0, auxiliary=False, seed=0):
     torch.manual_seed(seed)
-    genotype = genotype or genotype_of(("sep_conv_3x3", "skip_connect", "max_pool_3x3", "dil_conv_5x5"), ("lstm_1",))
+    genotype = genotype or genotype_of(
+        ("sep_conv_3x3", "skip_connect", "max_pool_3x3", "dil_conv_5x5"), ("lstm_1",)
+    )
     return AugmentNetwork(genotype, size or Size(3, 4, 2, 8), classes, dropout, auxiliary)
 
 
@@ -88,13 +92,17 @@ def assert_independent(network, height, width):
 # The logits of an utterance are its own
 
 
-@pytest.mark.parametrize("rnn_op", ["lstm_1", "lstm_3", "rnn_1", "rnn_4", "lstm_att_1", "lstm_att_2", "rnn_att_2"])
+@pytest.mark.parametrize(
+    "rnn_op", ["lstm_1", "lstm_3", "rnn_1", "rnn_4", "lstm_att_1", "lstm_att_2", "rnn_att_2"]
+)
 def test_derived_network_treats_each_utterance_by_itself(rnn_op):
     network = derived(genotype=genotype_of(("sep_conv_3x3", "avg_pool_3x3", "skip_connect"), (rnn_op,)))
     assert_independent(settled(network, 13, 29), 13, 29)
 
 
-@pytest.mark.parametrize("rnn_ops", [("lstm_1", "none"), ("rnn_2", "none"), ("lstm_att_2", "rnn_att_1"), RNN_OPS])
+@pytest.mark.parametrize(
+    "rnn_ops", [("lstm_1", "none"), ("rnn_2", "none"), ("lstm_att_2", "rnn_att_1"), RNN_OPS]
+)
 def test_supernet_treats_each_utterance_by_itself(rnn_ops):
     assert_independent(settled(supernet(cnn_ops=SMALL_CNN, rnn_ops=rnn_ops), 13, 29), 13, 29)
 
@@ -195,7 +203,9 @@ def test_computing_again_changes_no_bit():
         network = supernet(Size(4, 4, 2, 8), cnn_ops=CNN_OPS, rnn_ops=SEQUENCE_OPS, recompute=recompute)
         torch.manual_seed(1)
         out = network(torch.randn(4, 1, 16, 17))
-        found.append([out, *torch.autograd.grad(out.square().sum(), list(network.parameters()), allow_unused=True)])
+        found.append(
+            [out, *torch.autograd.grad(out.square().sum(), list(network.parameters()), allow_unused=True)]
+        )
     for none, *others in zip(*found, strict=True):
         assert all(none is other or torch.equal(none, other) for other in others)
 
@@ -240,7 +250,11 @@ def test_every_weight_and_alpha_of_the_supernet_learns():
 def test_cells_of_one_kind_share_their_alphas():
     network = supernet(Size(4, 2, 2, 4), 1, 1, SMALL_CNN, SMALL_RNN)
     assert len(network.architecture_parameters()) == 3
-    assert {name: len(nodes) for name, nodes in network.alphas.items()} == {"normal": 1, "reduce": 1, "rnn": 1}
+    assert {name: len(nodes) for name, nodes in network.alphas.items()} == {
+        "normal": 1,
+        "reduce": 1,
+        "rnn": 1,
+    }
 
 
 def best_edges_by_hand(alphas, ops):
@@ -341,7 +355,7 @@ def test_built_in_genotype_runs(name):
 
 @pytest.mark.parametrize("nodes", [1, 3])
 def test_derived_node_is_the_sum_of_its_two_edges(nodes):
-    node = DerivedNode(WORLDS["normal"], [("sep_conv_3x3", nodes), ("skip_connect", 0)], 4, False).eval()
+    node = DerivedNode(CELL_TYPES["normal"], [("sep_conv_3x3", nodes), ("skip_connect", 0)], 4, False).eval()
     states = [torch.randn(2, 4, 5, 6) for _ in range(nodes + 1)]
     torch.testing.assert_close(node(states), node.ops[0](states[nodes]) + states[0])
 
@@ -362,7 +376,9 @@ def test_only_the_edges_from_a_cells_inputs_are_strided_in_a_reduction():
 @pytest.mark.parametrize(("height", "width"), [(13, 29), (40, 64), (128, 128), (5, 3), (1, 1)])
 @pytest.mark.parametrize("layers", [1, 2, 3, 5])
 def test_auxiliary_head_at_any_size(layers, height, width):
-    network = derived(Size(layers, 2, 1, 4), genotype_of(("sep_conv_3x3", "skip_connect"), ("rnn_1",)), auxiliary=True)
+    network = derived(
+        Size(layers, 2, 1, 4), genotype_of(("sep_conv_3x3", "skip_connect"), ("rnn_1",)), auxiliary=True
+    )
     x = torch.randn(2, 1, height, width)
     logits, auxiliary = network.train()(x)
     assert logits.shape == auxiliary.shape == (2, 4)
@@ -409,7 +425,9 @@ def test_drop_path_keeps_its_ratio_and_is_unbiased(shape):
     torch.manual_seed(0)
     x = torch.rand(shape) + 1
     ratios = (drop(0.3)(x) / x).flatten(1)
-    torch.testing.assert_close(ratios.amin(dim=1), ratios.amax(dim=1))  # an utterance is dropped whole or not at all
+    torch.testing.assert_close(
+        ratios.amin(dim=1), ratios.amax(dim=1)
+    )  # an utterance is dropped whole or not at all
     kept = ratios[:, 0] > 0
     torch.testing.assert_close(ratios[kept], torch.full_like(ratios[kept], 1 / 0.7))
     assert abs(kept.float().mean() - 0.7) < 0.03  # four standard errors
@@ -442,7 +460,7 @@ def test_drop_path_of_a_network_acts_in_training_only():
 )
 def test_drop_path_spares_skip_connect_and_nothing_else(kind, op):
     torch.manual_seed(0)
-    node = DerivedNode(WORLDS[kind], [(op, 0), ("skip_connect", 1)], 4, reduction=False).train()
+    node = DerivedNode(CELL_TYPES[kind], [(op, 0), ("skip_connect", 1)], 4, reduction=False).train()
     for module in node.modules():
         if isinstance(module, DropPath):
             module.probability = 1 - 1e-6

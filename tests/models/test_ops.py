@@ -14,7 +14,12 @@ RECURRENT = [op for op in SEQUENCE_OPS if op != "skip_connect"]
 CAUSAL = [op for op in RECURRENT if "att" not in op]
 ATTENTION = [op for op in RECURRENT if "att" in op]
 POOLS = ["max_pool_3x3", "avg_pool_3x3"]
-CONVS = {"sep_conv_3x3": (3, 1, 2), "sep_conv_5x5": (5, 1, 2), "dil_conv_3x3": (3, 2, 1), "dil_conv_5x5": (5, 2, 1)}
+CONVS = {
+    "sep_conv_3x3": (3, 1, 2),
+    "sep_conv_5x5": (5, 1, 2),
+    "dil_conv_3x3": (3, 2, 1),
+    "dil_conv_5x5": (5, 2, 1),
+}
 """Name -> (kernel, dilation, repetitions)."""
 
 
@@ -122,7 +127,11 @@ def looped_pool(x, stride, reduce):
 @pytest.mark.parametrize("name", POOLS)
 def test_pool_looks_only_inside_the_map(name, stride, height, width):
     x = torch.randn(2, 3, height, width, dtype=torch.float64) - 5  # padded zeros would win every maximum
-    reduce = (lambda windows: windows.amax(dim=2)) if name.startswith("max") else (lambda windows: windows.mean(dim=2))
+    reduce = (
+        (lambda windows: windows.amax(dim=2))
+        if name.startswith("max")
+        else (lambda windows: windows.mean(dim=2))
+    )
     found = MAP_OPS[name](3, stride, False).double().eval()(x)
     torch.testing.assert_close(found, normalised(looped_pool(x, stride, reduce)))
 
@@ -276,7 +285,9 @@ def test_attention_op_equals_a_loop_over_steps(name):
         assert max(shares) > 1.5 / 6
         context = sum(share * step for share, step in zip(shares, h, strict=True))
         for t, step in enumerate(h):
-            truth[n, t] = made.project.weight @ step + made.project_context.weight @ context + made.project.bias
+            truth[n, t] = (
+                made.project.weight @ step + made.project_context.weight @ context + made.project.bias
+            )
     torch.testing.assert_close(op(x), truth)
 
 

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import models.architecture
-from data.speakers import Heard
+from data.speakers import SpeakerSet
 from genotypes import Genotype
 from models.architecture import Designed, Searched
 from models.augment_network import AugmentNetwork, drop_paths_of
@@ -25,7 +25,7 @@ from utils import UserError
 F, T = 8, 10
 CLASSES = ("angry", "happy", "ünïcode")
 FRONT_END = {"sample_rate": 8000, "n_mfcc": F, "frames": T}
-TRAINED_ON = Heard(dataset="demo", corpus="demo", speakers=("F01", "Zoë"))
+TRAINED_ON = SpeakerSet(dataset="demo", corpus="demo", speakers=("F01", "Zoë"))
 SIZE = Size(layers=2, init_channels=2, rnn_layers=1, rnn_channels=4)
 GENOTYPE = Genotype(
     normal=[[["sep_conv_3x3", 0], ["skip_connect", 1]]],
@@ -64,7 +64,9 @@ def header(file: Path) -> dict:
 
 def write(path: Path, file: Path, header: object, change: dict | None = None) -> Path:
     """The good file's tensors, some exchanged (None: left out), under another header."""
-    tensors = {name: tensor for name, tensor in {**load_file(file), **(change or {})}.items() if tensor is not None}
+    tensors = {
+        name: tensor for name, tensor in {**load_file(file), **(change or {})}.items() if tensor is not None
+    }
     save_file(tensors, path, {"emodarts": header if isinstance(header, str) else json.dumps(header)})
     return path
 
@@ -83,7 +85,11 @@ def test_a_loaded_model_is_the_saved_one(model: SavedModel, file: Path):
         assert torch.equal(loaded.network(x), model.network(x))
     assert not any(module.training for module in loaded.network.modules())
     assert loaded.network.genotype == GENOTYPE
-    assert (loaded.architecture, loaded.classes, loaded.front_end) == (Searched(GENOTYPE, SIZE), CLASSES, FRONT_END)
+    assert (loaded.architecture, loaded.classes, loaded.front_end) == (
+        Searched(GENOTYPE, SIZE),
+        CLASSES,
+        FRONT_END,
+    )
     assert loaded.trained_on == TRAINED_ON
     np.testing.assert_array_equal(loaded.mean, model.mean)
     np.testing.assert_array_equal(loaded.std, model.std)
@@ -221,13 +227,17 @@ HOSTILE = [
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 @pytest.mark.parametrize(("key", "value"), HOSTILE, ids=lambda part: json.dumps(part)[:50])
-def test_a_header_that_does_not_fit_is_refused(file: Path, header: dict, tmp_path: Path, key: str, value: object):
+def test_a_header_that_does_not_fit_is_refused(
+    file: Path, header: dict, tmp_path: Path, key: str, value: object
+):
     refused(write(tmp_path / "model.safetensors", file, {**header, key: value}))
 
 
 @pytest.mark.parametrize("key", ["version", "genotype", "size", "classes", "front_end"])
 def test_a_header_that_lacks_a_part_is_refused(file: Path, header: dict, tmp_path: Path, key: str):
-    refused(write(tmp_path / "model.safetensors", file, {name: header[name] for name in header if name != key}))
+    refused(
+        write(tmp_path / "model.safetensors", file, {name: header[name] for name in header if name != key})
+    )
 
 
 def test_a_file_that_does_not_say_whom_the_network_heard_is_read(file: Path, header: dict, tmp_path: Path):
@@ -235,7 +245,9 @@ def test_a_file_that_does_not_say_whom_the_network_heard_is_read(file: Path, hea
     assert SavedModel.load(write(tmp_path / "model.safetensors", file, older)).trained_on is None
 
 
-def test_as_many_speakers_as_any_corpus_has_can_be_stored_and_no_more(file: Path, header: dict, tmp_path: Path):
+def test_as_many_speakers_as_any_corpus_has_can_be_stored_and_no_more(
+    file: Path, header: dict, tmp_path: Path
+):
     for count in (100_000, 10**6 + 1):
         trained_on = {"dataset": "d", "corpus": "c", "speakers": ["S"] * count}
         path = write(tmp_path / f"{count}.safetensors", file, {**header, "trained_on": trained_on})
@@ -287,7 +299,9 @@ def test_a_baselines_header_that_lacks_a_part_is_refused(designed: Path, tmp_pat
     refused(write(tmp_path / "model.safetensors", designed, left))
 
 
-@pytest.mark.parametrize("field", ["layers", "rnn_layers", "init_channels", "rnn_channels", "stem_multiplier"])
+@pytest.mark.parametrize(
+    "field", ["layers", "rnn_layers", "init_channels", "rnn_channels", "stem_multiplier"]
+)
 def test_a_size_that_would_fill_the_memory_is_refused_before_anything_is_built(
     file: Path, header: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
 ):
@@ -295,7 +309,9 @@ def test_a_size_that_would_fill_the_memory_is_refused_before_anything_is_built(
 
     def build(genotype: Genotype, size: Size, classes: int, *more: object) -> AugmentNetwork:
         depth, width = max(size.layers, size.rnn_layers), max(size.init_channels, size.rnn_channels)
-        if depth > 10**6 or (max(width, size.stem_multiplier) > 10**6 and torch.get_default_device().type != "meta"):
+        if depth > 10**6 or (
+            max(width, size.stem_multiplier) > 10**6 and torch.get_default_device().type != "meta"
+        ):
             raise AssertionError(f"began to build {size}")
         return AugmentNetwork(genotype, size, classes, *more)
 
@@ -319,19 +335,25 @@ def test_a_size_that_would_fill_the_memory_is_refused_before_anything_is_built(
         {"std": torch.ones(F, dtype=torch.bfloat16)},
         {"mean": torch.zeros(0), "std": torch.zeros(0)},
     ],
-    ids=lambda change: " ".join(f"{name} {None if t is None else list(t.shape)}" for name, t in change.items()),
+    ids=lambda change: " ".join(
+        f"{name} {None if t is None else list(t.shape)}" for name, t in change.items()
+    ),
 )
 def test_tensors_that_do_not_fit_are_refused(file: Path, header: dict, tmp_path: Path, change: dict):
     refused(write(tmp_path / "model.safetensors", file, header, change))
 
 
 SMALL = st.integers(-2, 4)
-VALUES = st.none() | st.booleans() | SMALL | st.floats(-4, 4) | st.text(max_size=3) | st.lists(SMALL, max_size=3)
+VALUES = (
+    st.none() | st.booleans() | SMALL | st.floats(-4, 4) | st.text(max_size=3) | st.lists(SMALL, max_size=3)
+)
 
 
 def places(value: object, path: tuple = ()) -> list[tuple]:
     """The path to every part of a JSON value."""
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    children = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
     return [path, *(place for key, child in children for place in places(child, (*path, key)))]
 
 

@@ -11,7 +11,15 @@ from genotypes import CNN_OPS, RNN_OPS, Genotype
 from training.metrics import report, write_predictions
 
 CLASSES = ("angry", "happy", "neutral", "sad")
-SKILLS = {"darts": 0.72, "random": 0.66, "cnn": 0.58, "rnn": 0.5, "lstm": 0.56, "cnn_lstm": 0.63, "cnn_lstm_att": 0.68}
+SKILLS = {
+    "darts": 0.72,
+    "random": 0.66,
+    "cnn": 0.58,
+    "rnn": 0.5,
+    "lstm": 0.56,
+    "cnn_lstm": 0.63,
+    "cnn_lstm_att": 0.68,
+}
 EPOCHS = 24
 
 
@@ -19,7 +27,9 @@ def manifest(fold: int, speakers: int = 4, each: int = 24, prefix: str = "") -> 
     """The test utterances of a fold: those of its session."""
     names = [f"{prefix}S{fold}{letter}" for letter in "abcdefghij"[:speakers]]
     plan = [(name, CLASSES[i % len(CLASSES)], i) for name in names for i in range(each)]
-    return [Row(f"{who}-{i:03}", "", who, str(fold), label, "", 1.0, "", "", 0.0, "") for who, label, i in plan]
+    return [
+        Row(f"{who}-{i:03}", "", who, str(fold), label, "", 1.0, "", "", 0.0, "") for who, label, i in plan
+    ]
 
 
 def write_trial(
@@ -74,7 +84,9 @@ def write_search(folder: Path, rng: np.random.Generator, method: str) -> None:
     """A genotype; of a search by gradient a history and a configuration as well."""
     folder.mkdir()
     random_genotype(rng).save(folder / "genotype.json")
-    (folder / "config.json").write_text(json.dumps({"cnn_ops": list(CNN_OPS), "order": "second", "strategy": method}))
+    (folder / "config.json").write_text(
+        json.dumps({"cnn_ops": list(CNN_OPS), "order": "second", "strategy": method})
+    )
     if method == "darts":
         write_history(folder, rng, 8)
 

@@ -36,7 +36,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        self.resources += [v for k, v in attributes if k in ("src", "href", "xlink:href", "data", "srcset", "poster")]
+        self.resources += [
+            v for k, v in attributes if k in ("src", "href", "xlink:href", "data", "srcset", "poster")
+        ]
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -55,7 +57,9 @@ class Page(HTMLParser):
 
 def read(folder: Path) -> tuple[dict, str, str]:
     """(results.json, results.md, report.html) as they lie there."""
-    texts = [(folder / name).read_text(encoding="utf-8") for name in ("results.json", "results.md", "report.html")]
+    texts = [
+        (folder / name).read_text(encoding="utf-8") for name in ("results.json", "results.md", "report.html")
+    ]
     return json.loads(texts[0], parse_constant=pytest.fail), *texts[1:]
 
 
@@ -93,7 +97,9 @@ def test_scores_are_scikit_learns_on_the_predictions(whole: Path):
         assert found["confusion"] == confusion.tolist()
         assert list(found["recall"].values()) == pytest.approx(confusion.diagonal() / confusion.sum(axis=1))
         trials = [balanced_accuracy_score(*fold) for fold in _single(whole, method)]
-        assert (found["ua"]["mean"], found["ua"]["std"]) == pytest.approx((np.mean(trials), np.std(trials, ddof=1)))
+        assert (found["ua"]["mean"], found["ua"]["std"]) == pytest.approx(
+            (np.mean(trials), np.std(trials, ddof=1))
+        )
         assert f"{100 * np.mean(trials):.1f} ± {100 * np.std(trials, ddof=1):.1f} %" in table
 
 
@@ -165,7 +171,9 @@ def test_missing_failed_and_odd_trials_are_told_and_left_out(tmp_path: Path):
     shutil.rmtree(folder / "cnn_lstm_att-fold2-seed2")
     write_trial(folder, "cnn_lstm_att", 2, 2, manifest(2, prefix="other"))
     planned = [Key("lstm", 1, 1)]
-    write_report(folder, planned=planned, reasons={Key("cnn", 1, 1): "killed <twice>", Key("lstm", 1, 1): "no memory"})
+    write_report(
+        folder, planned=planned, reasons={Key("cnn", 1, 1): "killed <twice>", Key("lstm", 1, 1): "no memory"}
+    )
     results, table, page = read(folder)
     why = {(m["method"], m["fold"], m["seed"]): m["reason"] for m in results["missing"]}
     assert why["cnn", 1, 1] == "killed <twice>"
@@ -178,7 +186,9 @@ def test_missing_failed_and_odd_trials_are_told_and_left_out(tmp_path: Path):
     }  # fmt: skip
     assert results["methods"]["lstm"]["pooled"] is None
     assert ("darts", "cnn_lstm_att") in [(c["a"], c["b"]) for c in results["comparisons"]]
-    assert ("cnn", "cnn_lstm_att") not in [(c["a"], c["b"]) for c in results["comparisons"]]  # no seed in common
+    assert ("cnn", "cnn_lstm_att") not in [
+        (c["a"], c["b"]) for c in results["comparisons"]
+    ]  # no seed in common
     assert "8 of 20 trials are missing" in table
     assert "killed &lt;twice&gt;" in page
     Page(page)
@@ -197,14 +207,23 @@ def test_four_speakers_can_show_nothing_and_the_report_says_so(tmp_path: Path):
     folder = cross_validation(tmp_path / "few", ("darts", "cnn"), folds=1)
     results, table, _ = read(write_report(folder).parent)
     assert results["comparisons"][0]["smallest_p"] == 0.125
-    assert "With 4 speakers the smallest p-value that is possible is 0.12: no difference can be significant" in table
+    assert (
+        "With 4 speakers the smallest p-value that is possible is 0.12: no difference can be significant"
+        in table
+    )
 
 
 def test_published_numbers_stand_beside_their_protocol(tmp_path: Path, whole: Path):
     folder = cross_validation(tmp_path / "iemocap", ("cnn",), folds=1, dataset="iemocap", protocol="paper")
     _, table, page = read(write_report(folder).parent)
     for text in (table, page):
-        for part in ("76.55 %", "78.03 %", "10.1109/ACCESS.2024.3439604", "The protocols differ", "test fold"):
+        for part in (
+            "76.55 %",
+            "78.03 %",
+            "10.1109/ACCESS.2024.3439604",
+            "The protocols differ",
+            "test fold",
+        ):
             assert part in text
         assert "MSP-IMPROV" not in text
     assert "76.55 %" not in "".join(read(whole)[1:])
@@ -219,7 +238,16 @@ def test_hostile_names_are_only_text(tmp_path: Path):
     folder = tmp_path / "<b>"
     for method in ("cnn", "evil"):
         write_trial(
-            folder, method, 1, 1, rows, classes, dataset=HOSTILE, protocol=HOSTILE, params="many", allow_leak=[HOSTILE]
+            folder,
+            method,
+            1,
+            1,
+            rows,
+            classes,
+            dataset=HOSTILE,
+            protocol=HOSTILE,
+            params="many",
+            allow_leak=[HOSTILE],
         )
     _, table, page = read(write_report(folder, HOSTILE, reasons={}).parent)
     parsed = Page(page)
@@ -248,7 +276,9 @@ def test_a_browser_shows_the_page(whole: Path, tmp_path: Path):
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not browser:
         pytest.skip("no Chromium here")
-    probe = "<script>addEventListener('load',()=>{document.querySelectorAll('details').forEach(d=>d.open=true);"
+    probe = (
+        "<script>addEventListener('load',()=>{document.querySelectorAll('details').forEach(d=>d.open=true);"
+    )
     probe += "document.title=[document.documentElement.scrollWidth<=innerWidth,"
     probe += "...[...document.querySelectorAll('svg')].map(s=>s.getBoundingClientRect().height>40)].join()})</script>"
     text = re.sub(r"<meta http-equiv[^>]*>", "", read(whole)[2]).replace("</body>", probe + "</body>")

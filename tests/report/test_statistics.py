@@ -27,7 +27,12 @@ CLASSES = 3
 
 
 def corpus(
-    rng: np.random.Generator, speakers: int = 20, each: int = 30, seeds: int = 2, skill: float = 0.6, spread=0.15
+    rng: np.random.Generator,
+    speakers: int = 20,
+    each: int = 30,
+    seeds: int = 2,
+    skill: float = 0.6,
+    spread=0.15,
 ):
     """(labels, predicted (S, N), speaker): speakers differ in how well they are understood, by `spread`."""
     speaker = np.repeat(np.arange(speakers), each)
@@ -47,7 +52,9 @@ def test_rates_are_scikit_learns():
         labels, predicted = rng.integers(2, size=12), rng.integers(3, size=12)  # class 2 never occurs
         found = rates(confusions(labels, predicted[None], np.zeros(12, int), 1, 4)[0, 0])
         assert found == pytest.approx(metrics.scores(labels, predicted))
-        assert found["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro", zero_division=0))
+        assert found["macro_f1"] == pytest.approx(
+            f1_score(labels, predicted, average="macro", zero_division=0)
+        )
 
 
 def test_scores_are_means_over_the_seeds():
@@ -154,7 +161,11 @@ def test_draws_agree_with_scipy_and_never_say_zero():
     parts = np.random.default_rng(4).normal(0.03, 0.1, size=24)
     p, exact = sign_flips(parts)
     reference = stats.permutation_test(
-        (parts, np.zeros(24)), lambda x, y, axis: (x - y).sum(axis), permutation_type="samples", vectorized=True, rng=0
+        (parts, np.zeros(24)),
+        lambda x, y, axis: (x - y).sum(axis),
+        permutation_type="samples",
+        vectorized=True,
+        rng=0,
     )
     assert not exact
     assert p == pytest.approx(reference.pvalue, abs=0.02)

@@ -84,7 +84,9 @@ def masks() -> dict[str, Tensor]:
         dropped.clear()
         task.step(i)
         passes = 5  # at w, w', w+, w-, and of the weights' step
-        found[str(i)] = torch.stack([torch.cat([d.flatten() for d in part]) for part in chunks(dropped, passes)])
+        found[str(i)] = torch.stack(
+            [torch.cat([d.flatten() for d in part]) for part in chunks(dropped, passes)]
+        )
     return found
 
 
@@ -127,7 +129,7 @@ def interrupted(config: SearchConfig) -> None:
     """A run of which the last process alone is told to end, in the middle of the second epoch."""
 
     def cut(task: Search, i: int) -> None:
-        if i == task.steps + 1 and distributed.rank() == distributed.count() - 1:
+        if i == task.steps + 1 and distributed.rank() == distributed.world_size() - 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
     try:

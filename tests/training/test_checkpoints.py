@@ -55,7 +55,9 @@ def zeros(path: Path) -> None:
 def flipped(path: Path) -> None:
     """One bit of a weight, which nothing but a checksum can tell."""
     content = bytearray(path.read_bytes())
-    content[content.index(torch.full((500,), float(path.stem == "checkpoint") + 2).numpy().tobytes()) + 40] ^= 1
+    content[
+        content.index(torch.full((500,), float(path.stem == "checkpoint") + 2).numpy().tobytes()) + 40
+    ] ^= 1
     path.write_bytes(content)
 
 
@@ -78,7 +80,11 @@ def test_none_is_none(tmp_path: Path):
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_newest_is_told_and_the_previous_taken(
-    saved: Checkpoints, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch, damage: Callable[[Path], None]
+    saved: Checkpoints,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch,
+    damage: Callable[[Path], None],
 ):
     damage(saved.newest)
     monkeypatch.setattr(logging.getLogger("emodarts"), "propagate", True)
@@ -91,7 +97,9 @@ def test_both_damaged_is_a_user_error(saved: Checkpoints, tmp_path: Path, damage
     for path in (saved.newest, saved.previous):
         damage(path)
     before = [path.read_bytes() for path in sorted(tmp_path.iterdir())]
-    with pytest.raises(UserError, match=r"checkpoint\.pt and .*checkpoint\.previous\.pt: damaged.*--overwrite"):
+    with pytest.raises(
+        UserError, match=r"checkpoint\.pt and .*checkpoint\.previous\.pt: damaged.*--overwrite"
+    ):
         number_of(tmp_path)
     assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == before
 
@@ -101,9 +109,15 @@ def test_a_damaged_newest_does_not_take_the_place_of_the_previous(saved: Checkpo
     resumed = Checkpoints(tmp_path)
     resumed.load(CPU)
     resumed.save(state(4))
-    assert [torch.load(path, weights_only=True)["number"] for path in (saved.newest, saved.previous)] == [4, 2]
+    assert [torch.load(path, weights_only=True)["number"] for path in (saved.newest, saved.previous)] == [
+        4,
+        2,
+    ]
     resumed.save(state(5))
-    assert [torch.load(path, weights_only=True)["number"] for path in (saved.newest, saved.previous)] == [5, 4]
+    assert [torch.load(path, weights_only=True)["number"] for path in (saved.newest, saved.previous)] == [
+        5,
+        4,
+    ]
 
 
 def test_a_kill_between_the_two_renames_leaves_the_previous(saved: Checkpoints, tmp_path: Path):
@@ -141,12 +155,18 @@ def test_too_little_memory_is_not_taken_for_damage(saved: Checkpoints, tmp_path:
 @pytest.mark.parametrize("version", [None, 0, VERSION + 1])
 def test_another_layout_is_refused(saved: Checkpoints, tmp_path: Path, version: object):
     torch.save({**state(4), **({} if version is None else {"version": version})}, saved.newest)
-    with pytest.raises(UserError, match=f"layout of version {version}, this program goes on from version {VERSION}"):
+    with pytest.raises(
+        UserError, match=f"layout of version {version}, this program goes on from version {VERSION}"
+    ):
         number_of(tmp_path)
 
 
-@pytest.mark.parametrize("version", ["2", 2.0, True, -(2**31), 2**2000], ids=["text", "float", "bool", "low", "huge"])
-def test_a_version_that_is_no_number_to_be_told_is_damage(saved: Checkpoints, tmp_path: Path, version: object):
+@pytest.mark.parametrize(
+    "version", ["2", 2.0, True, -(2**31), 2**2000], ids=["text", "float", "bool", "low", "huge"]
+)
+def test_a_version_that_is_no_number_to_be_told_is_damage(
+    saved: Checkpoints, tmp_path: Path, version: object
+):
     torch.save({**state(4), "version": version}, saved.newest)
     assert number_of(tmp_path) == 2
 
@@ -171,7 +191,9 @@ def room_for(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("room", [0, 100, 3000, 20_500])
-def test_a_disk_that_is_full_leaves_both_and_is_an_error_of_the_system(saved: Checkpoints, tmp_path: Path, room: int):
+def test_a_disk_that_is_full_leaves_both_and_is_an_error_of_the_system(
+    saved: Checkpoints, tmp_path: Path, room: int
+):
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with room_for(room), pytest.raises(OSError, match="File too large") as full:
         saved.save({"weights": torch.zeros(5000)})

@@ -35,7 +35,16 @@ VARIANTS = [
     {"order": "second", "recompute": "ops", "nested_depth": True},
     {"order": "second", "w_momentum": 0.0, "dropout": 0.0},
 ]
-READS = ("_local_scalar_dense", "item", "nonzero", "is_nonzero", "masked_select", "_unique2", "equal", "allclose")
+READS = (
+    "_local_scalar_dense",
+    "item",
+    "nonzero",
+    "is_nonzero",
+    "masked_select",
+    "_unique2",
+    "equal",
+    "allclose",
+)
 """Operations whose result, or whose shape, the host must wait for."""
 
 
@@ -87,7 +96,9 @@ class Operations(TorchDispatchMode):
         if func.namespace == "profiler":
             return out
         leaves = tree_leaves((args, kwargs, out))
-        assert len({leaf.device for leaf in leaves if isinstance(leaf, Tensor)}) <= 1, f"{func} crosses devices"
+        assert len({leaf.device for leaf in leaves if isinstance(leaf, Tensor)}) <= 1, (
+            f"{func} crosses devices"
+        )
         self.seen.append((str(func), *map(form, leaves)))
         return out
 
@@ -192,7 +203,10 @@ class Noting(TorchDispatchMode):
     def again(self) -> None:
         """Do them once more: what was made anew goes to where it went then."""
         for func, args, kwargs, then, graded in self.operations:
-            with torch.set_grad_enabled(graded), torch._C._AutoDispatchBelowAutograd():  # where they were noted
+            with (
+                torch.set_grad_enabled(graded),
+                torch._C._AutoDispatchBelowAutograd(),
+            ):  # where they were noted
                 now = func(*args, **kwargs)
             for old, new in zip(tree_leaves(then), tree_leaves(now), strict=True):
                 if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
@@ -255,7 +269,9 @@ def run_search(monkeypatch, name: str, tape: Tape, **flags: Any) -> tuple[bytes,
     monkeypatch.setattr(bilevel, "recorder", lambda device: tape)
     config = searching(name=name, epochs=2, batch_size=36, **flags)
     search.run(config)
-    return tuple(Path(f"runs/{name}/search/{file}").read_bytes() for file in ("genotype.json", "history.jsonl"))
+    return tuple(
+        Path(f"runs/{name}/search/{file}").read_bytes() for file in ("genotype.json", "history.jsonl")
+    )
 
 
 def test_a_recorded_search_interrupted_or_not_is_the_search_to_the_bit(workspace, monkeypatch):
@@ -289,7 +305,7 @@ def test_no_other_device_records(workspace):
 
 
 def test_several_processes_do_not_record(monkeypatch):
-    monkeypatch.setattr(distributed, "count", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     with pytest.raises(UserError, match="--cuda_graphs is for one process"):
         recorder(torch.device("cuda"))
 
@@ -304,6 +320,8 @@ def test_a_cuda_graph_replays_the_steps(flags):
         hold_still(problem_.network)
         record = recorded(problem_, CudaGraphs(torch.device("cuda")))
         step = record if graphs else problem_.step
-        found.append(steps(problem_, lambda *batches, step=step: step(*[[t.cuda() for t in b] for b in batches])))
+        found.append(
+            steps(problem_, lambda *batches, step=step: step(*[[t.cuda() for t in b] for b in batches]))
+        )
     for plain, replayed in zip(*found, strict=True):
         torch.testing.assert_close(plain, replayed, rtol=1e-3, atol=1e-5)

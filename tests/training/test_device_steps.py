@@ -26,7 +26,7 @@ from models.ops import MAP_OPS, SEQUENCE_OPS
 from training.checkpoints import Schedule
 from training.experiment import begin
 from training.interruption import Interruption
-from training.loop import Position, snapshot, some_steps, tensors_of
+from training.loop import Progress, snapshot, some_steps, tensors_of
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 EVERYTHING = {
@@ -51,9 +51,9 @@ def augment_on(device: torch.device, config: AugmentConfig) -> Augment:
     return Augment(config, replace(begin(config), fabric=one), *find_genotype(config))
 
 
-def epoch(task: Augment) -> Position:
+def epoch(task: Augment) -> Progress:
     """The second epoch, in which paths are dropped, up to its averages."""
-    position = Position(epoch=1)
+    position = Progress(epoch=1)
     some_steps(position, task, Interruption(), Schedule("0"))
     return position
 

@@ -57,7 +57,9 @@ def test_what_a_flag_means(monkeypatch, machine: tuple[str, int], gpus: str, exp
         (("cpu", 0), "all", "--gpus none runs on the CPU"),
     ],
 )
-def test_a_gpu_that_is_not_there_is_a_user_error(monkeypatch, machine: tuple[str, int], gpus: str, message: str):
+def test_a_gpu_that_is_not_there_is_a_user_error(
+    monkeypatch, machine: tuple[str, int], gpus: str, message: str
+):
     monkeypatch.setattr(devices, "available_gpus", lambda: machine)
     with pytest.raises(UserError, match=f"--gpus {gpus}: ") as error:
         accelerator_for(gpus)
@@ -65,18 +67,24 @@ def test_a_gpu_that_is_not_there_is_a_user_error(monkeypatch, machine: tuple[str
 
 
 @pytest.mark.parametrize(
-    ("machine", "kind"), [(("cpu", 0), "cuda"), (("cpu", 0), "mps"), (("mps", 1), "cuda"), (("cuda", 2), "mps")]
+    ("machine", "kind"),
+    [(("cpu", 0), "cuda"), (("cpu", 0), "mps"), (("mps", 1), "cuda"), (("cuda", 2), "mps")],
 )
 def test_a_kind_of_gpu_that_is_not_there_is_a_user_error(monkeypatch, machine: tuple[str, int], kind: str):
     monkeypatch.setattr(devices, "available_gpus", lambda: machine)
-    with pytest.raises(UserError, match=f"^--device {kind}: this machine has none .*; --device cpu runs on the CPU$"):
+    with pytest.raises(
+        UserError, match=f"^--device {kind}: this machine has none .*; --device cpu runs on the CPU$"
+    ):
         accelerator_for(kind)
 
 
 @pytest.mark.parametrize(
-    ("cuda", "mps", "expected"), [(True, False, ("cuda", 3)), (False, True, ("mps", 1)), (False, False, ("cpu", 0))]
+    ("cuda", "mps", "expected"),
+    [(True, False, ("cuda", 3)), (False, True, ("mps", 1)), (False, False, ("cpu", 0))],
 )
-def test_what_the_machine_has_is_what_torch_says(monkeypatch, cuda: bool, mps: bool, expected: tuple[str, int]):
+def test_what_the_machine_has_is_what_torch_says(
+    monkeypatch, cuda: bool, mps: bool, expected: tuple[str, int]
+):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
@@ -101,7 +109,9 @@ def asked_of_fabric(monkeypatch, machine: tuple[str, int], gpus: str, here: int,
         (("cpu", 0), "auto", 1, ("cpu", 1)),
     ],
 )
-def test_one_process_needs_no_strategy(monkeypatch, machine: tuple[str, int], gpus: str, launched: int, expected):
+def test_one_process_needs_no_strategy(
+    monkeypatch, machine: tuple[str, int], gpus: str, launched: int, expected
+):
     asked = asked_of_fabric(monkeypatch, machine, gpus, launched, launched)
     assert asked == {"accelerator": expected[0], "devices": expected[1]}
 
@@ -112,7 +122,13 @@ def test_one_process_needs_no_strategy(monkeypatch, machine: tuple[str, int], gp
         (("cuda", 2), "all", 0, 0, ("cuda", [0, 1], 1)),
         (("cpu", 0), "auto", 2, 2, ("cpu", 2, 1)),
         (("cuda", 2), "none", 3, 3, ("cpu", 3, 1)),
-        (("cuda", 2), "auto", 2, 2, ("cuda", 2, 1)),  # with fewer devices Fabric would find none for the last process
+        (
+            ("cuda", 2),
+            "auto",
+            2,
+            2,
+            ("cuda", 2, 1),
+        ),  # with fewer devices Fabric would find none for the last process
         (("cuda", 2), "all", 2, 2, ("cuda", [0, 1], 1)),
         (("cuda", 2), "0,1", 2, 2, ("cuda", [0, 1], 1)),
         (("cuda", 4), "auto", 4, 8, ("cuda", 4, 2)),

@@ -62,7 +62,9 @@ def test_two_processes_do_the_steps_of_one(both: Pair, workspace: Path, monkeypa
     for state in two:
         assert state.keys() == one.keys()
         for key, value in one.items():
-            torch.testing.assert_close(state[key], value, rtol=1e-6, atol=1e-12, msg=lambda m, key=key: f"{key}: {m}")
+            torch.testing.assert_close(
+                state[key], value, rtol=1e-6, atol=1e-12, msg=lambda m, key=key: f"{key}: {m}"
+            )
 
 
 def test_without_synchronised_statistics_the_weights_and_alphas_are_the_same_to_the_bit(both: Pair):
@@ -103,7 +105,9 @@ def test_a_signal_to_one_process_ends_both_and_they_go_on_to_the_bit(both: Pair,
     assert json.loads((runs / "fewer/search/history.jsonl").read_text().splitlines()[-1])["epoch"] == 1
     for name in ("genotype.json", "history.jsonl"):
         assert (runs / "cut/search" / name).read_bytes() == (runs / "whole/search" / name).read_bytes()
-    whole, cut = (torch.load(runs / name / "search/checkpoint.pt", weights_only=True) for name in ("whole", "cut"))
+    whole, cut = (
+        torch.load(runs / name / "search/checkpoint.pt", weights_only=True) for name in ("whole", "cut")
+    )
     for part in ("network", "weight_optimizer", "alpha_optimizer"):
         torch.testing.assert_close(cut[part], whole[part], rtol=0, atol=0)
 
@@ -168,7 +172,17 @@ def test_two_hosts_do_what_two_processes_of_one_do(workspace: Path, whole: list[
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    launch = ["--nnodes", 2, "--nproc_per_node", 1, "--master_addr", "localhost", "--master_port", port, "--node_rank"]
+    launch = [
+        "--nnodes",
+        2,
+        "--nproc_per_node",
+        1,
+        "--master_addr",
+        "localhost",
+        "--master_port",
+        port,
+        "--node_rank",
+    ]
     hosts = [torchrun([*launch, i], "search.py", *OPTIONS, "--name", "hosts", cwd=workspace) for i in (0, 1)]
     said = [host.communicate() for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], said

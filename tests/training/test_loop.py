@@ -102,12 +102,18 @@ def test_tensorboard_has_every_number_of_every_epoch():
     history = train(Toy())
     for tag in ("train/loss", "train/wa", "lr"):
         assert [step for step, _ in scalars(tag)] == [1, 2, 3]
-        assert [value for _, value in scalars(tag)] == pytest.approx([record[tag] for record in history], rel=1e-6)
+        assert [value for _, value in scalars(tag)] == pytest.approx(
+            [record[tag] for record in history], rel=1e-6
+        )
 
 
 @pytest.mark.parametrize("number", Interruption.SIGNALS)
-@pytest.mark.parametrize("step", [0, 5, 7, 11], ids=["first", "middle of an epoch", "end of an epoch", "last"])
-def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(here: Path, monkeypatch, step: int, number: int):
+@pytest.mark.parametrize(
+    "step", [0, 5, 7, 11], ids=["first", "middle of an epoch", "end of an epoch", "last"]
+)
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
+    here: Path, monkeypatch, step: int, number: int
+):
     (here / "whole").mkdir()
     monkeypatch.chdir(here / "whole")
     whole = Toy()
@@ -181,7 +187,9 @@ def test_a_kill_loses_no_more_than_the_steps_since_the_last_checkpoint(step: int
     assert train(resumed) == expected
     within = step % STEPS
     assert resumed.done[0] == step - (within % every if every else within)
-    assert all(torch.equal(resumed.network.state_dict()[name], w) for name, w in whole.network.state_dict().items())
+    assert all(
+        torch.equal(resumed.network.state_dict()[name], w) for name, w in whole.network.state_dict().items()
+    )
 
 
 class Clock:
@@ -204,7 +212,9 @@ class Clock:
     ("every", "saved_after"),
     [("1min", range(1, 13)), ("2.5min", [3, 6, 9, 12]), ("5min", [5, 10, 12]), ("60min", [12])],
 )
-def test_minutes_are_counted_from_the_last_checkpoint_whatever_the_epoch(monkeypatch, every: str, saved_after):
+def test_minutes_are_counted_from_the_last_checkpoint_whatever_the_epoch(
+    monkeypatch, every: str, saved_after
+):
     """A step takes a minute; four make an epoch, which is no reason to save."""
     clock, task, saved = Clock(monkeypatch), Toy(checkpoint_every=every), []
     task.step = clock.spend(60, task.step)
@@ -233,7 +243,9 @@ def test_a_kill_loses_no_more_than_the_minutes_since_the_last_checkpoint(monkeyp
     resumed = minute_by_minute(resume=True)
     assert train(resumed) == expected
     assert resumed.done[0] == step - step % 2
-    assert all(torch.equal(resumed.network.state_dict()[name], w) for name, w in whole.network.state_dict().items())
+    assert all(
+        torch.equal(resumed.network.state_dict()[name], w) for name, w in whole.network.state_dict().items()
+    )
 
 
 def test_what_an_epoch_costs_is_of_its_steps_alone_and_in_no_history(monkeypatch, capsys):
@@ -333,7 +345,9 @@ def test_a_weight_step_is_the_plain_step_of_sgd(clip: float):
                 v.mul_(0.9).add_(g * min(1.0, clip / float(norm)) + 0.01 * p)
                 p.sub_(0.1 * v)
         for p, q in zip(network.parameters(), plain.parameters(), strict=True):
-            torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-8)  # torch adds 1e-6 to the norm it divides by
+            torch.testing.assert_close(
+                p, q, rtol=1e-6, atol=1e-8
+            )  # torch adds 1e-6 to the norm it divides by
 
 
 def test_a_weight_step_leaves_other_parameters_and_no_gradients():
@@ -360,5 +374,7 @@ def test_accuracy_is_of_the_main_head():
     x, y = torch.eye(3)[[0, 1, 2, 0]], torch.tensor([0, 1, 2, 1])
     network = TwoHeads()
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
-    metrics = weight_step(network, optimizer, (x, y), lambda o, y: F.cross_entropy(o[0], y), local_gradient, 1)
+    metrics = weight_step(
+        network, optimizer, (x, y), lambda o, y: F.cross_entropy(o[0], y), local_gradient, 1
+    )
     assert float(metrics["train/wa"]) == 0.75

@@ -30,7 +30,9 @@ def test_all_classes_present_is_exactly_balanced():
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
     np.testing.assert_allclose(class_weights(labels, 3), expected, rtol=1e-6)
     counts = np.bincount(labels)
-    np.testing.assert_allclose(class_weights(labels, 3) * counts, np.full(3, 2.0), rtol=1e-6)  # every class the same
+    np.testing.assert_allclose(
+        class_weights(labels, 3) * counts, np.full(3, 2.0), rtol=1e-6
+    )  # every class the same
 
 
 def by_hand(logits: list[list[float]], y: list[int], weight: list[float]) -> float:
@@ -41,7 +43,10 @@ def by_hand(logits: list[list[float]], y: list[int], weight: list[float]) -> flo
     return total / sum(weight[label] for label in y)
 
 
-LOGITS, AUXILIARY = [[0.5, -1.0, 2.0], [1.0, 0.0, 0.0], [-2.0, 0.3, 0.1]], [[0.0, 1.0, 2.0], [3.0, 0.0, 1.0], [0.0] * 3]
+LOGITS, AUXILIARY = (
+    [[0.5, -1.0, 2.0], [1.0, 0.0, 0.0], [-2.0, 0.3, 0.1]],
+    [[0.0, 1.0, 2.0], [3.0, 0.0, 1.0], [0.0] * 3],
+)
 Y, WEIGHT = [2, 0, 1], [0.5, 2.0, 1.25]
 
 
@@ -81,7 +86,9 @@ def test_without_class_weights_every_utterance_counts_the_same():
 
 
 @given(st.integers(2, 9), st.floats(0, 1), st.integers(0, 9999), st.booleans())
-def test_the_loss_of_a_blend_is_cross_entropy_with_soft_labels(n: int, share: float, seed: int, auxiliary: bool):
+def test_the_loss_of_a_blend_is_cross_entropy_with_soft_labels(
+    n: int, share: float, seed: int, auxiliary: bool
+):
     torch.manual_seed(seed)
     logits, others, y = torch.randn(n, 4).double(), torch.randn(n, 4).double(), torch.randint(4, (n,))
     partner = torch.randperm(n)
@@ -112,7 +119,9 @@ def test_the_loss_of_a_blend_weighs_both_labels_by_their_class(share: float):
 
 def test_the_gradient_of_a_blend_reaches_the_logits():
     logits = torch.tensor(LOGITS, requires_grad=True)
-    blend(JointLoss(None, 0.4), torch.tensor([1, 2, 0]), torch.tensor(0.3))(logits, torch.tensor(Y)).backward()
+    blend(JointLoss(None, 0.4), torch.tensor([1, 2, 0]), torch.tensor(0.3))(
+        logits, torch.tensor(Y)
+    ).backward()
     soft = 0.3 * np.eye(3)[Y] + 0.7 * np.eye(3)[[0, 1, 2]]
     scores = np.exp(np.array(LOGITS))
     expected = (scores / scores.sum(axis=1, keepdims=True) - soft) / 3

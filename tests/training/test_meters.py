@@ -58,7 +58,9 @@ def test_the_line_of_the_log():
     )
 
 
-@pytest.mark.parametrize(("number", "text"), [(0.00012, "0.00012"), (999.6, "1,000"), (12_345.0, "12,300"), (0, "0")])
+@pytest.mark.parametrize(
+    ("number", "text"), [(0.00012, "0.00012"), (999.6, "1,000"), (12_345.0, "12,300"), (0, "0")]
+)
 def test_three_digits(number: float, text: str):
     assert brief(number) == text
 
@@ -72,7 +74,9 @@ def test_the_scalars_have_no_device_where_there_is_none():
         "machine/host_memory_mb": 3.0,
         "machine/device_memory_mb": 4.0,
     }
-    assert with_device.keys() - Cost(1.0, 0.1, 2.0, 3.0, None).scalars().keys() == {"machine/device_memory_mb"}
+    assert with_device.keys() - Cost(1.0, 0.1, 2.0, 3.0, None).scalars().keys() == {
+        "machine/device_memory_mb"
+    }
 
 
 def test_host_memory_grows_by_what_is_touched():

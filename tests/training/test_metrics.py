@@ -126,7 +126,9 @@ def test_speakers_that_differ_widen_the_interval(sample):
 
 def test_predictions_read_back_as_they_were_written(tmp_path: Path):
     names = ["a,b", 'say "so"', "ünïcode", "two words"]
-    manifest = [Row(name, f"{name}.wav", "S1, the first", "1", "sad", "", 1.0, "", "", 0.0, "") for name in names]
+    manifest = [
+        Row(name, f"{name}.wav", "S1, the first", "1", "sad", "", 1.0, "", "", 0.0, "") for name in names
+    ]
     probabilities = np.random.default_rng(0).dirichlet(np.ones(3), size=4)
     write_predictions(tmp_path / "predictions.csv", manifest, CLASSES, probabilities)
     with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:

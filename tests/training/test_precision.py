@@ -63,4 +63,6 @@ def test_a_search_and_its_network_train_in_16_bits_and_in_nothing_else_once_begu
         assert "precision bf16" in succeed(command, *flags, "--precision", "bf16", cwd=workspace)
     refused = execute("augment", *flags, "--resume", cwd=workspace)
     assert refused.returncode == 2
-    assert refused.stderr.startswith("error: --precision is float32, but runs/sixteen/augment was started with bf16: ")
+    assert refused.stderr.startswith(
+        "error: --precision is float32, but runs/sixteen/augment was started with bf16: "
+    )

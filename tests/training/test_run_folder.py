@@ -25,7 +25,10 @@ from utils import UserError
 
 CPU = torch.device("cpu")
 COST = Cost(0.25, 0.5, 128.0, 812.0, None)
-STATE = {"network": {"w": torch.arange(4.0)}, "position": {"epoch": 3, "history": [{"a": 1.5, "b": [None, "c"]}]}}
+STATE = {
+    "network": {"w": torch.arange(4.0)},
+    "position": {"epoch": 3, "history": [{"a": 1.5, "b": [None, "c"]}]},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +66,9 @@ def test_a_run_lies_under_its_name_and_kind_with_its_configuration():
 
 def test_a_run_that_is_there_is_refused_and_not_touched(earlier: Path):
     before = contents(earlier)
-    with pytest.raises(UserError, match="runs/mine/search holds a run: --resume goes on with it, --overwrite starts"):
+    with pytest.raises(
+        UserError, match="runs/mine/search holds a run: --resume goes on with it, --overwrite starts"
+    ):
         RunFolder("search", SearchConfig(name="mine"))
     assert contents(earlier) == before
 
@@ -97,7 +102,9 @@ def test_resume_keeps_what_is_there(earlier: Path):
 )
 def test_resume_under_another_setting_names_the_flag(earlier: Path, flag: str, value: object, then: str):
     before = contents(earlier)
-    with pytest.raises(UserError, match=f"--{flag} is {value}, but runs/mine/search was started with {then}: "):
+    with pytest.raises(
+        UserError, match=f"--{flag} is {value}, but runs/mine/search was started with {then}: "
+    ):
         RunFolder("search", SearchConfig(name="mine", resume=True, **{flag: value}))
     assert contents(earlier) == before
 
@@ -138,7 +145,9 @@ def test_a_checkpoint_from_other_features_is_refused(earlier: Path):
     config, inputs = SearchConfig(name="mine", resume=True), {"features/demo": "a"}
     RunFolder("search", config, origin=Origin(inputs, {})).save_checkpoint(STATE)
     assert RunFolder("search", config, origin=Origin(inputs, {"torch": "9"})).load_checkpoint(CPU)
-    with pytest.raises(UserError, match=r"features/demo is no longer what runs/mine/search/checkpoint.pt was"):
+    with pytest.raises(
+        UserError, match=r"features/demo is no longer what runs/mine/search/checkpoint.pt was"
+    ):
         RunFolder("search", config, origin=Origin({"features/demo": "b"}, {})).load_checkpoint(CPU)
 
 
@@ -152,7 +161,9 @@ def test_a_checkpoint_that_does_not_say_what_it_is_of_is_refused(earlier: Path, 
         folder.load_checkpoint(CPU)
 
 
-@pytest.mark.parametrize("setting", [{"workers": 0}, {"gpus": "none"}, {"print_freq": 1}, {"checkpoint_every": 3}])
+@pytest.mark.parametrize(
+    "setting", [{"workers": 0}, {"gpus": "none"}, {"print_freq": 1}, {"checkpoint_every": 3}]
+)
 def test_settings_that_do_not_change_the_result_may_change(earlier: Path, setting: dict):
     RunFolder("search", SearchConfig(name="mine", resume=True, **setting)).take()
 
@@ -273,7 +284,9 @@ def test_the_record_is_in_the_history_the_events_and_the_log(capsys):
     assert set(events.Tags()["scalars"]) == {"train/loss", "lr", *COST.scalars()}
     assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 1.5), (2, 0.5)]
     assert [event.value for event in events.Scalars("machine/step_seconds")] == [0.25, 0.25]
-    printed = [f"epoch   {epoch}  train/loss {loss}  {COST}\n" for epoch, loss in ((1, "1.500"), (2, "0.500"))]
+    printed = [
+        f"epoch   {epoch}  train/loss {loss}  {COST}\n" for epoch, loss in ((1, "1.500"), (2, "0.500"))
+    ]
     assert capsys.readouterr().out == "".join(printed)
 
 

@@ -50,12 +50,16 @@ class Source:
             else:
                 ends = [self.product(module) for module in members]
                 norms, before, inputs = zip(*ends, strict=True)
-                found.append((ProductOps(norms, before, self.m, recompute), list(chain.from_iterable(inputs))))
+                found.append(
+                    (ProductOps(norms, before, self.m, recompute), list(chain.from_iterable(inputs)))
+                )
         return found
 
     def maps(self, modules: Sequence[nn.Module]) -> Op:
         """Ops that put out maps: skip, and pools."""
-        found = [(self.x, None) if isinstance(module, nn.Identity) else self.pooled(module) for module in modules]
+        found = [
+            (self.x, None) if isinstance(module, nn.Identity) else self.pooled(module) for module in modules
+        ]
         ys, scales = zip(*found, strict=True)
         return MapOps(scales, modules[0].training), ys
 
@@ -121,7 +125,9 @@ class RelaxedMapsCell(Cell):
     def forward(self, s0: Tensor, s1: Tensor, weights: Sequence[Tensor]) -> Tensor:
         channels = self.out_channels // len(self.concat)
         m = fold_of(len(s0), channels)
-        states = [Source(fold(project(s), m), channels) for project, s in ((self.project0, s0), (self.project1, s1))]
+        states = [
+            Source(fold(project(s), m), channels) for project, s in ((self.project0, s0), (self.project1, s1))
+        ]
         for node, w in zip(self.nodes, weights, strict=True):
             states.append(Source(node(states, w), channels))
         return torch.cat([unfold(states[i].x, channels) for i in self.concat], dim=1)

@@ -78,7 +78,9 @@ class Depthwise:
         self, g: Tensor, x: Tensor, kernel: Tensor, scale: Tensor | None, by_x: bool, by_kernel: bool
     ) -> tuple[Tensor | None, Tensor | None]:
         """By x, and by the kernel, which was multiplied by a `scale` (mC,)."""
-        d_x, d_kernel = gradients(g, x, scaled(kernel, scale, self.m), self.stride, self.dilation, by_x, by_kernel)
+        d_x, d_kernel = gradients(
+            g, x, scaled(kernel, scale, self.m), self.stride, self.dilation, by_x, by_kernel
+        )
         if not by_kernel:
             return d_x, None
         d_kernel = d_kernel if scale is None else d_kernel * scale.view(-1, 1, 1, 1)
@@ -111,11 +113,18 @@ class Separable:
     def again(self, x: Tensor, kernels: Tensors, statistics: Tensors) -> Made:
         """With the statistics found before."""
         (deep, point, _), (center, scale) = kernels, statistics
-        return self._made(self._pointwise(self.units[0].forward(x, [deep]).z, point, center), kernels, center, scale)
+        return self._made(
+            self._pointwise(self.units[0].forward(x, [deep]).z, point, center), kernels, center, scale
+        )
 
     def backward(self, g: Tensor, x: Tensor, kernels: Tensors, made: Made, wanted: Wanted) -> Gradients:
         """From the gradient by z."""
-        (first, second), (deep0, point, deep), (_, scale), (y,) = self.units, kernels, made.statistics, made.maps
+        (first, second), (deep0, point, deep), (_, scale), (y,) = (
+            self.units,
+            kernels,
+            made.statistics,
+            made.maps,
+        )
         g, d_deep = second.gradients(g, y, deep, scale, True, wanted[3])
         g = through_norm(g, y, scale, self.m) if self.norm.training else g
         d_point = None

@@ -44,7 +44,10 @@ class RelaxedEdge(torch.autograd.Function):
         shares = parted(weights, [op.count for op in ops])
         added = [op.forward(w, *own) for op, w, own in zip(ops, shares, parted(inputs, counts), strict=True)]
         ctx.ops, ctx.counts, ctx.m = ops, counts, m
-        ctx.remembered, ctx.lengths = [each.remembered for each in added], [len(each.stored) for each in added]
+        ctx.remembered, ctx.lengths = (
+            [each.remembered for each in added],
+            [len(each.stored) for each in added],
+        )
         ctx.save_for_backward(weights, *inputs, *chain.from_iterable(each.stored for each in added))
         constant = sum((each.constant for each in added), start=weights.new_zeros(m * channels))
         return affine(constant, [term for each in added for term in each.terms], m)

@@ -72,13 +72,17 @@ class MapOps:
         factors = [each if r is None else each * r for each, r in zip(w, self.scales, strict=True)]
         return Added([(y, factor.expand(y.shape[1])) for y, factor in zip(ys, factors, strict=True)])
 
-    def backward(self, g: Incoming, w: Tensor, ys: Tensors, _: None, __: Tensors, wanted: Sequence[bool]) -> Gradients:
+    def backward(
+        self, g: Incoming, w: Tensor, ys: Tensors, _: None, __: Tensors, wanted: Sequence[bool]
+    ) -> Gradients:
         """`wanted`: of each y."""
         of_g, *of_both = means(g.maps, ys, g.m)
         products = [s if r is None else r * s for s, r in zip(of_both, self.scales, strict=True)]
         d_w = torch.stack(products).sum(dim=1) * pixels(g.maps)
         cases = zip(w, ys, self.scales, of_both, wanted, strict=True)
-        return d_w, [self._by_map(g, each, y, r, of_g, s) if asked else None for each, y, r, s, asked in cases]
+        return d_w, [
+            self._by_map(g, each, y, r, of_g, s) if asked else None for each, y, r, s, asked in cases
+        ]
 
     def _by_map(self, g: Incoming, w: Tensor, y: Tensor, r: Tensor | None, of_g: Tensor, s: Tensor) -> Tensor:
         if r is None:
@@ -118,7 +122,13 @@ class ProductOps:
         return Added(terms, constant, remembered, list(chain.from_iterable(stored)))
 
     def backward(
-        self, g: Incoming, w: Tensor, inputs: Tensors, remembered: Any, stored: Tensors, wanted: Sequence[bool]
+        self,
+        g: Incoming,
+        w: Tensor,
+        inputs: Tensors,
+        remembered: Any,
+        stored: Tensors,
+        wanted: Sequence[bool],
     ) -> Gradients:
         """`wanted`: of each input."""
         own, wanted, (moments, statistics, lengths) = self._own(inputs), self._own(wanted), remembered
@@ -126,7 +136,9 @@ class ProductOps:
         weight = torch.stack([matrix(last) for *_, last in own])
         zs, mean_g = [each.z for each in made], g.mean[: weight.shape[1]]
         back = Backward(g.maps, mean_g, w, zs, weight, moments, self.m)
-        d_weight = back.by_weight()[..., None, None] if any(asked[-1] for asked in wanted) else [None] * self.count
+        d_weight = (
+            back.by_weight()[..., None, None] if any(asked[-1] for asked in wanted) else [None] * self.count
+        )
         d_inputs: list[Tensor | None] = []
         for k, (make, (x, *kernels, _), each, (*asked, _)) in enumerate(
             zip(self.before, own, made, wanted, strict=True)

@@ -49,14 +49,18 @@ class Moments:
         of_z, of_both = means_and_moments(zs, m)
         spread = of_both - of_z[:, :, None] * of_z[:, None, :]
         center = (weight @ of_z[:, :, None])[:, :, 0]
-        variance = ((weight @ spread) * weight).sum(dim=2).clamp_(min=0)  # rounding may take that of a constant below
+        variance = (
+            ((weight @ spread) * weight).sum(dim=2).clamp_(min=0)
+        )  # rounding may take that of a constant below
         return cls(of_z, spread, center, tracked(norms, center, variance, count), count)
 
 
 class Backward:
     """The gradients of such a sum, from that by the sum."""
 
-    def __init__(self, g: Tensor, mean_g: Tensor, w: Tensor, zs: Sequence[Tensor], weight: Tensor, of: Moments, m: int):
+    def __init__(
+        self, g: Tensor, mean_g: Tensor, w: Tensor, zs: Sequence[Tensor], weight: Tensor, of: Moments, m: int
+    ):
         """`mean_g` (C,): the mean of g; `w` (P,): the weights of the sum."""
         self.g, self.mean_g, self.of, self.m = g, mean_g, of, m
         self.weight = weight = weight.to(mean_g.dtype)

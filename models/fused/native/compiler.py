@@ -32,7 +32,9 @@ def library() -> ctypes.CDLL | None:
     if compiler is None or sys.platform != "linux":
         return None
     try:
-        return ctypes.CDLL(str(compiled([compiler, *FLAGS, *VECTORS.get(torch.backends.cpu.get_cpu_capability(), [])])))
+        return ctypes.CDLL(
+            str(compiled([compiler, *FLAGS, *VECTORS.get(torch.backends.cpu.get_cpu_capability(), [])]))
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
 

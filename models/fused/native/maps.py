@@ -35,7 +35,11 @@ def gradients(
     g, x, (n, c, f, t), side = dense(g), dense(x), x.shape, weight.shape[-1]
     at_once = 16 if c % 16 == 0 else 8
     d_x = torch.empty_like(x) if by_x else None
-    d_k = torch.zeros(n * -(-f // STRIP), c // at_once, side**2, at_once, dtype=torch.float64) if by_weight else None
+    d_k = (
+        torch.zeros(n * -(-f // STRIP), c // at_once, side**2, at_once, dtype=torch.float64)
+        if by_weight
+        else None
+    )
     call("gradients", x.dtype, g, x, weight.contiguous(), d_x, d_k, n, f, t, c, side, stride, dilation)
     return d_x, d_k.sum(dim=0).transpose(1, 2).reshape(weight.shape).to(x.dtype) if by_weight else None
 

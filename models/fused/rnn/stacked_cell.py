@@ -82,12 +82,16 @@ class Edges(nn.Module):
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """x (S, T, N, C), the softmaxed alphas (M, K) -> (E, T, N, C)."""
         ops = dict(enumerate(zip(*(edge.ops for edge in self.edges), strict=True)))  # op k of every edge
-        x = x.unsqueeze(1).expand(-1, len(self.edges) // len(x), *x.shape[1:])  # (S, E, T, N, C), one x for all E
+        x = x.unsqueeze(1).expand(
+            -1, len(self.edges) // len(x), *x.shape[1:]
+        )  # (S, E, T, N, C), one x for all E
         outputs = {k: x for k, members in ops.items() if isinstance(members[0], nn.Identity)}
         for kind, scan in SCANS.items():
             families = [Family(block, kind, ops, x) for block in (Recurrent, RecurrentAttention)]
             outputs |= recurred([family for family in families if family.ops], scan)
-        with_attention = {k: members for k, members in ops.items() if isinstance(members[0], RecurrentAttention)}
+        with_attention = {
+            k: members for k, members in ops.items() if isinstance(members[0], RecurrentAttention)
+        }
         outputs |= attended_to(with_attention, outputs)
         out = torch.stack([outputs[k].reshape(x.shape) for k in ops])  # (K, S, E, T, N, C), without `none`
         return torch.einsum("ksetnc,sek->etnc", out, weights[:, : len(ops)].unflatten(0, x.shape[:2]))
@@ -97,7 +101,11 @@ class Family:
     """The recurrent ops of one block and kind that still have layers to run, the deepest first; their input."""
 
     def __init__(
-        self, block: type[nn.Module], kind: type[nn.RNNBase], ops: Mapping[int, Sequence[nn.Module]], x: Tensor
+        self,
+        block: type[nn.Module],
+        kind: type[nn.RNNBase],
+        ops: Mapping[int, Sequence[nn.Module]],
+        x: Tensor,
     ):
         rnns = {k: [op.rnn for op in members] for k, members in ops.items() if isinstance(members[0], block)}
         rnns = {k: members for k, members in rnns.items() if isinstance(members[0], kind)}
@@ -117,7 +125,9 @@ class Family:
     def weights(self, name: str, layer: int) -> list[Tensor]:
         """Those of a layer, (D A M) of them."""
         suffixes = [f"{name}_l{layer}{direction}" for direction in self.directions]
-        return [getattr(rnn, suffix) for suffix in suffixes for members in self.ops.values() for rnn in members]
+        return [
+            getattr(rnn, suffix) for suffix in suffixes for members in self.ops.values() for rnn in members
+        ]
 
     def projected(self, layer: int) -> Tensor:
         """What a layer adds up of its input and its biases: (D A M, T, N, C or 4C)."""
@@ -146,7 +156,9 @@ def recurred(families: Sequence[Family], scan: type[torch.autograd.Function]) ->
     return outputs
 
 
-def attended_to(ops: Mapping[int, Sequence[RecurrentAttention]], h: Mapping[int, Tensor]) -> dict[int, Tensor]:
+def attended_to(
+    ops: Mapping[int, Sequence[RecurrentAttention]], h: Mapping[int, Tensor]
+) -> dict[int, Tensor]:
     """The attention of ops with it, over what their recurrent modules have put out: (M, T, N, 2C) -> (M, T, N, C)."""
     if not ops:
         return {}

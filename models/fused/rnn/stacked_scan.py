@@ -111,7 +111,11 @@ class LstmScan(torch.autograd.Function):
         gates, c, h, *recurrent = ctx.saved_tensors
         channels, u = c.shape[-1], stack_like(h, recurrent).roll(c.shape[-1], 1)
         d, through = slopes(gates, c)
-        f, d_o, d_ifg = gates.chunk(4, dim=-1)[2], d[..., :channels], d[..., channels:].unflatten(-1, (3, channels))
+        f, d_o, d_ifg = (
+            gates.chunk(4, dim=-1)[2],
+            d[..., :channels],
+            d[..., channels:].unflatten(-1, (3, channels)),
+        )
         d_c = torch.zeros_like(c[:, 0])
         for t in reversed(range(c.shape[1])):
             d_h = grad[:, t] if t + 1 == c.shape[1] else torch.baddbmm(grad[:, t], d[:, t + 1], u)

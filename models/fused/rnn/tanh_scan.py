@@ -32,7 +32,9 @@ def recur(rnn: nn.RNNBase, x: Tensor) -> Tensor:
 
 def one_way(rnn: nn.RNN, layer: str, x: Tensor) -> Tensor:
     """h_t = tanh(W x_t + b + U h_{t-1}) with the weights that `nn.RNN` keeps for `layer`: (T, N, C) -> (T, N, H)."""
-    w, u, b, c = (getattr(rnn, f"{name}_{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    w, u, b, c = (
+        getattr(rnn, f"{name}_{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    )
     return Scan.apply(F.linear(x, w, b + c), u)
 
 

@@ -26,7 +26,14 @@ def table(root: Path, speaker: str, *lines: str, encoding: str = "utf-8", end: s
 
 def test_a_tree_gives_exactly_its_utterances(tmp_path) -> None:
     table(tmp_path, "0011", f"0011_000351\t{EN}\tAngry", f"0011_000001\t{EN}\tNeutral", end="\r\n")
-    table(tmp_path, "0001", f"0001_001401\t{ZH}\t惊喜", "", f"0001_001052\t{ZH}\t伤心", f"0001_000700\t{ZH}\t生气")
+    table(
+        tmp_path,
+        "0001",
+        f"0001_001401\t{ZH}\t惊喜",
+        "",
+        f"0001_001052\t{ZH}\t伤心",
+        f"0001_000700\t{ZH}\t生气",
+    )
     files = [
         sound(tmp_path, "0001/Angry/0001_000700.wav", "silence"),
         sound(tmp_path, "0001/Sad/train/0001_001052.wav", "stereo"),
@@ -40,7 +47,9 @@ def test_a_tree_gives_exactly_its_utterances(tmp_path) -> None:
         Utterance("0001_001052", files[1], "0001", "sad", split="train", text="zh002"),
         Utterance("0001_001401", files[2], "0001", "surprised", split="test", text="zh001"),
         Utterance("0011_000001", files[3], "0011", "neutral", split="evaluation", text="en001"),
-        Utterance("0011_000351", tmp_path / "0011/Angry/0011_000351.wav", "0011", "angry", text="en001"),  # no sound
+        Utterance(
+            "0011_000351", tmp_path / "0011/Angry/0011_000351.wav", "0011", "angry", text="en001"
+        ),  # no sound
     ]
 
 
@@ -75,7 +84,9 @@ def test_every_label_is_read_and_a_missing_sound_named_where_it_is_due(tmp_path,
     table(tmp_path, "0001", f"0001_000001\tone\t{label}", "0001_000002\ttwo\tSad")
     sound(tmp_path, "0001/Sad/0001_000002.wav")
     first, _ = read(tmp_path)
-    english = {"生气": "Angry", "快乐": "Happy", "中立": "Neutral", "伤心": "Sad", "惊喜": "Surprise"}.get(label, label)
+    english = {"生气": "Angry", "快乐": "Happy", "中立": "Neutral", "伤心": "Sad", "惊喜": "Surprise"}.get(
+        label, label
+    )
     assert first.file == tmp_path / "0001" / english / "0001_000001.wav"
     assert first.emotion == {"Surprise": "surprised"}.get(english, english.lower())
 
@@ -110,7 +121,11 @@ def two_languages(root: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("language", "speakers"),
-    [("english", ["0011", "0020"]), ("mandarin", ["0001", "0010"]), ("all", ["0001", "0010", "0011", "0020"])],
+    [
+        ("english", ["0011", "0020"]),
+        ("mandarin", ["0001", "0010"]),
+        ("all", ["0001", "0010", "0011", "0020"]),
+    ],
 )
 def test_language(tmp_path, language: str, speakers: list[str]) -> None:
     assert [each.speaker for each in read(two_languages(tmp_path), language=language)] == speakers

@@ -10,21 +10,81 @@ from data.corpora import module_of
 from data.corpora.utterance import Utterance
 from utils import UserError
 
-VOCABULARY = {"angry", "happy", "neutral", "sad", "calm", "surprised", "fearful", "disgusted", "bored", "other"}
+VOCABULARY = {
+    "angry",
+    "happy",
+    "neutral",
+    "sad",
+    "calm",
+    "surprised",
+    "fearful",
+    "disgusted",
+    "bored",
+    "other",
+}
 SPEECH, SONG = "Audio_Speech_Actors_01-24", "Audio_Song_Actors_01-24"
 
 # Utterance, path, kind of file, speaker, emotion, text. In the order of the utterances.
 LISTED = {
     "ravdess": [
-        ("03-01-01-01-02-01-02", f"{SPEECH}/Actor_02/03-01-01-01-02-01-02.wav", "speech", "02", "neutral", "02"),
+        (
+            "03-01-01-01-02-01-02",
+            f"{SPEECH}/Actor_02/03-01-01-01-02-01-02.wav",
+            "speech",
+            "02",
+            "neutral",
+            "02",
+        ),
         ("03-01-02-01-01-02-02", f"{SPEECH}/Actor_02/03-01-02-01-01-02-02.wav", "stereo", "02", "calm", "01"),
-        ("03-01-03-01-02-01-07", f"{SPEECH}/Actor_07/03-01-03-01-02-01-07.wav", "speech", "07", "happy", "02"),
-        ("03-01-03-01-02-02-07", f"{SPEECH}/Actor_07/03-01-03-01-02-02-07.wav", "speech", "07", "happy", "02"),
+        (
+            "03-01-03-01-02-01-07",
+            f"{SPEECH}/Actor_07/03-01-03-01-02-01-07.wav",
+            "speech",
+            "07",
+            "happy",
+            "02",
+        ),
+        (
+            "03-01-03-01-02-02-07",
+            f"{SPEECH}/Actor_07/03-01-03-01-02-02-07.wav",
+            "speech",
+            "07",
+            "happy",
+            "02",
+        ),
         ("03-01-04-01-01-01-07", f"{SPEECH}/Actor_07/03-01-04-01-01-01-07.wav", "stub", "07", "sad", "01"),
-        ("03-01-05-01-01-01-07", f"{SPEECH}/Actor_07/03-01-05-01-01-01-07.wav", "silence", "07", "angry", "01"),
-        ("03-01-06-01-01-01-07", f"{SPEECH}/Actor_07/03-01-06-01-01-01-07.WAV", "speech", "07", "fearful", "01"),
-        ("03-01-07-02-01-01-07", f"{SPEECH}/Actor_07/03-01-07-02-01-01-07.wav", "speech", "07", "disgusted", "01"),
-        ("03-01-08-02-01-01-24", f"{SPEECH}/Actor_24/03-01-08-02-01-01-24.wav", "speech", "24", "surprised", "01"),
+        (
+            "03-01-05-01-01-01-07",
+            f"{SPEECH}/Actor_07/03-01-05-01-01-01-07.wav",
+            "silence",
+            "07",
+            "angry",
+            "01",
+        ),
+        (
+            "03-01-06-01-01-01-07",
+            f"{SPEECH}/Actor_07/03-01-06-01-01-01-07.WAV",
+            "speech",
+            "07",
+            "fearful",
+            "01",
+        ),
+        (
+            "03-01-07-02-01-01-07",
+            f"{SPEECH}/Actor_07/03-01-07-02-01-01-07.wav",
+            "speech",
+            "07",
+            "disgusted",
+            "01",
+        ),
+        (
+            "03-01-08-02-01-01-24",
+            f"{SPEECH}/Actor_24/03-01-08-02-01-01-24.wav",
+            "speech",
+            "24",
+            "surprised",
+            "01",
+        ),
     ],
     "emodb": [
         ("03a01Fa", "wav/03a01Fa.wav", "stereo", "03", "happy", "a01"),
@@ -40,7 +100,14 @@ LISTED = {
         ("1001_IEO_DIS_MD", "AudioWAV/1001_IEO_DIS_MD.wav", "stub", "1001", "disgusted", "IEO"),
         ("1001_IEO_FEA_HI", "AudioWAV/1001_IEO_FEA_HI.wav", "speech", "1001", "fearful", "IEO"),
         ("1001_IEO_NEU_XX", "AudioWAV/1001_IEO_NEU_XX.wav", "speech", "1001", "neutral", "IEO"),
-        ("1040_ITH_SAD_X", "AudioWAV/1040_ITH_SAD_X.wav", "speech", "1040", "sad", "ITH"),  # a slip of the publisher
+        (
+            "1040_ITH_SAD_X",
+            "AudioWAV/1040_ITH_SAD_X.wav",
+            "speech",
+            "1040",
+            "sad",
+            "ITH",
+        ),  # a slip of the publisher
         ("1076_MTI_SAD_XX", "AudioWAV/1076_MTI_SAD_XX.wav", "silence", "1076", "sad", "MTI"),  # as published
         ("1091_WSI_HAP_XX", "AudioWAV/1091_WSI_HAP_XX.wav", "speech", "1091", "happy", "WSI"),
     ],
@@ -147,7 +214,9 @@ def test_root_too_high(tmp_path, name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_root_too_low_gives_what_is_there(tmp_path, name: str, monkeypatch) -> None:
     root = planted(name, tmp_path)
-    folders = {folder for each in expected(name, root) for folder in each.file.parents if root in folder.parents}
+    folders = {
+        folder for each in expected(name, root) for folder in each.file.parents if root in folder.parents
+    }
     for folder in folders:
         there = [each for each in expected(name, root) if folder in each.file.parents]
         assert read(name, folder) == there

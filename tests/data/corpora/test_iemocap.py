@@ -20,7 +20,15 @@ TURNS = [
     ("Ses01F_impro04_F000", "speech", "neu", "01F", "neutral", "1", "improvised impro04"),
     ("Ses01F_impro04_M000", "absent", "ang", "01M", "angry", "1", "improvised impro04"),  # side F, speaker M
     ("Ses01F_script01_1_M003", "speech", "dis", "01M", "disgusted", "1", "script01_1"),
-    ("Ses01M_impro04_F000", "silence", "hap", "01F", "happy", "1", "improvised impro04"),  # the other recording
+    (
+        "Ses01M_impro04_F000",
+        "silence",
+        "hap",
+        "01F",
+        "happy",
+        "1",
+        "improvised impro04",
+    ),  # the other recording
     ("Ses01M_impro04_F001", "speech", "exc", "01F", "excited", "1", "improvised impro04"),
     ("Ses05F_impro05a_F000", "stereo", "sad", "05F", "sad", "5", "improvised impro05"),
     ("Ses05F_impro05b_M010", "speech", "sur", "05M", "surprised", "5", "improvised impro05"),
@@ -67,11 +75,17 @@ def test_every_labelled_turn_is_listed(root) -> None:
     assert {label for _, _, label, *_ in TURNS} == set(iemocap.LABELS)
 
 
-@pytest.mark.parametrize(("utterances", "start"), [("improvised", "improvised "), ("scripted", "script"), ("all", "")])
+@pytest.mark.parametrize(
+    ("utterances", "start"), [("improvised", "improvised "), ("scripted", "script"), ("all", "")]
+)
 def test_utterances_to_keep(root, utterances: str, start: str) -> None:
     kept = iemocap.read(root, utterances=utterances)
     assert kept == [u for u in expected(root) if u.text.startswith(start)]
-    sides = {u.utterance[5] for u in kept if u.text == ("script01_1" if start == "script" else "improvised impro04")}
+    sides = {
+        u.utterance[5]
+        for u in kept
+        if u.text == ("script01_1" if start == "script" else "improvised impro04")
+    }
     assert sides == {"F", "M"}
 
 
@@ -93,7 +107,10 @@ def test_names(session: int, side: str, speaker: str, text: str, part: str, turn
     ("text", "message"),
     [
         ("[1.0 - 2.0]\tSes01F_impro04_F009\tjoy\t[1, 1, 1]", "line 2: unknown label 'joy'.* ang, hap"),
-        ("[1.0 - 2.0]\tSes01F_impro04_MXX0\tneu\t[1, 1, 1]", "line 2: 'Ses01F_impro04_MXX0' is not an utterance"),
+        (
+            "[1.0 - 2.0]\tSes01F_impro04_MXX0\tneu\t[1, 1, 1]",
+            "line 2: 'Ses01F_impro04_MXX0' is not an utterance",
+        ),
         ("[1.0 - 2.0]\tSes01F_impro04_F009", "line 2: not a whole line"),
         ("[1.0 - 2.0]\tSes01F_impro04_F000\tsad\t[1, 1, 1]", "Ses01F_impro04_F000 is labelled already"),
     ],
@@ -109,7 +126,9 @@ def test_errors_name_file_and_line(root, text: str, message: str) -> None:
 
 def test_turns_without_a_label_are_not_listed(root) -> None:
     path = root / "Session1" / "dialog" / "EmoEvaluation" / "Ses01F_impro01.txt"
-    path.write_text("[START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\r\nA-M1:\tval 3; act 2; dom  2;\t()\r\n\r\n")
+    path.write_text(
+        "[START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\r\nA-M1:\tval 3; act 2; dom  2;\t()\r\n\r\n"
+    )
     plant(root, {place("Ses01F_impro04_MXX0"): "speech"})
     assert iemocap.read(root, utterances="all") == expected(root)
 
@@ -131,7 +150,9 @@ def test_no_corpus(root, tmp_path) -> None:
         iemocap.read(root)
     for session in (1, 5):
         shutil.rmtree(root / f"Session{session}" / "dialog")
-    with pytest.raises(UserError, match=r"no labels in .* IEMOCAP folder should hold Session\[1-5\]/dialog/Emo"):
+    with pytest.raises(
+        UserError, match=r"no labels in .* IEMOCAP folder should hold Session\[1-5\]/dialog/Emo"
+    ):
         iemocap.read(root)
 
 

@@ -50,7 +50,14 @@ def root(tmp_path: Path) -> Path:
 
 def expected(sessions: Path, label: str = "consensus") -> list[Utterance]:
     return [
-        Utterance(name, sessions / place(name), speaker, meant if label == "intended" else agreed, session, text=text)
+        Utterance(
+            name,
+            sessions / place(name),
+            speaker,
+            meant if label == "intended" else agreed,
+            session,
+            text=text,
+        )
         for name, _, _, speaker, agreed, meant, session, text in TURNS
     ]
 
@@ -87,7 +94,10 @@ def test_names(name: str) -> None:
     ("text", "message"),
     [
         (rated("MSP-IMPROV-S02A-F01-P-FM01", "B"), "line 1: unknown label 'B'.* A, H, N, S"),
-        (rated("MSP-IMPROV-S02B-F01-P-FM01", "A"), "line 1: 'MSP-IMPROV-S02B-F01-P-FM01' is not an utterance"),
+        (
+            rated("MSP-IMPROV-S02B-F01-P-FM01", "A"),
+            "line 1: 'MSP-IMPROV-S02B-F01-P-FM01' is not an utterance",
+        ),
         (rated(TURNS[0][0], "A") + rated(TURNS[0][0], "A"), f"line 5: {TURNS[0][0]} is rated already"),
         ("UTD-IMPROV-S02A-F01-P-FM01.avi\n", "line 1: neither an utterance's ratings nor a rater's"),
         ("\nMSP-IMPROV-S02A-F01-P-FM01.wav; A; A:1; V:1; D:1 ; N:1;\n", "line 2: neither an utterance's"),

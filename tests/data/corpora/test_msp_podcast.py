@@ -27,11 +27,15 @@ TURNS = [
     ("MSP-PODCAST_1023_0235", "stereo", "X", "7", "Train", "unknown", "Train"),
     ("MSP-PODCAST_test3_0002", "speech", "N", "8", "Test3", "neutral", "Test3"),
 ]
-UNLABELLED = "MSP-PODCAST_test3_0001.wav,,,,,,,Test3\nMSP-PODCAST_test3_0003.wav,NaN,,,,Unknown,Unknown,Test3\n"
+UNLABELLED = (
+    "MSP-PODCAST_test3_0001.wav,,,,,,,Test3\nMSP-PODCAST_test3_0003.wav,NaN,,,,Unknown,Unknown,Test3\n"
+)
 
 
 def rows(turns: list[tuple]) -> str:
-    return "".join(f"{name}.wav,{label},2.2,4.0,2.6,{who},Male,{split}\n" for name, _, label, who, split, *_ in turns)
+    return "".join(
+        f"{name}.wav,{label},2.2,4.0,2.6,{who},Male,{split}\n" for name, _, label, who, split, *_ in turns
+    )
 
 
 def tree(audio: str = "Audios", labels: str = "Labels/labels_consensus.csv", ending: str = "\n") -> Tree:
@@ -69,7 +73,9 @@ def test_columns_in_another_order(root) -> None:
     path = root / "Labels" / "labels_consensus.csv"
     path.write_text("Split_Set, SpkrID ,FileName,EmoClass,Notes\nTrain, 5 ,MSP-PODCAST_0001_0001.wav, N,\n\n")
     name = "MSP-PODCAST_0001_0001"
-    assert msp_podcast.read(root) == [Utterance(name, root / "Audios" / f"{name}.wav", "5", "neutral", split="Train")]
+    assert msp_podcast.read(root) == [
+        Utterance(name, root / "Audios" / f"{name}.wav", "5", "neutral", split="Train")
+    ]
 
 
 @given(st.from_regex(r"MSP-PODCAST_([0-9]{4}_[0-9]{4}(_[0-9]{4})?|test3_[0-9]{4})", fullmatch=True))
@@ -86,7 +92,10 @@ def test_names(name: str) -> None:
         ("MSP-PODCAST_0001_0001.wav,N,1,1,1,5,Male,Test9", "line 3: unknown Split_Set 'Test9'.* Train, Dev"),
         ("MSP-PODCAST_0001_0001.wav,N,1,1,1", "line 3: SpkrID is empty"),
         ("../0001.wav,N,1,1,1,5,Male,Train", "line 3: '../0001.wav' is not a file name"),
-        ("MSP-PODCAST_0009_0001.wav,N,1,1,1,5,Male,Train", "line 3: MSP-PODCAST_0009_0001.wav is listed already"),
+        (
+            "MSP-PODCAST_0009_0001.wav,N,1,1,1,5,Male,Train",
+            "line 3: MSP-PODCAST_0009_0001.wav is listed already",
+        ),
     ],
 )
 def test_errors_name_file_and_line(root, row: str, message: str) -> None:
@@ -100,7 +109,9 @@ def test_errors_name_file_and_line(root, row: str, message: str) -> None:
 @pytest.mark.parametrize("column", msp_podcast.COLUMNS)
 def test_a_column_that_is_missing(root, column: str) -> None:
     (root / "Labels" / "labels_consensus.csv").write_text(HEADER.replace(column, "Other") + "\n")
-    with pytest.raises(UserError, match=f"labels_consensus.csv, line 1: column '{column}' is missing, found: .*Other"):
+    with pytest.raises(
+        UserError, match=f"labels_consensus.csv, line 1: column '{column}' is missing, found: .*Other"
+    ):
         msp_podcast.read(root)
 
 

@@ -20,9 +20,32 @@ def digits(lowest: int, highest: int) -> st.SearchStrategy[str]:
     return st.integers(lowest, highest).map("{:02d}".format)
 
 
-EMODB = {"W": "angry", "L": "bored", "E": "disgusted", "A": "fearful", "F": "happy", "T": "sad", "N": "neutral"}
-SAVEE = {"a": "angry", "d": "disgusted", "f": "fearful", "h": "happy", "n": "neutral", "sa": "sad", "su": "surprised"}
-CREMAD = {"ANG": "angry", "DIS": "disgusted", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
+EMODB = {
+    "W": "angry",
+    "L": "bored",
+    "E": "disgusted",
+    "A": "fearful",
+    "F": "happy",
+    "T": "sad",
+    "N": "neutral",
+}
+SAVEE = {
+    "a": "angry",
+    "d": "disgusted",
+    "f": "fearful",
+    "h": "happy",
+    "n": "neutral",
+    "sa": "sad",
+    "su": "surprised",
+}
+CREMAD = {
+    "ANG": "angry",
+    "DIS": "disgusted",
+    "FEA": "fearful",
+    "HAP": "happy",
+    "NEU": "neutral",
+    "SAD": "sad",
+}
 TESS = {"angry": "angry", "disgust": "disgusted", "fear": "fearful", "ps": "surprised", "sad": "sad"}
 RAVDESS = ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgusted", "surprised"]
 
@@ -52,7 +75,17 @@ def named(draw) -> tuple[str, str, str, str, str]:
     return name, f"{speaker}_{word}_{e}", speaker, TESS[e], word
 
 
-SPOILERS = ["x{}.wav", "{}x.wav", "._{}.wav", "{}.mp3", "{}.wav.part", "{} (1).wav", "0{}.wav", "{}0.wav", "{}.x.wav"]
+SPOILERS = [
+    "x{}.wav",
+    "{}x.wav",
+    "._{}.wav",
+    "{}.mp3",
+    "{}.wav.part",
+    "{} (1).wav",
+    "0{}.wav",
+    "{}0.wav",
+    "{}.x.wav",
+]
 
 
 @given(named(), st.sampled_from(SPOILERS))

@@ -34,7 +34,9 @@ def maps(*size, dtype=torch.float64):
 
 
 def by_library(x, weight, stride, dilation):
-    return F.conv2d(F.relu(x), weight, None, stride, dilation * (weight.shape[-1] // 2), dilation, groups=len(weight))
+    return F.conv2d(
+        F.relu(x), weight, None, stride, dilation * (weight.shape[-1] // 2), dilation, groups=len(weight)
+    )
 
 
 def by_autograd(g, x, weight, stride, dilation):
@@ -173,7 +175,8 @@ def test_compiled_sums_of_any_number_of_threads_are_the_same():
 @given(st.integers(1, 12), st.integers(1, 9), st.sampled_from([8, 16, 24, 40, 72, 128]))
 def test_compiled_recurrences_are_the_librarys(steps, utterances, channels):
     z, g, u = (
-        torch.randn(*size, dtype=torch.float64) for size in ([steps, utterances, channels],) * 2 + ([channels] * 2,)
+        torch.randn(*size, dtype=torch.float64)
+        for size in ([steps, utterances, channels],) * 2 + ([channels] * 2,)
     )
 
     def compute():
@@ -186,7 +189,9 @@ def test_compiled_recurrences_are_the_librarys(steps, utterances, channels):
 
 @needs_compiler
 def test_compiled_tanh_is_exact_to_a_few_units_in_the_last_place():
-    x = torch.cat([torch.linspace(-12, 12, 80_001), torch.logspace(-30, 1.2, 1000), torch.tensor([0.0, 1e30, -1e30])])
+    x = torch.cat(
+        [torch.linspace(-12, 12, 80_001), torch.logspace(-30, 1.2, 1000), torch.tensor([0.0, 1e30, -1e30])]
+    )
     x = x[: len(x) // 8 * 8].view(1, 1, -1)
     found = native_sequences.recurred(x, torch.zeros(1, 1))
     torch.testing.assert_close(found.double(), x.double().tanh(), rtol=5e-7, atol=0)
@@ -207,7 +212,9 @@ def test_maps_in_any_memory_format_are_understood():
     g, x, weight, stride, dilation = case(0, 2, 16, 9, 7, 3, 2, 1)
     theirs = native_maps.gradients(g, x, weight, stride, dilation, True, True)
     for a, b in zip(
-        native_maps.gradients(g.contiguous(), x.contiguous(), weight, stride, dilation, True, True), theirs, strict=True
+        native_maps.gradients(g.contiguous(), x.contiguous(), weight, stride, dilation, True, True),
+        theirs,
+        strict=True,
     ):
         assert torch.equal(a, b)
 
@@ -249,7 +256,9 @@ def test_code_is_compiled_once(cache, monkeypatch):
     (made,) = cache.iterdir()
     assert native.name() == made.stem
     run, asked = subprocess.run, []
-    monkeypatch.setattr(subprocess, "run", lambda command, **how: asked.append(command) or run(command, **how))
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **how: asked.append(command) or run(command, **how)
+    )
     compiler.library.cache_clear()
     assert compiler.library() is not None
     assert [command[1:] for command in asked] == [["--version"]]

@@ -11,26 +11,26 @@ from models.fused.cnn.folded import fold, unfold
 from models.mixed_ops import MixedNode, MixedOp
 from models.ops import MAP_OPS, SEQUENCE_OPS, Pool
 
-WORLDS = {"maps": (CNN, CNN_OPS, (3, 4, 7, 6)), "sequences": (SEQ, RNN_OPS, (3, 6, 4))}
-"""World, ops, and the shape of an input of 4 channels."""
+CELL_TYPES = {"maps": (CNN, CNN_OPS, (3, 4, 7, 6)), "sequences": (SEQ, RNN_OPS, (3, 6, 4))}
+"""CellType, ops, and the shape of an input of 4 channels."""
 CASES = [("maps", 1), ("maps", 2), ("sequences", 1)]
 
 
-def edge_and_single_ops(world, ops, stride):
+def edge_and_single_ops(cell_type, ops, stride):
     """A relaxed edge, and the ops of the table with the very same weights, by name."""
     torch.manual_seed(0)
-    edge = MixedOp(WORLDS[world][0], ops, 4, stride).double()
-    table = MAP_OPS if world == "maps" else SEQUENCE_OPS
+    edge = MixedOp(CELL_TYPES[cell_type][0], ops, 4, stride).double()
+    table = MAP_OPS if cell_type == "maps" else SEQUENCE_OPS
     singles = {op: table[op](4, stride, False).double() for op in ops if op != "none"}
     for single, trained in zip(singles.values(), edge.ops, strict=True):
         single.load_state_dict(trained.state_dict())
     return edge, singles
 
 
-@pytest.mark.parametrize(("world", "stride"), CASES)
-def test_all_weight_on_one_op_is_that_op(world, stride):
-    _, ops, shape = WORLDS[world]
-    edge, singles = edge_and_single_ops(world, ops, stride)
+@pytest.mark.parametrize(("cell_type", "stride"), CASES)
+def test_all_weight_on_one_op_is_that_op(cell_type, stride):
+    _, ops, shape = CELL_TYPES[cell_type]
+    edge, singles = edge_and_single_ops(cell_type, ops, stride)
     x = torch.randn(shape, dtype=torch.float64)
     for k, op in enumerate(ops[:-1]):
         one_hot = torch.zeros(len(ops), dtype=torch.float64)
@@ -38,22 +38,22 @@ def test_all_weight_on_one_op_is_that_op(world, stride):
         torch.testing.assert_close(edge(x, one_hot), singles[op](x), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("world", "stride"), CASES)
-def test_all_weight_on_none_is_zero(world, stride):
-    _, ops, shape = WORLDS[world]
-    edge, singles = edge_and_single_ops(world, ops, stride)
+@pytest.mark.parametrize(("cell_type", "stride"), CASES)
+def test_all_weight_on_none_is_zero(cell_type, stride):
+    _, ops, shape = CELL_TYPES[cell_type]
+    edge, singles = edge_and_single_ops(cell_type, ops, stride)
     x = torch.randn(shape, dtype=torch.float64)
     one_hot = torch.tensor([0.0] * (len(ops) - 1) + [1.0], dtype=torch.float64)
     assert torch.equal(edge(x, one_hot), torch.zeros_like(singles["skip_connect"](x)))
 
 
 @pytest.mark.parametrize("with_none", [True, False])
-@pytest.mark.parametrize(("world", "stride"), CASES)
-def test_output_and_gradient_of_each_weight(world, stride, with_none):
+@pytest.mark.parametrize(("cell_type", "stride"), CASES)
+def test_output_and_gradient_of_each_weight(cell_type, stride, with_none):
     """o(x) = sum_k w_k o_k(x), so that d<g, o>/dw_k = <g, o_k(x)>: for `none` exactly zero."""
-    _, ops, shape = WORLDS[world]
+    _, ops, shape = CELL_TYPES[cell_type]
     ops = ops if with_none else ops[:-1]
-    edge, singles = edge_and_single_ops(world, ops, stride)
+    edge, singles = edge_and_single_ops(cell_type, ops, stride)
     x = torch.randn(shape, dtype=torch.float64)
     outputs = [singles[op](x) if op != "none" else None for op in ops]
     outputs = [torch.zeros_like(outputs[0]) if out is None else out for out in outputs]
@@ -63,7 +63,9 @@ def test_output_and_gradient_of_each_weight(world, stride, with_none):
     torch.testing.assert_close(found, truth, rtol=1e-11, atol=1e-11)
     g = torch.randn_like(found)
     (gradient,) = torch.autograd.grad(found, weights, g)
-    torch.testing.assert_close(gradient, torch.stack([(g * out).sum() for out in outputs]), rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(
+        gradient, torch.stack([(g * out).sum() for out in outputs]), rtol=1e-11, atol=1e-11
+    )
     assert not with_none or gradient[-1] == 0
 
 
@@ -83,7 +85,9 @@ def test_batch_statistics_follow_each_op_by_itself(state):
 def test_node_sums_its_edges(strides):
     torch.manual_seed(0)
     node = MixedNode(CNN, CNN_OPS, 4, strides).double()
-    states = [torch.randn(2, 4, *((7, 6) if s == max(strides) else (4, 3)), dtype=torch.float64) for s in strides]
+    states = [
+        torch.randn(2, 4, *((7, 6) if s == max(strides) else (4, 3)), dtype=torch.float64) for s in strides
+    ]
     weights = torch.rand(len(strides), len(CNN_OPS), dtype=torch.float64)
     truth = 0
     for edge, state, row in zip(node.edges, states, weights, strict=True):
@@ -128,7 +132,9 @@ def run(node, states, weights, g, sources):
     made = [Source(fold(x, m), x.shape[1]) for x in leaves[0]] if sources else leaves[0]
     out = node(made, leaves[1])
     out = unfold(out, states[0].shape[1]) if sources else out
-    gradients = torch.autograd.grad(out, [*leaves[0], leaves[1], *node.parameters()], g, materialize_grads=True)
+    gradients = torch.autograd.grad(
+        out, [*leaves[0], leaves[1], *node.parameters()], g, materialize_grads=True
+    )
     return [out, *gradients, *node.buffers()]
 
 
@@ -159,7 +165,9 @@ def test_a_map_computed_again_changes_no_bit(stride, training):
         torch.manual_seed(0)
         node = MixedMaps(CNN, CNN_OPS, 8, [stride], recompute).train(training)
         states, weights = [torch.randn(4, 8, 6, 8)], torch.rand(1, len(CNN_OPS))
-        found.append(run(node, states, weights, 1.0 + torch.zeros(4, 8, 6 // stride, 8 // stride), sources=True))
+        found.append(
+            run(node, states, weights, 1.0 + torch.zeros(4, 8, 6 // stride, 8 // stride), sources=True)
+        )
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 

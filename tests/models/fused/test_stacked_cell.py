@@ -32,7 +32,9 @@ def on_any_device(monkeypatch):
 def relaxed_cell(ops, nodes=2, channels=4, reduction_prev=False, recompute=False):
     torch.manual_seed(0)
     parts = [MixedNode(SEQ, ops, channels, [1] * (node + 2), recompute) for node in range(nodes)]
-    return RelaxedSequenceCell(SEQ, parts, range(2, nodes + 2), INPUTS, channels, reduction_prev, affine=False)
+    return RelaxedSequenceCell(
+        SEQ, parts, range(2, nodes + 2), INPUTS, channels, reduction_prev, affine=False
+    )
 
 
 def leaves(ops, nodes, utterances, steps, reduction_prev=False, dtype=torch.float64):
@@ -71,7 +73,9 @@ op_sets = st.sets(st.sampled_from(RNN_OPS[:-1]), min_size=1).map(lambda chosen: 
     reduction_prev=st.booleans(),
     recompute=st.booleans(),
 )
-def test_any_cell_equals_one_op_at_a_time(ops, none, nodes, utterances, steps, channels, reduction_prev, recompute):
+def test_any_cell_equals_one_op_at_a_time(
+    ops, none, nodes, utterances, steps, channels, reduction_prev, recompute
+):
     """The output, and the gradients of both inputs, of every weight and of every alpha."""
     ops = (*ops, "none") if none else ops
     cell = relaxed_cell(ops, nodes, channels, reduction_prev, recompute).double()
@@ -80,7 +84,13 @@ def test_any_cell_equals_one_op_at_a_time(ops, none, nodes, utterances, steps, c
     inputs, alphas = leaves(ops, nodes, utterances, steps, reduction_prev)
     found = run(cell, inputs, alphas)
     truth = run(plain, inputs, alphas, lambda cell, s0, s1, _: cell(s0, s1, alphas))
-    names = ["output", "s0", "s1", *(f"alpha {node}" for node in range(nodes)), *dict(cell.named_parameters())]
+    names = [
+        "output",
+        "s0",
+        "s1",
+        *(f"alpha {node}" for node in range(nodes)),
+        *dict(cell.named_parameters()),
+    ]
     for name, a, b in zip(names, found, truth, strict=True):
         assert_equal(a, b, name)
 
@@ -175,7 +185,14 @@ def test_on_a_cpu_and_with_nested_depth_every_op_runs_by_itself(monkeypatch):
 @pytest.mark.parametrize("order", ["first", "second"])
 def test_a_step_of_the_search_is_that_of_one_op_at_a_time(monkeypatch, order):
     """Gradients are views of stacks here, and optimisers change them in place."""
-    flags = {"layers": 1, "init_channels": 4, "cnn_nodes": 1, "rnn_layers": 2, "rnn_nodes": 2, "rnn_channels": 4}
+    flags = {
+        "layers": 1,
+        "init_channels": 4,
+        "cnn_nodes": 1,
+        "rnn_layers": 2,
+        "rnn_nodes": 2,
+        "rnn_channels": 4,
+    }
     ops = "lstm_2", "rnn_1", "lstm_att_1", "rnn_att_2", "none"
     config = SearchConfig(**flags, rnn_ops=ops, order=order, dropout=0.0)
     torch.manual_seed(0)

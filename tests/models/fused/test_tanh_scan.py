@@ -18,7 +18,9 @@ def test_output_and_gradients_are_those_of_the_library(layers, bidirectional, sh
     found, truth = recur(rnn, x), rnn(x)[0]
     torch.testing.assert_close(found, truth, rtol=1e-12, atol=1e-12)
     g, inputs = torch.randn_like(truth), [x, *rnn.parameters()]
-    for a, b in zip(torch.autograd.grad(found, inputs, g), torch.autograd.grad(truth, inputs, g), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(found, inputs, g), torch.autograd.grad(truth, inputs, g), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
 
 
