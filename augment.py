@@ -1,23 +1,21 @@
-"""Augment: train the network of a genotype from scratch and test it once on speakers it has never heard.
+"""Augment: train the network of a genotype from scratch, and test it once on speakers that it was not trained on.
 
 python augment.py --name NAME --dataset DATASET --fold K     ->  runs/NAME/augment/metrics.json, model.safetensors
 
---model cnn_lstm_att, for example, trains a network designed by hand in its place, and nothing else changes.
+--model cnn_lstm_att, for example, trains a network designed by hand instead; nothing else changes.
 """
 
 from cli import command_line, run_command
 from config import AugmentConfig
 
 if __name__ == "__main__":
-    CONFIG = command_line(
-        AugmentConfig
-    )  # before torch is imported, so that --help and mistakes are answered at once
+    CONFIG = command_line(AugmentConfig)  # before torch is imported: --help and mistakes take no time
 
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from data.leaks import few, refusal
@@ -25,55 +23,42 @@ from data.speakers import SpeakerSet
 from data.transforms import cutout, mixup, spec_augment
 from genotypes import Found, Genotype, look_up
 from models.architecture import Architecture, Designed, Searched
-from models.augment_network import drop_paths_of
+from models.augment_network import set_drop_path
 from models.baselines import Shape
-from models.bf16 import in_type
 from models.complexity import multiply_adds
 from models.joint_network import Size
 from models.saved import SavedModel
 from plots import cells
-from training import distributed, states
-from training.devices import mean_gradient
-from training.experiment import Experiment, begin
+from training import distributed
+from training.experiment import Experiment, start_experiment
 from training.loop import Metrics, fit, weight_step
-from training.losses import JointLoss, blend
+from training.losses import JointLoss, MixupLoss
 from training.metrics import table
-from training.precision import DTYPES
-from training.predictions import Predictions, draw_confusion, hear
+from training.precision import PASS_DTYPES
+from training.predictions import Predictions, draw_confusion, predict
 from training.run_folder import RUNS, RunFolder, log
 from utils import UserError, write_json
 
 
 def run(config: AugmentConfig) -> dict[str, Any]:
-    """Train, pick the epoch, test; return what metrics.json says."""
+    """Train, pick the epoch, test; return the contents of metrics.json."""
     genotype, searched_on = find_genotype(config)
-    experiment = begin(config)
+    experiment = start_experiment(config)
     origin = experiment.origin(genotype=genotype and genotype.to_json())
-    folder = RunFolder("augment", config, experiment.fabric.is_global_zero, origin)
+    folder = RunFolder("augment", config, distributed.is_first(), origin)
     augment = Augment(config, experiment, genotype, searched_on)
     with folder:
-        distributed.barrier()  # no process looks for a checkpoint before the first has taken the folder
-        introduce(folder, augment)
+        distributed.barrier()  # no rank looks for a checkpoint before rank 0 has taken the folder
+        log.info("augment   %s", folder.path)
+        augment.log_setup()
         fit(folder, augment, experiment.device)
         return test(folder, augment)
 
 
-def introduce(folder: RunFolder, augment: "Augment") -> None:
-    """Say what is trained, on what, and where."""
-    sizes = len(augment.train_rows), len(augment.picking_rows), len(augment.experiment.fold.test)
-    log.info("augment   %s", folder.path)
-    log.info("data      %d rows to train, %d to pick the epoch, %d to test", *sizes)
-    for line in augment.experiment.leaks.lines():
-        log.info("shared    %s", line)
-    what = augment.config.model, augment.weight_count / 1e6, augment.features.device
-    log.info("network   %s, %.3f M weights on %s", *what)
-    log.info("precision %s\n", augment.config.precision)
-
-
 def find_genotype(config: AugmentConfig) -> Found | tuple[None, None]:
-    """The genotype of the flag, or of the search of the same name, and whom the search heard, where that is known.
+    """The genotype of --genotype, or of the search of the same name, and the speakers it was searched on, if known.
 
-    Neither for a network that is designed by hand. `UserError` where there is none, or one that does not fit
+    Both are None for a network designed by hand. Raises `UserError` if there is no genotype, or if it does not fit
     --rnn_layers.
     """
     if config.model != "searched":
@@ -89,28 +74,14 @@ def find_genotype(config: AugmentConfig) -> Found | tuple[None, None]:
     return found
 
 
-def heard_in_search(searched_on: SpeakerSet | None, experiment: Experiment) -> list[str] | None:
-    """The test speakers whom the search of the genotype heard; None where nothing is known of a search.
-
-    `UserError` where there are any, and --allow_leak does not allow it. Validation speakers may have been heard: they
-    pick the epoch, the test is of others.
-    """
-    if searched_on is None:
-        return None
-    config, heard = experiment.config, searched_on.overlap(experiment.speakers(experiment.fold.test))
-    if heard and "speakers" not in config.allow_leak:
-        leak = f"the search of the genotype heard {few(heard)}, so this is no test"
-        better = f"search on this fold (search.py --fold {config.fold}, the same --folds_by)"
-        raise refusal(f"fold {config.fold}", leak, better)
-    return heard
-
-
-def choose(config: AugmentConfig, genotype: Genotype | None, shape: Shape) -> Architecture:
-    """What the flags ask to train, for inputs of a shape (F, T)."""
+def choose_architecture(config: AugmentConfig, genotype: Genotype | None, shape: Shape) -> Architecture:
+    """The architecture that the flags ask for, for inputs of a shape (F, T)."""
     if genotype is None:
         return Designed(config.model, shape)
     size = Size(config.layers, config.init_channels, config.rnn_layers, config.rnn_channels)
-    return Searched(genotype, size, config.dropout, auxiliary=config.aux_weight > 0)
+    return Searched(
+        genotype, size, config.dropout, auxiliary=config.aux_weight > 0, fused=config.fused == "auto"
+    )
 
 
 class Augment:
@@ -123,104 +94,142 @@ class Augment:
         genotype: Genotype | None,
         searched_on: SpeakerSet | None,
     ):
-        self.config, self.experiment, self.store = config, experiment, experiment.store
-        self.searched_on, self.heard_in_search = searched_on, heard_in_search(searched_on, experiment)
+        self.config = config
+        self.experiment = experiment
+        self.store = experiment.store
+        self.searched_on = searched_on
+        self.test_speakers_in_search = check_searched_speakers(searched_on, experiment)
         self.train_rows, self.picking_rows = experiment.fold.parts(config.protocol)
         self.features, self.statistics = experiment.features(self.train_rows)
         self.batches = experiment.batches(self.features, self.train_rows)
         self.steps = len(self.batches)
 
-        self.architecture = choose(config, genotype, self.store.front_end.shape)
-        self.network = network = experiment.place(self.architecture.build(len(self.store.classes)))
-        self.call = in_type(network, DTYPES[config.precision])
-        self.drop_paths = drop_paths_of(network)
-        self.weight_count = sum(
-            p.numel() for name, p in network.named_parameters() if ".auxiliary." not in name
-        )
-        self.optimizer = torch.optim.SGD(
-            network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        self.architecture = choose_architecture(config, genotype, self.store.front_end.shape)
+        self.network = experiment.place(self.architecture.build(len(self.store.classes)))
+        self.optimizer = SGD(
+            self.network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
         self.scheduler = CosineAnnealingLR(self.optimizer, config.epochs)
-        self.criterion = JointLoss(experiment.class_weights(self.train_rows), config.aux_weight)
-        self.best = Best(network)
+        self.loss = JointLoss(experiment.class_weights(self.train_rows), config.aux_weight)
+        self.best = BestEpoch(self.network)
         self.parts = {
-            "network": network,
+            "network": self.network,
             "optimizer": self.optimizer,
             "scheduler": self.scheduler,
             "best": self.best,
         }
 
     @property
-    def waited(self) -> float:
-        """Seconds that the steps so far have waited for batches."""
-        return self.batches.waited
-
-    def step(self, i: int) -> Metrics:
-        """One step of the weights on a training batch."""
-        for drop_path in self.drop_paths:
-            drop_path.probability = self.config.drop_path_prob * (i // self.steps) / self.config.epochs
-        x, y = self.batches[i]
-        x = cutout(spec_augment(x, self.config.freq_mask, self.config.time_mask), self.config.cutout_length)
-        criterion = self.criterion
-        if self.config.mixup:
-            x, partner, share = mixup(x, self.config.mixup)
-            criterion = blend(criterion, partner, share)
-        return weight_step(self.call, self.optimizer, (x, y), criterion, mean_gradient, self.config.grad_clip)
-
-    def hear(self, rows: np.ndarray) -> Predictions:
-        """What the network hears in rows as it is now."""
-        return hear(self.network, self.features, self.store, rows, self.config.batch_size)
+    def weight_count(self) -> int:
+        """The number of weights, without the auxiliary head."""
+        return sum(p.numel() for name, p in self.network.named_parameters() if ".auxiliary." not in name)
 
     @property
     def trained_on(self) -> SpeakerSet:
-        """Whom the network, and the search of its genotype, hear before its test."""
+        """The speakers that the search of the genotype, the training and the choice of the epoch use."""
         rows = np.concatenate([self.train_rows, self.picking_rows])
         return self.experiment.speakers(rows).union(self.searched_on)
 
+    def log_setup(self) -> None:
+        """Log the data, the network, and the device."""
+        sizes = len(self.train_rows), len(self.picking_rows), len(self.experiment.fold.test)
+        log.info("data      %d rows to train, %d to pick the epoch, %d to test", *sizes)
+        for line in self.experiment.leaks.lines():
+            log.info("shared    %s", line)
+        millions = self.weight_count / 1e6
+        log.info("network   %s, %.3f M weights on %s", self.config.model, millions, self.features.device)
+        log.info("precision %s\n", self.config.precision)
+
+    @property
+    def wait_seconds(self) -> float:
+        """The seconds that the steps so far have waited for batches."""
+        return self.batches.waited
+
+    def step(self, i: int) -> Metrics:
+        """One step of the weights on an augmented training batch."""
+        config = self.config
+        epoch = i // self.steps
+        set_drop_path(self.network, config.drop_path_prob * epoch / config.epochs)
+        x, y = self.batches[i]
+        x = spec_augment(x, config.freq_mask, config.time_mask)
+        x = cutout(x, config.cutout_length)
+        loss: nn.Module = self.loss
+        if config.mixup:
+            x, partner, share = mixup(x, config.mixup)
+            loss = MixupLoss(loss, partner, share)
+        dtype = PASS_DTYPES[config.precision]
+        return weight_step(self.network, self.optimizer, (x, y), loss, config.grad_clip, dtype)
+
+    def predict(self, rows: np.ndarray) -> Predictions:
+        """Predict these rows with the current weights."""
+        return predict(self.network, self.features, self.store, rows, self.config.batch_size)
+
     def after_epoch(self, epoch: int) -> dict[str, Any]:
-        """Scores on the utterances that pick the epoch; the best epoch's weights are kept."""
-        heard = self.hear(self.picking_rows)
-        ua, loss = heard.scores()["ua"], heard.loss
-        self.best.offer((ua, -loss), epoch)
+        """Score the utterances that pick the epoch, and keep the weights if this epoch is the best."""
+        predictions = self.predict(self.picking_rows)
+        ua = predictions.scores()["ua"]
+        loss = predictions.loss
+        self.best.update((ua, -loss), epoch)
         record = {"valid/loss": loss, "valid/ua": ua, "lr": self.scheduler.get_last_lr()[0]}
         self.scheduler.step()
         return record
 
 
-class Best:
-    """The network of the best epoch so far, by UA and then by loss; part of the checkpoint."""
+class BestEpoch:
+    """The weights of the best epoch so far, by UA and then by loss; part of the checkpoint."""
 
     def __init__(self, network: nn.Module):
-        self.network, self.epoch, self.rank, self.weights = network, 0, None, {}
+        self.network = network
+        self.epoch = 0
+        self.score: tuple[float, float] | None = None
+        self.weights: dict[str, Tensor] = {}
 
-    def offer(self, rank: tuple[float, float], epoch: int) -> None:
-        """Keep this epoch's weights if it ranks above all before it."""
-        if self.rank is None or rank > self.rank:
-            self.rank, self.epoch = rank, epoch
-            self.weights = {name: t.clone() for name, t in self.network.state_dict().items()}
+    def update(self, score: tuple[float, float], epoch: int) -> None:
+        """Keep the current weights if this score is higher than all before."""
+        if self.score is None or score > self.score:
+            self.score = score
+            self.epoch = epoch
+            self.weights = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
 
     def restore(self) -> None:
-        """Put the best epoch's weights into the network."""
+        """Load the weights of the best epoch into the network."""
         self.network.load_state_dict(self.weights)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "rank": self.rank, "weights": self.weights}
+        return {"epoch": self.epoch, "score": self.score, "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """`ValueError` where a state is not that of a best network: a checkpoint may be anyone's."""
-        none_yet = {"epoch": 0, "rank": None, "weights": {}}
-        one = {"epoch": 0, "rank": (0.0, 0.0), "weights": dict(self.network.state_dict())}
-        states.require_alike(state, none_yet if state["rank"] is None else one)
-        self.epoch, self.rank, self.weights = state["epoch"], state["rank"], state["weights"]
+        self.epoch = state["epoch"]
+        self.score = state["score"]
+        self.weights = state["weights"]
+
+
+def check_searched_speakers(searched_on: SpeakerSet | None, experiment: Experiment) -> list[str] | None:
+    """The test speakers on which the genotype was searched; None if that is not known.
+
+    Raises `UserError` if there are any, unless --allow_leak speakers. Validation speakers may be among those of the
+    search: they pick the epoch, and the test uses others.
+    """
+    if searched_on is None:
+        return None
+    config = experiment.config
+    shared = searched_on.overlap(experiment.speakers(experiment.fold.test))
+    if shared and "speakers" not in config.allow_leak:
+        leak = f"the genotype was searched on test speakers ({few(shared)})"
+        better = f"search on this fold (search.py --fold {config.fold}, the same --folds_by)"
+        raise refusal(f"fold {config.fold}", leak, better)
+    return shared
 
 
 def test(folder: RunFolder, augment: Augment) -> dict[str, Any]:
-    """Test the best epoch's network on the test speakers, and write everything that came out."""
-    config, store, genotype = augment.config, augment.store, augment.architecture.genotype
+    """Test the network of the best epoch on the test speakers, and write all results."""
+    config = augment.config
+    store = augment.store
+    genotype = augment.architecture.genotype
     augment.best.restore()
-    heard = augment.hear(augment.experiment.fold.test)
+    predictions = augment.predict(augment.experiment.fold.test)
     metrics = {
-        **heard.report(),
+        **predictions.report(),
         "protocol": config.protocol,
         "best_epoch": augment.best.epoch,
         "params": augment.weight_count,
@@ -231,15 +240,23 @@ def test(folder: RunFolder, augment: Augment) -> dict[str, Any]:
         "folds_by": config.folds_by,
         "allow_leak": list(config.allow_leak),
         "leaks": augment.experiment.leaks.to_json(),
-        "heard_in_search": augment.heard_in_search,
+        "heard_in_search": augment.test_speakers_in_search,
         "model": config.model,
         "genotype": genotype and genotype.to_json(),
     }
     if folder.writes:
-        parts = augment.network, augment.architecture, *augment.statistics
-        model = SavedModel(*parts, store.classes, store.front_end.model_dump(), augment.trained_on)
+        mean, std = augment.statistics
+        model = SavedModel(
+            augment.network,
+            augment.architecture,
+            mean,
+            std,
+            store.classes,
+            store.front_end.model_dump(),
+            augment.trained_on,
+        )
         model.save(folder.path / "model.safetensors")
-        heard.write_predictions(folder.path / "predictions.csv")
+        predictions.write(folder.path / "predictions.csv")
         draw(folder, genotype, metrics)
         write_json(folder.path / "metrics.json", metrics)
     log.info("\n%s\n", table(metrics))
@@ -249,16 +266,14 @@ def test(folder: RunFolder, augment: Augment) -> dict[str, Any]:
 
 
 def draw(folder: RunFolder, genotype: Genotype | None, metrics: dict[str, Any]) -> None:
-    """Draw the cells, where there are some, and the confusion matrix, and show the test in TensorBoard."""
-    picture = folder.plots / "confusion.png"
-    end = (
-        folder.config.epochs + 1
-    )  # after every epoch: a finished run that is resumed supersedes what it has shown
+    """Draw the cells, if any, and the confusion matrix, and show the test in TensorBoard."""
     if genotype:
         cells.draw_genotype(genotype, folder.plots)
+    picture = folder.plots / "confusion.png"
     draw_confusion(metrics, picture)
-    folder.show("test/confusion", picture, end)
-    folder.add_scalars({f"test/{name}": metrics[name] for name in ("ua", "wa", "macro_f1")}, end)
+    step = folder.config.epochs + 1  # behind all epochs: a finished run that is resumed replaces it
+    folder.show("test/confusion", picture, step)
+    folder.add_scalars({f"test/{name}": metrics[name] for name in ("ua", "wa", "macro_f1")}, step)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Evaluate: test trained networks on the test speakers of a fold; several answer by their mean probabilities.
+"""Evaluate: test trained networks on the test speakers of a fold; of several models, their mean probabilities.
 
 python evaluate.py --model runs/NAME [RUN ...] --dataset DATASET --fold K --out FOLDER
     ->  FOLDER/metrics.json, predictions.csv, plots/confusion.png
@@ -8,9 +8,7 @@ from cli import command_line, run_command
 from config import EvaluateConfig
 
 if __name__ == "__main__":
-    CONFIG = command_line(
-        EvaluateConfig
-    )  # before torch is imported, so that --help and mistakes are answered at once
+    CONFIG = command_line(EvaluateConfig)  # before torch is imported: --help and mistakes take no time
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,29 +23,29 @@ from data.leaks import Leaks, few, refusal, speaker_set, verify
 from data.speakers import SpeakerSet
 from data.store import FeatureStore
 from models.saved import SavedModel
-from training.devices import make_fabric
+from training.devices import choose_device
 from training.inference import find_model, front_end_of
 from training.metrics import table
-from training.predictions import Predictions, draw_confusion, hear, mean_of
+from training.predictions import Predictions, average_networks, draw_confusion, predict
 from utils import UserError, write_json
 
-OWN = {"metrics.json", "predictions.csv", "plots"}
-"""What an evaluation leaves in its folder."""
+OUTPUTS = {"metrics.json", "predictions.csv", "plots"}
+"""What an evaluation writes into its folder."""
 
 
 def run(config: EvaluateConfig) -> dict[str, Any]:
-    """Test the models; return what metrics.json says."""
-    check_folder(config.out, config.overwrite)
+    """Test the models; return the contents of metrics.json."""
+    check_output_folder(config.out, config.overwrite)
     models = {str(path): SavedModel.load(find_model(path)) for path in config.model}
-    store, device = open_dataset(config.dataset, config.config), make_fabric(config.gpus).device
+    device = choose_device(config.gpus)
+    store = open_dataset(config.dataset, config.config)
     for name, model in models.items():
-        check_fit(name, model, store)
-    fold = choose_fold(make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers), config.fold)
-    tested = speaker_set(store, fold.test, config.dataset)
-    heard = heard_before(models, tested, config)
-    trained_here = any(
-        model.trained_on and model.trained_on.comparable_with(tested) for model in models.values()
-    )
+        check_compatible(name, model, store)
+    folds = make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers)
+    fold = choose_fold(folds, config.fold)
+    test_speakers = speaker_set(store, fold.test, config.dataset)
+    trained_on = check_training_speakers(models, test_speakers, config)
+    trained_here = any(m.trained_on and m.trained_on.comparable_with(test_speakers) for m in models.values())
     leaks = (
         verify(store.manifest, fold, config.allow_leak, f"fold {config.fold}") if trained_here else Leaks()
     )
@@ -55,84 +53,92 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     predictions = []
     for model in models.values():
         features = Features(store, model.mean, model.std, device)
-        predictions.append(hear(model.network.to(device), features, store, fold.test, config.batch_size))
-    together = mean_of(predictions)
+        network = model.network.to(device)
+        predictions.append(predict(network, features, store, fold.test, config.batch_size))
+    average = average_networks(predictions)
     metrics = {
-        **together.report(),
+        **average.report(),
         "dataset": config.dataset,
         "fold": config.fold,
         "folds_by": config.folds_by,
         "allow_leak": list(config.allow_leak),
         "leaks": leaks.to_json(),
-        "heard_in_training": heard,
+        "heard_in_training": trained_on,
         "models": list(models),
-        **(gains(list(models), predictions, together) if len(models) > 1 else {}),
     }
-    together.write_predictions(config.out / "predictions.csv")
+    if len(models) > 1:
+        metrics.update(compare_with_average(list(models), predictions, average))
+    average.write(config.out / "predictions.csv")
     draw_confusion(metrics, config.out / "plots" / "confusion.png")
     write_json(config.out / "metrics.json", metrics)
-    show(metrics, config.out)
+    print_results(metrics, config.out)
     return metrics
 
 
-def check_folder(folder: Path, overwrite: bool) -> None:
-    """`UserError` where the folder holds anything that is not to be replaced."""
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if (folder.exists() and not folder.is_dir()) or there - OWN:
+def check_output_folder(folder: Path, overwrite: bool) -> None:
+    """Raise `UserError` if the folder holds anything that must not be replaced."""
+    existing = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if (folder.exists() and not folder.is_dir()) or existing - OUTPUTS:
         raise UserError(f"{folder} holds something other than an evaluation: choose another --out")
-    if there and not overwrite:
+    if existing and not overwrite:
         raise UserError(f"{folder} holds an evaluation: --overwrite replaces it")
 
 
-def check_fit(name: str, model: SavedModel, store: FeatureStore) -> None:
-    """`UserError` where a model has other classes than the store, or takes other features."""
+def check_compatible(name: str, model: SavedModel, store: FeatureStore) -> None:
+    """Raise `UserError` if a model has other classes or another front-end than the store."""
     if model.classes != store.classes:
-        known, due = ", ".join(model.classes), ", ".join(store.classes)
-        raise UserError(f"{name} knows the classes {known}; {store.folder} has {due}")
-    takes, gives = front_end_of(model).model_dump(), store.front_end.model_dump()
-    for setting, value in takes.items():
-        if value != gives[setting]:
+        model_classes = ", ".join(model.classes)
+        store_classes = ", ".join(store.classes)
+        raise UserError(f"{name} has the classes {model_classes}; {store.folder} has {store_classes}")
+    store_settings = store.front_end.model_dump()
+    for setting, value in front_end_of(model).model_dump().items():
+        if value != store_settings[setting]:
             raise UserError(
-                f"{name} takes features with {setting} {value}; {store.folder} has {gives[setting]}"
+                f"{name} takes features with {setting} {value}; {store.folder} has {store_settings[setting]}"
             )
 
 
-def heard_before(
-    models: Mapping[str, SavedModel], tested: SpeakerSet, config: EvaluateConfig
+def check_training_speakers(
+    models: Mapping[str, SavedModel], test_speakers: SpeakerSet, config: EvaluateConfig
 ) -> dict[str, list[str] | None]:
-    """The test speakers whom each model heard in its search or training; None where it does not say.
+    """By model, the test speakers that its search or training used; None if the model file does not say.
 
-    `UserError` where there are any, or it does not say, and --allow_leak does not allow it.
+    Raises `UserError` if there are any, or if it is not known, unless --allow_leak speakers.
     """
-    found = {}
+    shared = {}
     for name, model in models.items():
-        found[name] = model.trained_on and model.trained_on.overlap(tested)
-        if found[name] != [] and "speakers" not in config.allow_leak:
-            why = "does not say whom it heard" if found[name] is None else f"heard {few(found[name])}"
-            leak = f"{name} {why} in training, so this is no test"
-            raise refusal(f"fold {config.fold}", leak, "evaluate it on the fold it was trained on")
-    return found
+        shared[name] = model.trained_on.overlap(test_speakers) if model.trained_on else None
+        if shared[name] == [] or "speakers" in config.allow_leak:
+            continue
+        if shared[name] is None:
+            leak = f"{name} does not say which speakers it was trained on"
+        else:
+            leak = f"{name} was trained on test speakers ({few(shared[name])})"
+        raise refusal(f"fold {config.fold}", leak, "evaluate it on the fold it was trained on")
+    return shared
 
 
-def gains(names: Sequence[str], predictions: Sequence[Predictions], together: Predictions) -> dict[str, Any]:
-    """Each model's own scores, and what their mean gains over the mean of those and over the best."""
-    each = [hearing.scores() for hearing in predictions]
-    all_of = {rate: [scores[rate] for scores in each] for rate in ("ua", "wa")}
-    own = together.scores()
+def compare_with_average(
+    names: Sequence[str], predictions: Sequence[Predictions], average: Predictions
+) -> dict[str, Any]:
+    """Each model's scores, and the gain of the average over their mean and over the best of them."""
+    each = [one.scores() for one in predictions]
+    own = average.scores()
+    over_mean, over_best = {}, {}
+    for rate in ("ua", "wa"):
+        values = [scores[rate] for scores in each]
+        over_mean[rate] = own[rate] - float(np.mean(values))
+        over_best[rate] = own[rate] - max(values)
     return {
         "each": [
-            {"model": name, "ua": scores["ua"], "wa": scores["wa"]}
-            for name, scores in zip(names, each, strict=True)
+            {"model": name, "ua": one["ua"], "wa": one["wa"]} for name, one in zip(names, each, strict=True)
         ],
-        "gain": {
-            "over_mean": {rate: own[rate] - float(np.mean(values)) for rate, values in all_of.items()},
-            "over_best": {rate: own[rate] - max(values) for rate, values in all_of.items()},
-        },
+        "gain": {"over_mean": over_mean, "over_best": over_best},
     }
 
 
-def show(metrics: dict[str, Any], folder: Path) -> None:
-    """Print the table, and of several models each one's scores and what they gain together."""
+def print_results(metrics: dict[str, Any], folder: Path) -> None:
+    """Print the table of scores; for several models, also their own scores and the gain of the average."""
     print(table(metrics))
     for one in metrics.get("each", ()):
         print(f"  alone     UA {one['ua']:6.1%}   WA {one['wa']:6.1%}   {one['model']}")

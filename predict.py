@@ -1,4 +1,4 @@
-"""Predict: tell the emotion of recordings with the model of a run.
+"""Predict: the emotion of recordings, by the model of a run.
 
 python predict.py --model runs/NAME FILE_OR_FOLDER ...
 """
@@ -7,9 +7,7 @@ from cli import command_line, run_command
 from config import PredictConfig
 
 if __name__ == "__main__":
-    CONFIG = command_line(
-        PredictConfig
-    )  # before torch is imported, so that --help and mistakes are answered at once
+    CONFIG = command_line(PredictConfig)  # before torch is imported: --help and mistakes take no time
 
 import csv
 import glob
@@ -22,98 +20,110 @@ from typing import Any
 import soundfile
 
 from data.corpora.manifest import files_of
-from training.devices import make_fabric
-from training.inference import Answer, load_run
+from training.devices import choose_device
+from training.inference import Prediction, load_run
 from utils import UserError, printable, progress
 
-SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga", ".opus"} - {
-    ".raw"
-}
-"""What counts as audio in a folder."""
+AUDIO_FORMATS = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"}
+SUFFIXES = AUDIO_FORMATS | {".aif", ".oga", ".opus"}
+"""The files of a folder that count as audio."""
 
 
-def run(config: PredictConfig) -> list[Answer]:
-    """Predict every recording and print the results; those that cannot be read are listed with the reason."""
-    files = list(found(config.files))
-    model = load_run(*config.model, device=make_fabric(config.gpus).device, windows=config.windows)
-    answers = list(
-        progress(model.predict(files, config.batch_size), "predict", total=len(files), unit="file")
-    )
-    show(answers, model.classes, config)
-    for answer in answers:
-        if answer.error:
-            print(printable(f"unreadable  {answer.file}: {answer.error}"), file=sys.stderr)
-    return answers
+def run(config: PredictConfig) -> list[Prediction]:
+    """Predict every recording and print the results; list those that cannot be read, with the reason."""
+    files = list(find_recordings(config.files))
+    model = load_run(*config.model, device=choose_device(config.gpus), windows=config.windows)
+    stream = model.predict(files, config.batch_size)
+    predictions = list(progress(stream, "predict", total=len(files), unit="file"))
+    print_predictions(predictions, model.classes, config)
+    for prediction in predictions:
+        if prediction.error:
+            print(printable(f"unreadable  {prediction.file}: {prediction.error}"), file=sys.stderr)
+    return predictions
 
 
-def found(words: Iterable[Path]) -> Iterator[Path]:
-    """The recordings that words name: files, all audio below folders, patterns, and the `file` column of a CSV."""
-    for word in words:
-        if word.is_dir():
-            inside = sorted(p for p in word.rglob("[!.]*") if p.suffix.lower() in SUFFIXES)
+def find_recordings(paths: Iterable[Path]) -> Iterator[Path]:
+    """The recordings that paths name: files, all audio below folders, patterns, and the `file` column of a CSV."""
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in SUFFIXES)
             if not inside:
-                raise UserError(f"no audio below the folder {word}")
+                raise UserError(f"no audio below the folder {path}")
             yield from inside
-        elif word.suffix.lower() == ".csv" and word.is_file():
-            yield from files_of(word)
-        elif not word.exists() and (matches := sorted(glob.glob(str(word), recursive=True))):
+        elif path.suffix.lower() == ".csv" and path.is_file():
+            yield from files_of(path)
+        elif not path.exists() and (matches := sorted(glob.glob(str(path), recursive=True))):
             yield from map(Path, matches)
         else:
-            yield word
+            yield path
 
 
-def show(answers: Sequence[Answer], classes: Sequence[str], config: PredictConfig) -> None:
+def print_predictions(
+    predictions: Sequence[Prediction], classes: Sequence[str], config: PredictConfig
+) -> None:
     """Print JSON, CSV, or a table."""
     if config.json_:
-        print(
-            json.dumps([as_json(answer, config.windows) for answer in answers], indent=2, ensure_ascii=False)
-        )
+        entries = [json_entry(prediction, config.windows) for prediction in predictions]
+        print(json.dumps(entries, indent=2, ensure_ascii=False))
         return
-    rows = [row for answer in answers if not answer.error for row in rows_of(answer, config.windows)]
-    header = ["file", *(("start", "end") if config.windows else ()), "emotion", *classes]
+    rows = [
+        row
+        for prediction in predictions
+        if not prediction.error
+        for row in table_rows(prediction, config.windows)
+    ]
+    times = ("start", "end") if config.windows else ()
+    header = ["file", *times, "emotion", *classes]
     if config.csv:
-        lines = csv.writer(sys.stdout, lineterminator="\n")
-        lines.writerows([header, *([*row[:-1], *(f"{p:.6f}" for p in row[-1])] for row in rows)])
+        lines = [[*row[:-1], *(f"{p:.6f}" for p in row[-1])] for row in rows]
+        csv.writer(sys.stdout, lineterminator="\n").writerows([header, *lines])
     else:
-        lines = [header, *([*row[:-1], *(f"{p:.1%}" for p in row[-1])] for row in rows)]
-        cells = [[printable(cell) for cell in line] for line in lines]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        for line in cells:
-            words, shares = line[: -len(classes)], line[-len(classes) :]
-            left = [f"{word:{width}}" for word, width in zip(words, widths, strict=False)]
-            right = [
-                f"{share:>{max(width, 6)}}" for share, width in zip(shares, widths[len(words) :], strict=True)
-            ]
-            print("  ".join([*left, *right]))
+        lines = [[*row[:-1], *(f"{p:.1%}" for p in row[-1])] for row in rows]
+        print_table([header, *lines], right=len(classes))
 
 
-def rows_of(answer: Answer, windows: bool) -> Iterator[tuple]:
-    """What the table and the CSV say of a recording, the probabilities last: one row, or one for each window."""
+def print_table(lines: Sequence[Sequence[str]], right: int) -> None:
+    """Print aligned columns; the last `right` of them are aligned to the right."""
+    lines = [[printable(cell) for cell in line] for line in lines]
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    left = len(widths) - right
+    for line in lines:
+        words = [f"{cell:{width}}" for cell, width in zip(line[:left], widths[:left], strict=True)]
+        shares = [f"{cell:>{max(width, 6)}}" for cell, width in zip(line[left:], widths[left:], strict=True)]
+        print("  ".join([*words, *shares]))
+
+
+def table_rows(prediction: Prediction, windows: bool) -> Iterator[tuple]:
+    """The rows of a recording in the table and the CSV, probabilities last: one, or one for each window."""
     if not windows:
-        yield str(answer.file), answer.emotion, answer.probabilities
+        yield str(prediction.file), prediction.emotion, prediction.probabilities
         return
-    for window in answer.windows:
-        emotion = answer.classes[int(window.probabilities.argmax())]
-        yield str(answer.file), f"{window.start:.2f}", f"{window.end:.2f}", emotion, window.probabilities
+    for window in prediction.windows:
+        emotion = prediction.classes[int(window.probabilities.argmax())]
+        yield str(prediction.file), f"{window.start:.2f}", f"{window.end:.2f}", emotion, window.probabilities
 
 
-def as_json(answer: Answer, windows: bool) -> dict[str, Any]:
-    """What the JSON says of a recording."""
-    if answer.error:
-        return {"file": str(answer.file), "error": answer.error}
-    result = {"file": str(answer.file), "emotion": answer.emotion, "probabilities": answer.by_class}
+def json_entry(prediction: Prediction, windows: bool) -> dict[str, Any]:
+    """The entry of a recording in the JSON output."""
+    if prediction.error:
+        return {"file": str(prediction.file), "error": prediction.error}
+    entry = {
+        "file": str(prediction.file),
+        "emotion": prediction.emotion,
+        "probabilities": prediction.by_class,
+    }
     if windows:
-        result["windows"] = [
+        entry["windows"] = [
             {
-                "start": round(w.start, 3),
-                "end": round(w.end, 3),
-                "probabilities": dict(zip(answer.classes, map(float, w.probabilities), strict=True)),
+                "start": round(window.start, 3),
+                "end": round(window.end, 3),
+                "probabilities": dict(zip(prediction.classes, map(float, window.probabilities), strict=True)),
             }
-            for w in answer.windows
+            for window in prediction.windows
         ]
-    return result
+    return entry
 
 
 if __name__ == "__main__":
-    answers = run_command(run, CONFIG)
-    sys.exit(1 if any(answer.error for answer in answers) else 0)
+    predictions = run_command(run, CONFIG)
+    sys.exit(1 if any(prediction.error for prediction in predictions) else 0)

@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import search
 from cli import parse
 from config import SearchConfig
-from darts.bilevel import Bilevel, make_supernet
+from darts.architect import Architect
+from darts.supernet import make_supernet
 from training.checkpoints import Checkpoints, Schedule
 from training.loop import check_finite, snapshot
 
@@ -56,7 +57,7 @@ def seconds_of_epochs(config: SearchConfig, pairs: int) -> list[tuple[float, flo
 
 def seconds_of_saves(config: SearchConfig, count: int) -> list[tuple[float, float]]:
     """How long each save of a supernet on the CPU takes after its first step: checked, written, and on the disk."""
-    bilevel = Bilevel(config, make_supernet(config, CLASSES))
+    bilevel = Architect(config, make_supernet(config, CLASSES))
     for optimizer in (bilevel.weight_optimizer, bilevel.alpha_optimizer):
         for p in (p for group in optimizer.param_groups for p in group["params"]):
             p.grad = torch.randn_like(p)

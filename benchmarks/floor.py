@@ -15,9 +15,8 @@ import torch
 
 from cli import parse
 from config import SearchConfig
-from darts.planner import demand
 from models.complexity import multiply_adds
-from training.devices import make_fabric
+from training.devices import choose_device
 
 
 def rates(device: torch.device, dtype: torch.dtype = torch.float32) -> tuple[float, float]:
@@ -44,9 +43,9 @@ def forward_operations(config: SearchConfig) -> float:
 def main() -> None:
     """Print, for the CNN and the SeqNN, the two floors and the time taken."""
     config = parse(SearchConfig, ["--recompute", "none", *sys.argv[1:]])
-    device, n = make_fabric("none").device, config.batch_size
+    device, n = choose_device("none"), config.batch_size
     shape = search_step.COEFFICIENTS, search_step.FRAMES
-    cells = demand(config, search_step.CLASSES, shape, device).cells
+    cells = estimate(config, search_step.CLASSES, shape, device).cells
     alone = forward_operations(config.model_copy(update={"rnn_layers": 0}))
     works = {
         "CNN cells": (alone, cells[: config.layers], search_step.cnn_cells),

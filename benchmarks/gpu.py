@@ -31,13 +31,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from cli import parse
 from config import SearchConfig
-from darts.bilevel import Bilevel, make_supernet
-from darts.planner import demand
+from darts.architect import Architect
+from darts.supernet import make_supernet
 from data.batches import Features, TrainingBatches
-from training.cuda_graphs import WARM_UP
-from training.devices import make_fabric
-from training.evaluation import logits_of
-from training.precision import DTYPES, has_tf32, settle
+from training.cuda_graphs import WARM_UP_STEPS
+from training.devices import choose_device
+from training.precision import PASS_DTYPES, has_tf32, set_precision
 
 PASSES, PRODUCTS = {"second": 5, "first": 2}, {"second": 13, "first": 5}
 STARTS = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
@@ -71,51 +70,53 @@ def launches(work: Callable[[], object], device: torch.device) -> int:
 
 def measure(config: SearchConfig, side: str, repeats: int) -> Row:
     """A step of ours, or of the original at the path `side`; in this process, so that its peak is its own."""
-    device, idle = make_fabric(config.gpus).device, search_step.resident()
+    device, idle = choose_device(config.gpus), search_step.resident()
     work = search_step.prepared(f"step, {config.order} order", side, config, device)
-    seconds = median(search_step.seconds(work, device, WARM_UP + 1, repeats))
+    seconds = median(search_step.seconds(work, device, WARM_UP_STEPS + 1, repeats))
     peak = search_step.peak(device, idle) / search_step.MEGABYTE
     if side != "ours":
         return Row(seconds, peak)
     started = launches(work, device)
     del work
     operations, moved = demanded(config, device)
-    products, bandwidth = floor.rates(device, DTYPES[config.precision] or torch.float32)
+    products, bandwidth = floor.rates(device, PASS_DTYPES[config.precision] or torch.float32)
     return Row(seconds, peak, started, operations / products / seconds, moved / bandwidth / seconds)
 
 
 def demanded(config: SearchConfig, device: torch.device) -> tuple[float, float]:
     """(operations in products, bytes moved) of a step."""
     operations = PRODUCTS[config.order] * config.batch_size * floor.forward_operations(config)
-    stored = sum(cell.stored["none"] for cell in demand(config, search_step.CLASSES, SHAPE, device).cells)
+    stored = sum(cell.stored["none"] for cell in estimate(config, search_step.CLASSES, SHAPE, device).cells)
     return operations, 4 * PASSES[config.order] * config.batch_size * stored
 
 
 def search_seconds(config: SearchConfig, rows: int, measured: int) -> list[float]:
     """Of the first so many epochs of a search on noise: its steps and its evaluation, without drawings and disk."""
-    device, draw = make_fabric(config.gpus).device, np.random.default_rng(0)
-    settle(config.precision, device)
+    device, draw = choose_device(config.gpus), np.random.default_rng(0)
+    set_precision(config.precision, device)
     noise = draw.standard_normal((rows, *SHAPE), dtype=np.float32)
     store = SimpleNamespace(features=noise, labels=np.arange(rows) % search_step.CLASSES)
     features = Features(store, np.zeros(SHAPE[0], np.float32), np.ones(SHAPE[0], np.float32), device)
     halves = np.array_split(np.arange(rows), 2)
     batches = [TrainingBatches(features, half, config.batch_size, config.seed) for half in halves]
-    bilevel = Bilevel(config, make_supernet(config, search_step.CLASSES).to(device))
+    bilevel = Architect(config, make_supernet(config, search_step.CLASSES).to(device))
     step, steps, found = bilevel.step_on(device), len(batches[0]), []
     for epoch in range(measured):
         start = perf_counter()
         bilevel.weight_optimizer.param_groups[0]["lr"] *= 0.99  # as the schedule does: recorded anew
         for i in range(epoch * steps, (epoch + 1) * steps):
             step(batches[0][i], batches[1][i])
-        logits_of(bilevel.network, features.in_order(halves[1], config.batch_size))  # waits for the device
+        compute_logits(
+            bilevel.network, features.in_order(halves[1], config.batch_size)
+        )  # waits for the device
         found.append(perf_counter() - start)
     return found
 
 
 def variants(config: SearchConfig, batches: list[int]) -> Iterator[SearchConfig]:
     """Every batch size, order, precision and way to launch that this program and this device know."""
-    device = make_fabric(config.gpus).device
-    precisions = [precision for precision in DTYPES if precision != "tf32" or has_tf32(device)]
+    device = choose_device(config.gpus)
+    precisions = [precision for precision in PASS_DTYPES if precision != "tf32" or has_tf32(device)]
     graphs = (False, True) if device.type == "cuda" else (False,)
     for values in product(batches, PASSES, precisions, graphs):
         changes = zip(("batch_size", "order", "precision", "cuda_graphs"), values, strict=True)

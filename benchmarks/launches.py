@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cli import parse
 from config import SearchConfig
-from darts.bilevel import make_supernet
+from darts.supernet import make_supernet
 from models import ops
 from models.cells import Cell
 from models.fused.rnn import stacked_cell as stacked
-from models.fused.rnn.stacked_cell import RelaxedSequenceCell
+from models.fused.rnn.stacked_cell import StackedRnnCell
 
 STEPS = 32
 NO_KERNEL = {"empty", "empty_like", "new_empty", "empty_strided", "_unsafe_view"}
@@ -69,7 +69,7 @@ def main() -> None:
     print(f"{'':20}{'op by op':>12}{'stacked':>12}{'ratio':>8}")
     for name, only_alphas in (("for all weights", False), ("for the alphas alone", True)):
         with torch.backends.mkldnn.flags(enabled=False):
-            plain, few = (launches(config, kind.forward, only_alphas) for kind in (Cell, RelaxedSequenceCell))
+            plain, few = (launches(config, kind.forward, only_alphas) for kind in (Cell, StackedRnnCell))
         print(f"{name:20}{plain:12,}{few:12,}{plain / few:8.1f}")
     print(f"\ncuDNN's recurrences op by op: an estimate of {estimated(config):,}")
 

@@ -15,8 +15,7 @@ import search_step
 
 from cli import parse
 from config import SearchConfig
-from darts.planner import demand
-from training.devices import make_fabric
+from training.devices import choose_device
 
 SEARCHES = [
     "--batch_size 8 --rnn_layers 0",
@@ -38,9 +37,9 @@ SEARCHES = [
 
 def foretold(config: SearchConfig) -> float:
     """The planner's peak, in MB."""
-    device = make_fabric(config.gpus).device
+    device = choose_device(config.gpus)
     shape = search_step.COEFFICIENTS, search_step.FRAMES
-    needs = demand(config, search_step.CLASSES, shape, device)
+    needs = estimate(config, search_step.CLASSES, shape, device)
     return needs.peak(config.batch_size, config.order, config.recompute) / search_step.MEGABYTE
 
 

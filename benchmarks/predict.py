@@ -17,7 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from training.devices import make_fabric
+from training.devices import choose_device
 from training.inference import load_run
 
 RATE = 16_000
@@ -31,7 +31,7 @@ def main() -> None:
     own.add_argument("--rounds", type=int, default=3, help="rounds through all batch sizes (3)")
     own.add_argument("--gpus", default="auto", help="as in predict.py")
     options = own.parse_args()
-    device = make_fabric(options.gpus).device
+    device = choose_device(options.gpus)
     model, rng = load_run(options.model, device=device, windows=True), np.random.default_rng(0)
     seconds: dict[int, list[float]] = {1: [], 8: [], 32: []}
     with tempfile.TemporaryDirectory() as folder:

@@ -30,16 +30,18 @@ import original
 
 from cli import parse
 from config import SearchConfig
-from darts.bilevel import Bilevel, make_supernet
+from darts.architect import Architect
+from darts.supernet import make_supernet
 from models import ops
 from models.cells import Cell
-from models.fused.cnn.cell import MixedMaps, RelaxedMapsCell
-from models.fused.rnn.stacked_cell import RelaxedSequenceCell
-from models.joint_network import as_sequence
+from models.fused.cnn.cell import FusedCnnCell, MixedMaps
+from models.fused.rnn.stacked_cell import StackedRnnCell
+from models.joint_network import to_sequence
 from models.mixed_ops import MixedNode
 from models.search_network import SearchNetwork
-from training.devices import local_gradient, make_fabric
-from training.precision import settle
+from training.devices import choose_device
+from training.distributed import gradient as local_gradient
+from training.precision import set_precision
 
 MEGABYTE = 2**20
 CLASSES, COEFFICIENTS, FRAMES = 4, 128, 128
@@ -69,7 +71,7 @@ def rnn_cells(config: SearchConfig, device: torch.device, only_alphas: bool = Fa
         s0 = s1 = joint.stem(batch(config, device)[0])
         for kind, cell in zip(joint.kinds, joint.cnn_cells, strict=True):
             s0, s1 = s1, cell(s0, s1, weights()[kind])
-    first, second = (as_sequence(s).requires_grad_() for s in (s0, s1))  # for what the CNN's alphas ask
+    first, second = (to_sequence(s).requires_grad_() for s in (s0, s1))  # for what the CNN's alphas ask
     inputs = [
         first,
         second,
@@ -87,7 +89,7 @@ def rnn_cells(config: SearchConfig, device: torch.device, only_alphas: bool = Fa
 
 def optimisers(config: SearchConfig, device: torch.device) -> Callable[[], None]:
     """Clipping and SGD for the weights, Adam for the alphas; the gradients are given."""
-    bilevel = Bilevel(config, make_supernet(config, CLASSES).to(device))
+    bilevel = Architect(config, make_supernet(config, CLASSES).to(device))
     weights = list(bilevel.network.weights().values())
     for p in bilevel.network.parameters():
         p.grad = torch.full_like(p, 1e-3)
@@ -102,7 +104,7 @@ def optimisers(config: SearchConfig, device: torch.device) -> Callable[[], None]
 
 def search_step(config: SearchConfig, device: torch.device) -> Callable[[], None]:
     """A whole step as `search.py` does it: alphas by `config.order`, then weights."""
-    bilevel = Bilevel(config, make_supernet(config, CLASSES).to(device))
+    bilevel = Architect(config, make_supernet(config, CLASSES).to(device))
     step, train, val = bilevel.step_on(device), batch(config, device), batch(config, device)
     return lambda: step(train, val)
 
@@ -126,7 +128,7 @@ def batch(config: SearchConfig, device: torch.device) -> tuple[torch.Tensor, tor
 
 def measure(part: str, side: str, config: SearchConfig, warmup: int, repeats: int) -> tuple[float, float]:
     """(median seconds, peak MB) of one part, in this process, after `warmup` runs; `side`: ours, plain, or a path."""
-    device, idle = make_fabric(config.gpus).device, resident()
+    device, idle = choose_device(config.gpus), resident()
     with plainly() if side == "plain" else nullcontext():
         found = seconds(prepared(part, side, config, device), device, warmup, repeats)
     return statistics.median(found), peak(device, idle) / MEGABYTE
@@ -137,8 +139,8 @@ def plainly() -> Iterator[None]:
     """While active, relaxed cells call one module an op, and recurrent ops the library's RNN."""
     with ExitStack() as stack:
         for kind, forward in (
-            (RelaxedMapsCell, Cell.forward),
-            (RelaxedSequenceCell, Cell.forward),
+            (FusedCnnCell, Cell.forward),
+            (StackedRnnCell, Cell.forward),
             (MixedMaps, MixedNode.forward),
         ):
             stack.enter_context(patch.object(kind, "forward", forward))
@@ -151,7 +153,7 @@ def prepared(part: str, side: str, config: SearchConfig, device: torch.device) -
     make, changes = PARTS[part]
     torch.manual_seed(config.seed)
     if side in ("ours", "plain"):
-        settle(config.precision, device)
+        set_precision(config.precision, device)
         return make(config.model_copy(update=changes), device)
     return original.PARTS[part](Path(side).resolve(), config, batch(config, device), batch(config, device))
 
@@ -181,7 +183,7 @@ def resident() -> int:
 
 def machine(config: SearchConfig) -> str:
     """What the figures hold for."""
-    device = make_fabric(config.gpus).device
+    device = choose_device(config.gpus)
     name = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"

@@ -1,15 +1,16 @@
-"""The gradient of alpha: how the validation loss changes with the architecture (Liu et al. 2019, section 2.3).
+"""The bilevel step of the search: a step of the alphas on one half of the data, a step of the weights on the other.
+
+    min_alpha L_val(w*(alpha), alpha)   where   w*(alpha) = argmin_w L_train(w, alpha)      (Liu et al. 2019, eqs. 3, 4)
+
+The alphas follow the first- or the second-order gradient (section 2.3):
 
     w' = w - xi (momentum v + dL_train(w, alpha)/dw + decay w)                                    the unrolled step
     first order:   d/dalpha L_val(w, alpha)
     second order:  d/dalpha L_val(w', alpha) - xi [d/dalpha L_train(w+, alpha) - d/dalpha L_train(w-, alpha)] / (2 eps)
-                   with w± = w ± eps d/dw' L_val(w', alpha) and eps = 0.01 / ||d/dw' L_val(w', alpha)||   (eqs. 7 and 8)
+                   with w± = w ± eps d/dw' L_val(w', alpha) and eps = 0.01 / ||d/dw' L_val(w', alpha)||   (eqs. 7, 8)
 
-The passes at w+ and w- are of true float32 whatever --precision says: w+ and w- are closer than 16 bits, or TF32, tell
-apart, and rounding noise over 2 eps would be what is left (figures in docs/performance.md, "Precision").
-
-The network is called with the weights of each pass as arguments: its own weights, optimiser state and BatchNorm
-statistics are only ever read.
+Each pass receives its weights as arguments: the network's own weights, the optimizer's state and the BatchNorm statistics
+are only read.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,97 +18,146 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
-from models.bf16 import lowered
+from config import SearchConfig
+from models import bf16
 from models.search_network import SearchNetwork
-from training.devices import Gradient, local_gradient
-from training.precision import true_float32
+from training.distributed import gradient
+from training.loop import Batch, Metrics, weight_step
+from training.precision import PASS_DTYPES, ieee_float32
 
 Weights = Mapping[str, Tensor]
-Batch = tuple[Tensor, Tensor]
-Criterion = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
 
-EPSILON = 0.01  # over the gradient's norm: the finite difference's step (footnote 2 of the paper)
-
-TINY = 1e-12  # below this norm there is no direction to look along: w+ = w- = w
+ALPHA_BETAS = (0.5, 0.999)
+EPSILON = 0.01
+"""The step of the finite difference, before it is divided by the norm of the gradient (footnote 2 of the paper)."""
+TINY = 1e-12
+"""Lower bound of that norm."""
 
 
 @dataclass(frozen=True)
-class Unrolled:
-    """The step of SGD that the second order looks ahead by."""
+class UnrolledStep:
+    """The step of SGD with momentum that leads from w to w'."""
 
     xi: float
     momentum: float
     decay: float
     buffers: Weights
-    """The optimiser's momentum buffers by weight; one that is missing is zero."""
+    """The momentum buffers v, by the name of their weight; a missing one is zero."""
 
-    def __call__(self, name: str, w: Tensor, gradient: Tensor) -> Tensor:
-        """w' of one weight, in the memory of its gradient."""
+    def apply(self, name: str, w: Tensor, gradient: Tensor) -> Tensor:
+        """w' of one weight. It is written into the memory of the gradient."""
         step = gradient.add_(w, alpha=self.decay)
         if name in self.buffers:
             step.add_(self.buffers[name], alpha=self.momentum)
         return step.mul_(-self.xi).add_(w)
 
 
-@dataclass(frozen=True)
 class Architect:
-    """The alpha gradients of a supernet, in the order of `network.architecture_parameters()`."""
+    """A supernet with the optimizers of its weights and its alphas."""
 
-    network: SearchNetwork
-    criterion: Criterion
-    gradient: Gradient = local_gradient
-    """(loss, inputs) -> d loss / d inputs; with several processes their mean."""
-    dtype: torch.dtype | None = None
-    """What all passes but those at w+ and w- are cast to; None: nothing is cast."""
+    def __init__(self, config: SearchConfig, network: SearchNetwork, loss: Loss):
+        self.config = config
+        self.network = network
+        self.loss = loss
+        self.dtype = PASS_DTYPES[config.precision]
+        self.weight_optimizer = torch.optim.SGD(
+            network.weights().values(),
+            config.w_lr,
+            momentum=config.w_momentum,
+            weight_decay=config.w_weight_decay,
+        )
+        self.alpha_optimizer = torch.optim.Adam(
+            network.architecture_parameters(),
+            config.alpha_lr,
+            ALPHA_BETAS,
+            weight_decay=config.alpha_weight_decay,
+            capturable=config.cuda_graphs,  # counts its steps on the device
+        )
+
+    def step(self, train: Batch, val: Batch) -> Metrics:
+        """Update the alphas along their gradient, then the weights at the new alphas."""
+        self.alpha_step(train, val)
+        return weight_step(
+            self.network, self.weight_optimizer, train, self.loss, self.config.w_grad_clip, self.dtype
+        )
+
+    def alpha_step(self, train: Batch, val: Batch) -> None:
+        """One step of Adam along the first- or second-order gradient."""
+        if self.config.order == "second":
+            gradients = self.second_order(train, val, self.unrolled_step())
+        else:
+            gradients = self.first_order(val)
+        for alpha, d in zip(self.network.architecture_parameters(), gradients, strict=True):
+            alpha.grad = d
+        self.alpha_optimizer.step()
+        self.alpha_optimizer.zero_grad()
+
+    def unrolled_step(self) -> UnrolledStep:
+        """The step that the weight optimizer is about to take."""
+        group = self.weight_optimizer.param_groups[0]
+        state = self.weight_optimizer.state
+        buffers = {
+            name: state[w]["momentum_buffer"] for name, w in self.network.weights().items() if w in state
+        }
+        return UnrolledStep(group["lr"], group["momentum"], group["weight_decay"], buffers)
 
     def first_order(self, val: Batch) -> list[Tensor]:
-        """d/dalpha L_val(w, alpha), w held fixed."""
-        return self._alpha_gradient(frozen(self.network.weights()), val, self.dtype)
+        """d/dalpha L_val(w, alpha), with w held fixed."""
+        return self.alpha_gradient(detach(self.network.weights()), val, self.dtype)
 
-    def second_order(self, train: Batch, val: Batch, step: Unrolled) -> list[Tensor]:
-        """d/dalpha L_val(w'(alpha), alpha), the Hessian-vector product by a central difference."""
-        w, dropout = self.network.weights(), self.network.network.dropout
-        with dropout.kept() as masks:
-            g = self.gradient(self._loss(w, train, self.dtype), list(w.values()))
-        w = frozen(w)
-        d_alpha, d_w = self._gradients_ahead(
-            {name: step(name, w[name], d) for name, d in zip(w, g, strict=True)}, val
-        )
-        del g  # w' lay in its memory; w+ and w- will lie in that of d_w
+    def second_order(self, train: Batch, val: Batch, unrolled: UnrolledStep) -> list[Tensor]:
+        """d/dalpha L_val(w'(alpha), alpha), with the Hessian-vector product by a central difference (eqs. 7, 8).
+
+        The three passes of the training loss use the same dropout masks, for they are one function at three points.
+        """
+        w = self.network.weights()
+        dropout = self.network.dropout
+        with dropout.record() as masks:
+            d_train = gradient(self.pass_loss(w, train, self.dtype), list(w.values()))
+        w = detach(w)
+        w_ahead = {name: unrolled.apply(name, w[name], d) for name, d in zip(w, d_train, strict=True)}
+        d_alpha, d_w = self.gradients_ahead(w_ahead, val)
+        del d_train, w_ahead  # frees the memory for the passes below
+
         norm = torch.linalg.vector_norm(torch.stack([d.norm() for d in d_w.values()]))
         eps = EPSILON / norm.clamp(min=TINY)
-        with dropout.repeated(masks):
-            plus = self._exact({name: d.mul_(eps).add_(w[name]) for name, d in d_w.items()}, train)
-        with dropout.repeated(masks):
-            minus = self._exact({name: d.neg_().add_(w[name], alpha=2) for name, d in d_w.items()}, train)
-        return [d - step.xi * (p - m) / (2 * eps) for d, p, m in zip(d_alpha, plus, minus, strict=True)]
+        w_plus = {name: d.mul_(eps).add_(w[name]) for name, d in d_w.items()}  # in the memory of d_w
+        with dropout.replay(masks), ieee_float32():
+            d_plus = self.alpha_gradient(w_plus, train, None)
+        w_minus = {
+            name: plus.neg_().add_(w[name], alpha=2) for name, plus in w_plus.items()
+        }  # in that of w_plus
+        with dropout.replay(masks), ieee_float32():
+            d_minus = self.alpha_gradient(w_minus, train, None)
+        return [
+            d - unrolled.xi * (p - m) / (2 * eps) for d, p, m in zip(d_alpha, d_plus, d_minus, strict=True)
+        ]
 
-    def _gradients_ahead(self, ahead: Weights, val: Batch) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def gradients_ahead(self, w_ahead: Weights, val: Batch) -> tuple[list[Tensor], dict[str, Tensor]]:
         """d/dalpha and d/dw' of L_val(w', alpha)."""
         alphas = self.network.architecture_parameters()
-        ahead = {name: w.requires_grad_() for name, w in ahead.items()}
-        grads = self.gradient(self._loss(ahead, val, self.dtype), [*alphas, *ahead.values()])
-        return grads[: len(alphas)], dict(zip(ahead, grads[len(alphas) :], strict=True))
+        w_ahead = {name: w.requires_grad_() for name, w in w_ahead.items()}
+        gradients = gradient(self.pass_loss(w_ahead, val, self.dtype), [*alphas, *w_ahead.values()])
+        d_alpha, d_w = gradients[: len(alphas)], gradients[len(alphas) :]
+        return d_alpha, dict(zip(w_ahead, d_w, strict=True))
 
-    def _exact(self, weights: Weights, batch: Batch) -> list[Tensor]:
-        """d/dalpha L(weights, alpha), in true float32."""
-        with true_float32():
-            return self._alpha_gradient(weights, batch, None)
+    def alpha_gradient(self, weights: Weights, batch: Batch, dtype: torch.dtype | None) -> list[Tensor]:
+        """d/dalpha L(weights, alpha). The weights require no gradient, so that none is computed for them.
 
-    def _alpha_gradient(self, weights: Weights, batch: Batch, dtype: torch.dtype | None) -> list[Tensor]:
-        """d/dalpha L(weights, alpha). These weights ask for no gradient, so backward computes none for them."""
-        return self.gradient(self._loss(weights, batch, dtype), self.network.architecture_parameters())
+        The passes at w+ and w- take no `dtype` and are always IEEE float32: w+ and w- are so close that in bf16 or TF32
+        their difference would be rounding noise (figures in docs/performance.md, "Precision").
+        """
+        return gradient(self.pass_loss(weights, batch, dtype), self.network.architecture_parameters())
 
-    def _loss(self, weights: Weights, batch: Batch, dtype: torch.dtype | None) -> Tensor:
-        """L(weights, alpha) on a batch. BatchNorm writes its running statistics into copies, which are dropped."""
+    def pass_loss(self, weights: Weights, batch: Batch, dtype: torch.dtype | None) -> Tensor:
+        """L(weights, alpha) on a batch. BatchNorm updates copies of its running statistics, which are dropped."""
         x, y = batch
         buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
-        lent = lowered(self.network, weights, dtype)
-        return self.criterion(functional_call(self.network, {**lent, **buffers}, (x.to(dtype),)), y)
+        return self.loss(bf16.forward(self.network, x, {**weights, **buffers}, dtype), y)
 
 
-def frozen(weights: Weights) -> dict[str, Tensor]:
-    """The same values, asking for no gradient."""
+def detach(weights: Weights) -> dict[str, Tensor]:
+    """The same values, which require no gradient."""
     return {name: w.detach() for name, w in weights.items()}

@@ -1,14 +1,15 @@
-"""How much memory a search will take, told before it begins; and what to choose so that it fits.
+"""The memory that a search takes, estimated before it begins, and the choice of --batch_size auto and --recompute auto.
 
     peak = (2 or 3) W + max over cells c of [ sum_{j <= c} N s_j + N (r_c + t_c) + sum_{j > c} w_j ]
 
-W: the bytes of the weights, held as themselves, as their momenta, and in the second order once more (w', then the
-direction of the finite difference). When backward comes to cell c, the cells up to it hold what they have stored for
-it, s an utterance, and those behind it the gradients of their weights, w; a cell that is computed again holds all that
-it had not stored, r; and backward works on some maps, t. N: utterances a process.
+W is the size of the weights, which exist once as themselves, once as momentum buffers, and in the second order once more
+(w', then the direction of the finite difference). When the backward pass reaches cell c, the cells up to c still hold
+what they have stored for it (s per utterance), and the cells behind c the gradients of their weights (w). A cell that is
+recomputed holds the rest of its activations (r), and the backward pass works on some maps (t). N is the number of
+utterances per process.
 
-With --precision bf16, s, r and t are about halved, and a pass holds its weights once more, in 16 bits; but the passes
-at w+ and w-, which compute no gradient of a weight, are of float32: in the second order the larger of both counts.
+With --precision bf16, s, r and t are about halved and a pass holds a 16-bit copy of its weights. The float32 passes at w+
+and w- compute no weight gradients; in the second order, the larger of both peaks counts.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,157 +19,214 @@ from itertools import product
 import torch
 
 from config import SearchConfig
-from darts.bilevel import make_supernet
+from darts.supernet import make_supernet
 from data.folds import halves
 from genotypes import RNN_SCOPES
-from models.memory import Footprint, footprints
+from models.memory import CellMemory, measure_cells
 from training import distributed
 from training.devices import free_memory
 from training.experiment import Experiment
-from training.precision import DTYPES
+from training.precision import PASS_DTYPES
+from training.run_folder import earlier_flags
 from utils import UserError, progress
 
 GB = 1e9
-BATCHES = [2**k for k in range(1, 11)]
-RECOMPUTE = ("none", "ops", "cells")  # from the fastest to the smallest
+BATCH_SIZES = [2**k for k in range(1, 11)]
+RECOMPUTE = ("none", "ops", "cells")
+"""The choices of --recompute, in the order in which auto tries them."""
 PROGRAM = {"cpu": 80e6}
-"""Bytes that libraries take when first used, besides all tensors."""
-SPARE = {"cpu": 0.7}
-"""The share of the free memory that a choice may fill: the system's allocator keeps some of what is freed."""
+"""Bytes that libraries allocate when they are first used, by device."""
+USABLE = {"cpu": 0.7}
+"""The share of the free memory that `auto` fills, by device: the system's allocator keeps some of what is freed."""
 
 
 @dataclass(frozen=True)
 class Demand:
-    """The memory that a search takes, from what the cells of its supernet do."""
+    """The memory that the cells of a supernet need."""
 
-    cells: Sequence[Footprint]
+    cells: Sequence[CellMemory]
     program: float = 0.0
-    low: Sequence[Footprint] = ()
-    """The same cells in passes of 16 bits, where there are such."""
+    bf16_cells: Sequence[CellMemory] = ()
+    """The same cells in bf16 passes; empty unless --precision bf16."""
 
     def peak(self, utterances: int, order: str, recompute: str) -> float:
-        """Bytes above those of the idle program, with so many utterances a process."""
+        """Bytes above those of the idle program, with this many utterances per process."""
         weights = sum(cell.weights for cell in self.cells)
-        passes = backward(self.cells, utterances, recompute)
-        if self.low:
-            exact = (
-                backward(self.cells, utterances, recompute, of_weights=False) if order == "second" else 0.0
-            )
-            passes = max(weights / 2 + backward(self.low, utterances, recompute), exact)
-        return self.program + (3 if order == "second" else 2) * weights + passes
+        passes = pass_peak(self.cells, utterances, recompute)
+        if self.bf16_cells:
+            passes = weights / 2 + pass_peak(self.bf16_cells, utterances, recompute)
+            if order == "second":
+                float32_pass = pass_peak(self.cells, utterances, recompute, weight_gradients=False)
+                passes = max(passes, float32_pass)
+        copies = 3 if order == "second" else 2
+        return self.program + copies * weights + passes
 
 
-def backward(cells: Sequence[Footprint], utterances: int, recompute: str, of_weights: bool = True) -> float:
-    """The most that a pass through cells holds, with or without gradients of their weights."""
-    stored, gradients, peak = sum(cell.stored[recompute] for cell in cells), 0.0, 0.0
+def pass_peak(
+    cells: Sequence[CellMemory], utterances: int, recompute: str, weight_gradients: bool = True
+) -> float:
+    """The largest memory that a forward and backward pass through the cells holds."""
+    stored = sum(cell.stored[recompute] for cell in cells)
+    gradients = peak = 0.0
     for cell in reversed(cells):
-        peak = max(peak, utterances * (stored + cell.again(recompute, of_weights) + cell.working) + gradients)
+        activations = stored + cell.recomputed(recompute, weight_gradients) + cell.working
+        peak = max(peak, utterances * activations + gradients)
         stored -= cell.stored[recompute]
-        gradients += cell.weights if of_weights else 0.0
+        gradients += cell.weights if weight_gradients else 0.0
     return max(peak, gradients)
 
 
-def demand(config: SearchConfig, classes: int, shape: tuple[int, int], device: torch.device) -> Demand:
-    """That of a configuration, for inputs (F, T): found on its own supernet, with zeros for weights.
+def estimate(config: SearchConfig, classes: int, shape: tuple[int, int], device: torch.device) -> Demand:
+    """The demand of a search for inputs (F, T), measured on its supernet with zeros for weights.
 
-    From the second on, SeqNN cells are alike: two are looked at. The random generators are left as they were.
+    All SeqNN cells from the second on are equal, so at most two are built. The random generators are not changed.
     """
-    looked_at = config.model_copy(update={"rnn_layers": min(config.rnn_layers, 2), "recompute": "none"})
+    rnn_layers = min(config.rnn_layers, 2)
+    small = config.model_copy(update={"rnn_layers": rnn_layers, "recompute": "none"})
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         with torch.device("meta"):
-            network = make_supernet(looked_at, classes)
+            network = make_supernet(small, classes)
         network.to_empty(device=device)
         with torch.no_grad():
             for tensor in (*network.parameters(), *network.buffers()):
                 tensor.zero_()
-        found, dtype = footprints(network, shape), DTYPES[config.precision]
-        low = footprints(network, shape, dtype) if dtype else []
-    more = config.rnn_layers - looked_at.rnn_layers
-    return Demand(found + found[-1:] * more, PROGRAM.get(device.type, 0.0), low + low[-1:] * more)
+        cells = measure_cells(network, shape)
+        dtype = PASS_DTYPES[config.precision]
+        bf16_cells = measure_cells(network, shape, dtype) if dtype else []
+    more = config.rnn_layers - rnn_layers
+    return Demand(
+        cells + cells[-1:] * more, PROGRAM.get(device.type, 0.0), bf16_cells + bf16_cells[-1:] * more
+    )
 
 
 @dataclass(frozen=True)
 class Planner:
-    """Chooses for one search on one device."""
+    """The memory of a search on one device."""
 
     config: SearchConfig
     demand: Demand
     free: float
-    spare: float
+    """Free bytes per process."""
+    usable: float
+    """The share of them that `auto` fills."""
     rows: int
-    """Training rows of the smaller half: no batch is larger."""
+    """Training rows of the smaller half, the largest possible batch."""
 
     @classmethod
     def of(cls, experiment: Experiment, config: SearchConfig) -> "Planner":
-        """That of a search on the device and the data of an experiment."""
-        store, device = experiment.store, experiment.device
+        """The planner of a search on the device and the data of an experiment."""
+        store = experiment.store
+        device = experiment.device
+        demand = estimate(config, len(store.classes), store.front_end.shape, device)
+        free = -distributed.maximum(-int(free_memory(device)))  # the minimum: all ranks must choose the same
         parts = halves(store.manifest, experiment.fold.train, config.train_portion, config.seed)
-        needs = demand(config, len(store.classes), store.front_end.shape, device)
-        return cls(config, needs, free_memory(device), SPARE.get(device.type, 0.9), min(map(len, parts)))
+        return cls(config, demand, free, USABLE.get(device.type, 0.9), min(len(part) for part in parts))
 
     def peak(self, batch_size: int, order: str, recompute: str) -> float:
-        """Bytes that a process takes at the peak."""
+        """The peak of one process in bytes."""
         return self.demand.peak(batch_size // distributed.world_size(), order, recompute)
 
     def fits(self, batch_size: int, order: str, recompute: str) -> bool:
-        return self.peak(batch_size, order, recompute) <= self.spare * self.free
+        """Whether the peak fits into the usable memory."""
+        return self.peak(batch_size, order, recompute) <= self.usable * self.free
 
-    def told(self, batch_size: int, order: str, recompute: str) -> str:
-        """The peak in GB, in brackets where it does not fit."""
-        number = f"{self.peak(batch_size, order, recompute) / GB:.2f}"
-        return number if self.fits(batch_size, order, recompute) else f"({number})"
+    def choose(self) -> "Planner":
+        """Replace `auto` in the flags: by the largest batch that fits, and the least recomputation.
 
-    def settle(self) -> "Planner":
-        """With a choice for each `auto` in `config`: the largest batch that fits, and the least computed again.
-
-        `UserError` where nothing fits. A choice of the user's may fill what an `auto` would spare.
+        Flags that the user has set may fill all of the free memory. Raises `UserError` if nothing fits.
         """
-        config, sizes = self.config, self._sizes()
-        ways = RECOMPUTE if config.recompute == "auto" else (config.recompute,)
-        for batch_size, recompute in product(sizes, ways):
+        config = self.config
+        sizes = self.batch_sizes() if config.batch_size == "auto" else [config.batch_size]
+        choices = RECOMPUTE if config.recompute == "auto" else (config.recompute,)
+        for batch_size, recompute in product(sizes, choices):
             if self.fits(batch_size, config.order, recompute):
-                return self._with(batch_size, recompute)
-        if self.peak(sizes[-1], config.order, ways[-1]) > self.free:
-            raise UserError(self._way_out(sizes[-1], ways[-1]))
-        return self._with(sizes[-1], ways[-1])
+                return self.with_flags(batch_size, recompute)
+        batch_size = sizes[-1]
+        recompute = min(choices, key=lambda choice: self.peak(batch_size, config.order, choice))
+        if self.peak(batch_size, config.order, recompute) > self.free:
+            raise UserError(self.advice(batch_size, recompute))
+        return self.with_flags(batch_size, recompute)
 
-    def _with(self, batch_size: int, recompute: str) -> "Planner":
-        return replace(
-            self, config=self.config.model_copy(update={"batch_size": batch_size, "recompute": recompute})
-        )
+    def with_flags(self, batch_size: int, recompute: str) -> "Planner":
+        """The planner with these flags in its configuration."""
+        update = {"batch_size": batch_size, "recompute": recompute}
+        return replace(self, config=self.config.model_copy(update=update))
+
+    def batch_sizes(self) -> list[int]:
+        """The batch sizes that `auto` tries, from the largest."""
+        processes = distributed.world_size()
+        smallest = 2 * processes
+        sizes = [n for n in BATCH_SIZES if smallest <= n <= self.rows and n % processes == 0]
+        return sizes[::-1] or [smallest]
 
     def __str__(self) -> str:
-        """What the search as it is settled will take."""
         config = self.config
         peak = self.peak(config.batch_size, config.order, config.recompute) / GB
         return (
             f"about {peak:.2f} GB at the peak, of {self.free / GB:.1f} free; --recompute {config.recompute}"
         )
 
-    def _sizes(self) -> list[int]:
-        """The batch sizes to choose from, the largest first."""
-        if self.config.batch_size != "auto":
-            return [self.config.batch_size]
-        least = 2 * distributed.world_size()
-        return [
-            n for n in reversed(BATCHES) if least <= n <= self.rows and n % distributed.world_size() == 0
-        ] or [least]
-
-    def _way_out(self, batch_size: int, recompute: str) -> str:
-        """What to say where a search does not fit."""
-        order, needs = self.config.order, self.peak(batch_size, self.config.order, recompute) / GB
+    def advice(self, batch_size: int, recompute: str) -> str:
+        """The error for a search that does not fit, with flags that do."""
+        order = self.config.order
+        peak = self.peak(batch_size, order, recompute) / GB
         problem = (
-            f"--batch_size {batch_size} --recompute {recompute} --order {order} takes about {needs:.1f} GB of memory, "
+            f"--batch_size {batch_size} --recompute {recompute} --order {order} takes about {peak:.1f} GB of memory, "
             f"and {self.free / GB:.1f} GB are free"
         )
-        for other, n in product((order, "first"), reversed(BATCHES)):
-            if n <= batch_size and self.fits(n, other, "cells"):
-                return f"{problem}: pass --batch_size {n} --recompute cells --order {other}, or see --plan"
+        for other_order, n, choice in product((order, "first"), reversed(BATCH_SIZES), ("ops", "cells")):
+            if n <= batch_size and self.fits(n, other_order, choice):
+                flags = f"--batch_size {n} --recompute {choice} --order {other_order}"
+                return f"{problem}: pass {flags}, or see --plan"
         return f"{problem}: choose fewer --rnn_nodes, --rnn_layers or --rnn_ops; see --plan"
+
+    def table_entry(self, batch_size: int, order: str, recompute: str) -> str:
+        """The peak in GB, in parentheses if it does not fit."""
+        number = f"{self.peak(batch_size, order, recompute) / GB:.2f}"
+        return number if self.fits(batch_size, order, recompute) else f"({number})"
+
+
+def choose(experiment: Experiment, config: SearchConfig) -> Planner:
+    """Plan a search, and choose --batch_size and --recompute if they are `auto`. A resumed run keeps its batch size."""
+    if config.batch_size == "auto" and config.resume:
+        earlier = earlier_flags("search", config.name).get("batch_size")
+        if isinstance(earlier, int) and earlier > 1:
+            config = config.model_copy(update={"batch_size": earlier})
+    return Planner.of(experiment, config).choose()
+
+
+# ---------------------------------------------------------------- the table of --plan
+
+
+def table(experiment: Experiment, config: SearchConfig) -> str:
+    """The peaks by batch size, order and recomputation, then those of smaller search spaces."""
+    planner = Planner.of(experiment, config)
+    columns = list(product(("second", "first"), RECOMPUTE))
+    sizes = planner.batch_sizes()[::-1]
+    batch_size = sizes[-1] if config.batch_size == "auto" else config.batch_size
+    lines = [
+        f"GB at the peak, of {planner.free / GB:.1f} free on {experiment.device}; in parentheses: does not fit\n",
+        table_row("--order", (order for order, _ in columns)),
+        table_row("--recompute", (recompute for _, recompute in columns)),
+    ]
+    for n in sizes:
+        lines.append(table_row(f"--batch_size {n}", (planner.table_entry(n, *column) for column in columns)))
+    spaces = list(smaller_spaces(config))
+    if spaces:
+        lines.append(f"\nsmaller search spaces, with --batch_size {batch_size}")
+    for flag, smaller in progress(spaces, "plan"):
+        other = Planner.of(experiment, smaller)
+        lines.append(table_row(flag, (other.table_entry(batch_size, *column) for column in columns)))
+    return "\n".join(lines)
+
+
+def table_row(name: str, entries: Iterable[str]) -> str:
+    """A line of the table."""
+    return f"{name:20}" + "".join(f"{entry:>10}" for entry in entries)
 
 
 def smaller_spaces(config: SearchConfig) -> Iterator[tuple[str, SearchConfig]]:
-    """Searches that leave something out, each by the flag that does."""
+    """Smaller search spaces, each with the flag that leads to it."""
     changes = [("cnn_nodes", n, n) for n in (3, 2) if n < config.cnn_nodes]
     if config.rnn_layers:
         changes += [("rnn_nodes", n, n) for n in (3, 2) if n < config.rnn_nodes]
@@ -177,29 +235,5 @@ def smaller_spaces(config: SearchConfig) -> Iterator[tuple[str, SearchConfig]]:
         changes += [
             ("rnn_ops", name, ops) for name, ops in RNN_SCOPES.items() if set(ops) < set(config.rnn_ops)
         ]
-    for flag, word, value in changes:
-        yield f"--{flag} {word}".strip(), config.model_copy(update={flag: value})
-
-
-def table(experiment: Experiment, config: SearchConfig) -> str:
-    """What the choices would take, for people: by batch size, order and recompute, then of smaller search spaces."""
-    planner, ways = Planner.of(experiment, config), list(product(("second", "first"), RECOMPUTE))
-    sizes = [n for n in BATCHES if n <= planner.rows and n % distributed.world_size() == 0]
-    batch_size = sizes[-1] if config.batch_size == "auto" else config.batch_size
-    lines = [
-        f"GB at the peak, of {planner.free / GB:.1f} free on {experiment.device}; (in brackets): does not fit\n",
-        row("--order", (order for order, _ in ways)),
-        row("--recompute", (recompute for _, recompute in ways)),
-        *(row(f"--batch_size {n}", (planner.told(n, *way) for way in ways)) for n in sizes),
-    ]
-    spaces = list(smaller_spaces(config))
-    lines += [f"\nsmaller spaces, with --batch_size {batch_size}"] * bool(spaces)
-    for name, smaller in progress(spaces, "plan"):
-        other = Planner.of(experiment, smaller)
-        lines.append(row(name, (other.told(batch_size, *way) for way in ways)))
-    return "\n".join(lines)
-
-
-def row(name: str, cells: Iterable[str]) -> str:
-    """A line of the table."""
-    return f"{name:20}" + "".join(f"{cell:>10}" for cell in cells)
+    for flag, shown, value in changes:
+        yield f"--{flag} {shown}".strip(), config.model_copy(update={flag: value})

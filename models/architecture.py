@@ -36,6 +36,7 @@ class Searched:
     size: Size
     dropout: float = 0.0
     auxiliary: bool = False
+    fused: bool = True
 
     shape = None
 
@@ -44,7 +45,7 @@ class Searched:
         return self.size.layers + self.size.rnn_layers
 
     def build(self, classes: int) -> nn.Module:
-        return AugmentNetwork(self.genotype, self.size, classes, self.dropout, self.auxiliary)
+        return AugmentNetwork(self.genotype, self.size, classes, self.dropout, self.auxiliary, self.fused)
 
     def to_json(self) -> dict[str, Any]:
         return {"genotype": self.genotype.to_json(), "size": asdict(self.size)}

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from models.bf16 import Float32Linear
-from models.ops import attended
+from models.ops import attend
 
 Shape = tuple[int, int]
 """(F, T) of the input."""
@@ -113,4 +113,4 @@ class Attention(nn.Module):
         self.score = nn.Linear(width // 2, 1, bias=False)
 
     def forward(self, h: Tensor) -> Tensor:
-        return attended(h, self.key, self.score)
+        return attend(h, self.key, self.score)

@@ -1,41 +1,33 @@
-"""The cell: a small directed graph of ops, the same for feature maps (CNN) and for sequences (SeqNN).
+"""The cell: a small directed graph of ops, the same for the CNN and for the SeqNN (Liu et al. 2019, section 2.1).
 
-States 0 and 1 are the projected outputs of the two previous cells; node i is state i + 2 and sums what its edges bring
-from earlier states; the cell's output is the concatenation of its nodes (Liu et al. 2019, section 2.1).
-A node is any module that maps the list of earlier states to a new state: relaxed in the search, derived afterwards.
+States 0 and 1 are the projected outputs of the two previous cells. Node i is state i + 2: the sum of ops applied to
+earlier states. The output of the cell is the concatenation of its nodes.
 
-Shapes: N utterances, C channels, F coefficients, T frames or time steps.
-Feature maps are (N, C, F, T), sequences (N, T, C).
+Shapes: N utterances, C channels, F coefficients, T frames or time steps. Feature maps are (N, C, F, T), sequences
+(N, T, C).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.ops import MAP_OPS, SEQUENCE_OPS, FactorizedReduce, MakeOp
-
-
-@dataclass(frozen=True)
-class CellType:
-    """All that tells the CNN from the SeqNN: the op table, the input projection, and the axis of the channels."""
-
-    ops: Mapping[str, MakeOp]
-    project: Callable[[int, int, int, bool], nn.Module]
-    channel_axis: int
+from models.ops import MAP_OPS, RNN_CLASSES, SEQUENCE_OPS, FactorizedReduce, MakeOp, RnnClasses
 
 
 class Cell(nn.Module):
-    """A cell of `nodes` over two inputs of `inputs` = (C_prev_prev, C_prev) channels, each projected to `channels`.
+    """A cell over two inputs of `inputs` = (C_prev_prev, C_prev) channels, each projected to `channels`.
 
-    Where the previous cell was a reduction, the older input has twice its resolution: its projection halves it.
+    `nodes` are modules that map the list of earlier states to a new state: relaxed nodes during the search, nodes with
+    two ops in the derived network. If the previous cell was a reduction, the older input has twice the resolution of
+    the other, and its projection halves it.
     """
 
     def __init__(
         self,
-        cell_type: CellType,
+        cell_type: "CellType",
         nodes: Iterable[nn.Module],
         concat: Sequence[int],
         inputs: tuple[int, int],
@@ -52,15 +44,16 @@ class Cell(nn.Module):
         self.out_channels = len(self.concat) * channels
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
-        """`weights`, for relaxed nodes only: per node the softmaxed alphas (edges, ops)."""
+        """`weights`, for relaxed nodes only: the softmaxed alphas of each node, (edges, ops)."""
         states = [self.project0(s0), self.project1(s1)]
         for i, node in enumerate(self.nodes):
-            states.append(node(states) if weights is None else node(states, weights[i]))
+            new_state = node(states) if weights is None else node(states, weights[i])
+            states.append(new_state)
         return torch.cat([states[i] for i in self.concat], dim=self.channel_axis)
 
 
 def project_maps(channels_in: int, channels_out: int, stride: int, affine: bool) -> nn.Module:
-    """ReLU, pointwise convolution, BatchNorm; with stride 2 a factorised reduction."""
+    """ReLU, pointwise convolution, BatchNorm; with stride 2 a factorized reduction."""
     if stride == 2:
         return FactorizedReduce(channels_in, channels_out, affine)
     return nn.Sequential(
@@ -71,9 +64,10 @@ def project_maps(channels_in: int, channels_out: int, stride: int, affine: bool)
 
 
 class ProjectSequence(nn.Module):
-    """Mean over `stride` steps, a linear map, LayerNorm: any length and width becomes the SeqNN's.
+    """Mean over `stride` steps, a linear map, LayerNorm: adapts any length and width to those of the SeqNN.
 
-    LayerNorm, not BatchNorm: it normalises each step by itself, so padding and batch mates have no say.
+    LayerNorm rather than BatchNorm: it normalises each step by itself, so that neither padding nor the other utterances
+    of the batch have an influence.
     """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, affine: bool):
@@ -83,9 +77,23 @@ class ProjectSequence(nn.Module):
         self.norm = nn.LayerNorm(channels_out, elementwise_affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.stride > 1:  # rounds up, as the strided convolutions do
+        if self.stride > 1:  # rounds up, as strided convolutions do
             x = F.avg_pool1d(x.transpose(1, 2), self.stride, ceil_mode=True).transpose(1, 2)
         return self.norm(self.linear(x))
+
+
+@dataclass(frozen=True)
+class CellType:
+    """What differs between the cells of the CNN and those of the SeqNN."""
+
+    ops: Mapping[str, MakeOp]
+    project: Callable[[int, int, int, bool], nn.Module]
+    """(channels_in, channels_out, stride, affine) -> the projection of an input of the cell."""
+    channel_axis: int
+    relaxed_cell: type[Cell] = Cell
+    """The class of the cells of a supernet."""
+    rnn_classes: RnnClasses = field(default_factory=lambda: RNN_CLASSES)
+    """The recurrent modules that the ops of the SeqNN are built from."""
 
 
 CNN = CellType(MAP_OPS, project_maps, channel_axis=1)

@@ -1,7 +1,7 @@
-"""What the cells of a supernet hold in memory, found by a forward pass of a few utterances.
+"""The memory that the cells of a supernet hold, measured in a forward pass of a few utterances.
 
-Whatever backward will need, autograd stores, and tells of every tensor as it does so. That grows in proportion to the
-batch; the gradients of the weights, which come to be as the stored tensors go, do not.
+autograd reports every tensor that it stores for the backward pass. Their size is proportional to the batch. The gradients
+of the weights, which replace the stored tensors one by one, are not.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,55 +11,62 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.func import functional_call
 
-from models.bf16 import lowered
+from models import bf16
 from models.cells import Cell
-from models.fused.cnn.cell import RelaxedMapsCell
-from models.fused.rnn.stacked_cell import at_once, gates_at_once
+from models.fused.cnn.cell import FusedCnnCell
+from models.fused.rnn.stacked_cell import stacked_gates, stacked_share
 from models.mixed_ops import MixedOp
 from models.search_network import SearchNetwork
 
-UTTERANCES = 4  # in the pass: the workspace of an LSTM is rounded up, for fewer by more
-WORKING = 12  # states of a cell that its backward works on at a time: the gradients of an edge's maps, and their sums
-EDGES = {
-    "ops": 1.3,
-    "cells": 1.9,
-}  # times the maps inside an edge: what backward holds as it computes edges again
-FROZEN = 0.6  # the same where nobody asks for the gradients of weights
-GATES = (
-    2  # times what the largest stacked scan reads: its backward works on slopes and gradients of that size
-)
+UTTERANCES = 4
+"""Utterances in the pass. The workspace of an LSTM is rounded up; with fewer utterances, that would count for more."""
+
+# Fitted to measured peaks (benchmarks/memory.py):
+WORKING_STATES = 12
+"""States of a cell that its backward pass works on at a time: the gradients of an edge's maps, and their sums."""
+RECOMPUTED_EDGE = {"ops": 1.3, "cells": 1.9}
+"""The memory of recomputing an edge in the backward pass, relative to the maps inside the edge."""
+RECOMPUTED_EDGE_WITHOUT_WEIGHTS = 0.6
+"""The same in a pass without weight gradients."""
+STACKED_GATES = 2
+"""The memory of the backward pass of a stacked scan, relative to what the scan reads."""
 
 
 @dataclass(frozen=True)
-class Footprint:
-    """Bytes of a cell: its weights; per utterance, what it stores under each --recompute and what backward works on."""
+class CellMemory:
+    """The memory of a cell in bytes. All but `weights` is per utterance."""
 
     weights: int
     stored: Mapping[str, float]
+    """What the forward pass stores, by the value of --recompute."""
     working: float
+    """What the backward pass works on."""
     stack: float = 0.0
-    """What backward holds of the largest stack that runs as one, where there are such, and works on for it."""
+    """What recomputing the largest stack of recurrent ops holds, if they run stacked (see `models.fused.rnn`)."""
     edge: float = 0.0
-    """What the maps inside an edge of feature maps take; such an edge is computed again with its cell, too."""
+    """The maps inside an edge of a fused CNN cell, which are recomputed edge by edge."""
 
-    def again(self, recompute: str, of_weights: bool = True) -> float:
-        """What backward holds, per utterance, beside `stored` and `working`."""
-        whole = self.stored["none"]
+    def recomputed(self, recompute: str, weight_gradients: bool = True) -> float:
+        """What the backward pass holds besides `stored` and `working`."""
         if self.edge and recompute != "none":
-            times = EDGES[recompute] if of_weights else FROZEN
-            return times * self.edge + (self.stored["ops"] if recompute == "cells" else 0.0)
-        return {"none": max(self.stack - whole, 0.0), "ops": self.stack, "cells": max(self.stack, whole)}[
-            recompute
-        ]
+            factor = RECOMPUTED_EDGE[recompute] if weight_gradients else RECOMPUTED_EDGE_WITHOUT_WEIGHTS
+            inputs = self.stored["ops"] if recompute == "cells" else 0.0
+            return factor * self.edge + inputs
+        everything = self.stored["none"]
+        return {
+            "none": max(self.stack - everything, 0.0),
+            "ops": self.stack,
+            "cells": max(self.stack, everything),
+        }[recompute]
 
 
-class Stored:
-    """Sums up the memory of tensors, each once, but for that of some `others`."""
+class StorageCounter:
+    """Adds up the memory of tensors, each storage once; the storages of `ignored` are not counted."""
 
-    def __init__(self, others: Iterable[Tensor]):
-        self.bytes, self.seen = 0, {tensor.untyped_storage().data_ptr() for tensor in others}
+    def __init__(self, ignored: Iterable[Tensor]):
+        self.bytes = 0
+        self.seen = {tensor.untyped_storage().data_ptr() for tensor in ignored}
 
     def add(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -69,52 +76,62 @@ class Stored:
         return tensor
 
 
-def footprints(
+def measure_cells(
     network: SearchNetwork, shape: tuple[int, int], dtype: torch.dtype | None = None
-) -> list[Footprint]:
-    """Those of each cell of a network that recomputes nothing, for inputs (F, T), with passes in `dtype`.
+) -> list[CellMemory]:
+    """The memory of each cell of a supernet that recomputes nothing, for inputs (F, T) and passes in `dtype`.
 
-    What the stem stores is the first's. The network's running statistics are moved.
+    What the stem stores is added to the first cell. The pass changes the network's running statistics.
     """
-    cells, device = (
-        [*network.network.cnn_cells, *network.network.rnn_cells],
-        next(network.parameters()).device,
-    )
-    found = []
-    for recompute in (False, True):
-        for module in network.modules():
-            if isinstance(module, MixedOp):
-                module.recompute = recompute
-        found.append(_pass(network, cells, shape, dtype))
-    (everything, outputs), (but_ops, _) = found
-    dropped_out = 1 + 1 / (dtype or torch.float32).itemsize  # dropout stores its output, and a byte a number
-    return [
-        Footprint(
-            sum(w.nbytes for w in cell.parameters()),
-            {"none": whole, "ops": part, "cells": dropped_out * output},
-            WORKING * output / len(cell.concat),
-            at_once(cell, device) * whole + GATES * gates_at_once(cell, device) * output / len(cell.concat),
-            isinstance(cell, RelaxedMapsCell) * (whole - part) / sum(len(node.edges) for node in cell.nodes),
+    cells = [*network.network.cnn_cells, *network.network.rnn_cells]
+    everything, outputs = measure_pass(network, cells, shape, dtype)
+    set_recompute(network, True)
+    without_insides, _ = measure_pass(network, cells, shape, dtype)
+    kept_by_dropout = (
+        1 + 1 / (dtype or torch.float32).itemsize
+    )  # its output, and a mask of one byte per number
+    device = next(network.parameters()).device
+    memory = []
+    for cell, whole, part, output in zip(cells, everything, without_insides, outputs, strict=True):
+        state = output / len(cell.concat)
+        edges = sum(len(node.edges) for node in cell.nodes)
+        memory.append(
+            CellMemory(
+                weights=sum(w.nbytes for w in cell.parameters()),
+                stored={"none": whole, "ops": part, "cells": kept_by_dropout * output},
+                working=WORKING_STATES * state,
+                stack=stacked_share(cell, device) * whole
+                + STACKED_GATES * stacked_gates(cell, device) * state,
+                edge=(whole - part) / edges if isinstance(cell, FusedCnnCell) else 0.0,
+            )
         )
-        for cell, whole, part, output in zip(cells, everything, but_ops, outputs, strict=True)
-    ]
+    return memory
 
 
-def _pass(
+def set_recompute(network: SearchNetwork, recompute: bool) -> None:
+    """Let all edges store only the inputs and outputs of their ops, or everything."""
+    for module in network.modules():
+        if isinstance(module, MixedOp):
+            module.recompute = recompute
+
+
+def measure_pass(
     network: SearchNetwork, cells: list[Cell], shape: tuple[int, int], dtype: torch.dtype | None
 ) -> tuple[list[float], list[float]]:
     """(bytes stored, bytes of the output) of each cell in a forward pass, per utterance."""
-    lent = lowered(network, dict(network.named_parameters()), dtype)
-    stored, totals, outputs = Stored([*network.parameters(), *network.buffers(), *lent.values()]), [0.0], []
+    weights = bf16.cast_weights(network, dict(network.named_parameters()), dtype)
+    counter = StorageCounter([*network.parameters(), *network.buffers(), *weights.values()])
+    stored = [0.0]  # after each cell
+    outputs = []
 
     def note(cell: Cell, inputs: tuple, output: Tensor) -> None:
-        totals.append(stored.bytes / UTTERANCES)
+        stored.append(counter.bytes / UTTERANCES)
         outputs.append(output.nbytes / UTTERANCES)
 
     handles = [cell.register_forward_hook(note) for cell in cells]
     x = torch.zeros(UTTERANCES, 1, *shape, device=next(network.parameters()).device)
-    with saved_tensors_hooks(stored.add, lambda tensor: tensor):
-        kept = functional_call(network, lent, (x.to(dtype),))  # noqa: F841  so that no memory is used twice
+    with saved_tensors_hooks(counter.add, lambda tensor: tensor):
+        kept = bf16.forward(network, x, weights, dtype)  # noqa: F841  kept alive, so that no memory is reused
     for handle in handles:
         handle.remove()
-    return [after - before for before, after in pairwise(totals)], outputs
+    return [after - before for before, after in pairwise(stored)], outputs

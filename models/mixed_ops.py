@@ -1,19 +1,24 @@
-"""The continuous relaxation: an edge that carries every candidate op at once (Liu et al. 2019, section 2.2).
+"""The continuous relaxation: edges that compute every candidate op at once (Liu et al. 2019, section 2.2).
 
-K ops, E = i + 2 edges into node i. `none` is the last of the ops where it is present; its output is zero, so it takes
-its share of the softmax and is never computed.
+`none` is the last of the ops if it is a candidate. Its output is zero: it takes its share of the softmax and is not
+computed.
+
+Shapes: K ops; E = i + 2 edges into node i.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
 from models.cells import CellType
-from models.recompute import recomputed
+from models.recompute import recompute_in_backward
 
 
 class MixedOp(nn.Module):
-    """A relaxed edge: o(x) = sum_o softmax(alpha)_o o(x) (eq. 2). With `recompute`, of an op only o(x) is stored."""
+    """A relaxed edge (eq. 2): o(x) = sum_k softmax(alpha)_k o_k(x).
+
+    With `recompute`, only the input and the output of each op are stored for the backward pass.
+    """
 
     def __init__(
         self, cell_type: CellType, ops: Sequence[str], channels: int, stride: int, recompute: bool = False
@@ -24,29 +29,22 @@ class MixedOp(nn.Module):
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """`weights` (K,): the softmaxed alphas of this edge."""
-        return sum(weight * self._run(op, x) for weight, op in zip(weights, self.ops, strict=False))
+        outputs = [self.run(op, x) for op in self.ops]
+        return sum(
+            weight * output for weight, output in zip(weights, outputs, strict=False)
+        )  # without `none`
 
-    def _run(self, op: nn.Module, x: Tensor) -> Tensor:
-        return recomputed(op, x) if self.recompute else op(x)
+    def run(self, op: nn.Module, x: Tensor) -> Tensor:
+        """op(x)."""
+        return recompute_in_backward(op, x) if self.recompute else op(x)
 
 
 class MixedNode(nn.Module):
-    """A node fed by every earlier state through a relaxed edge: x_j = sum_{i<j} o_ij(x_i) (eq. 1)."""
+    """A node with a relaxed edge from every earlier state (eq. 1): x_j = sum_{i<j} o_ij(x_i)."""
 
-    edge: type[MixedOp] = MixedOp
-
-    def __init__(
-        self,
-        cell_type: CellType,
-        ops: Sequence[str],
-        channels: int,
-        strides: Sequence[int],
-        recompute: bool = False,
-    ):
+    def __init__(self, edges: Iterable[MixedOp]):
         super().__init__()
-        self.edges = nn.ModuleList(
-            self.edge(cell_type, ops, channels, stride, recompute) for stride in strides
-        )
+        self.edges = nn.ModuleList(edges)
 
     def forward(self, states: Sequence[Tensor], weights: Tensor) -> Tensor:
         """`weights` (E, K): the softmaxed alphas of this node's edges."""

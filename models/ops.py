@@ -1,8 +1,10 @@
-"""The candidate operations of both search spaces: functions of feature maps (CNN) and of sequences (SeqNN).
+"""The candidate operations of both search spaces, for feature maps (CNN) and for sequences (SeqNN).
 
-Shapes: N utterances, C channels, F coefficients, T frames or time steps, k layers.
-Feature maps are (N, C, F, T), sequences (N, T, C). Every op keeps C; stride 2 halves F and T, rounding up.
-The table of each space maps an op's name to `make(channels, stride, affine)`; `none` is no module: its output is zero.
+`MAP_OPS` and `SEQUENCE_OPS` map the name of an op to a function `make(channels, stride, affine)` that builds it.
+`none` has no module: its output is zero, and it is never computed.
+
+Shapes: N utterances, C channels, F coefficients, T frames or time steps. Feature maps are (N, C, F, T), sequences
+(N, T, C). Every op keeps C; stride 2 halves F and T, rounding up.
 Sources: Liu et al., DARTS (ICLR 2019), section 3.1; Rajapakshe et al., emoDARTS (IEEE Access 2024), section III.
 """
 
@@ -13,20 +15,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.fused.rnn.tanh_scan import recur
-
 MakeOp = Callable[[int, int, bool], nn.Module]
 
 
+# ---------------------------------------------------------------- feature maps
+
+
 class Pool(nn.Module):
-    """3 x 3 pooling, then BatchNorm, so that pools and convolutions compete at one scale."""
+    """3 x 3 pooling, then BatchNorm, so that pools and convolutions compete at the same scale."""
 
     def __init__(self, kind: str, channels: int, stride: int, affine: bool):
         super().__init__()
-        self.pooling = {
-            "max": nn.MaxPool2d(3, stride, padding=1),
-            "avg": nn.AvgPool2d(3, stride, padding=1, count_include_pad=False),
-        }[kind]
+        if kind == "max":
+            self.pooling = nn.MaxPool2d(3, stride, padding=1)
+        else:
+            self.pooling = nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
         self.norm = nn.BatchNorm2d(channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,24 +53,22 @@ class ConvUnit(nn.Module):
 
 
 def separable_conv(kernel: int, channels: int, stride: int, affine: bool) -> nn.Module:
-    """Two undilated depthwise-separable convolutions; the first one carries the stride."""
-    return nn.Sequential(
-        ConvUnit(kernel, 1, channels, stride, affine),
-        ConvUnit(kernel, 1, channels, 1, affine),
-    )
+    """Two depthwise-separable convolutions without dilation; the first one has the stride."""
+    first = ConvUnit(kernel, 1, channels, stride, affine)
+    second = ConvUnit(kernel, 1, channels, 1, affine)
+    return nn.Sequential(first, second)
 
 
 def skip_maps(channels: int, stride: int, affine: bool) -> nn.Module:
-    """Identity, or with stride 2 a factorised reduction."""
+    """The identity, or with stride 2 a factorized reduction."""
     return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
 
 
 class FactorizedReduce(nn.Module):
-    """Halve F and T, rounding up, by two pointwise convolutions on grids one step apart: each sees what one skips.
+    """Halve F and T, rounding up, by two pointwise convolutions on grids that are one step apart.
 
-    The grids are taken before: oneDNN 3.10 computes the weights' gradient of a pointwise convolution of stride 2 beyond
-    the memory that it has taken, where the maps are channels_last and have fewer channels than fit a register (its
-    issue 6035). That ends in `free(): invalid size`, if it is noticed at all.
+    The grids are sliced before the convolutions, which then have stride 1. The weight gradient of a strided pointwise
+    convolution in oneDNN 3.10 writes outside its memory for channels_last maps of few channels (oneDNN issue 6035).
     """
 
     def __init__(self, channels_in: int, channels_out: int, affine: bool):
@@ -82,78 +83,8 @@ class FactorizedReduce(nn.Module):
         even = x[:, :, ::2, ::2]
         odd = F.pad(x, (0, 1, 0, 1))[
             :, :, 1::2, 1::2
-        ]  # the padding lets odd sizes round up like the even grid
+        ]  # padded, so that odd sizes round up as in the even grid
         return self.norm(torch.cat([self.even(even), self.odd(odd)], dim=1))  # (N, C_out, F/2, T/2)
-
-
-class Recurrent(nn.Module):
-    """A unidirectional k-layer LSTM or RNN over time: (N, T, C) -> (N, T, C)."""
-
-    def __init__(self, kind: type[nn.RNNBase], layers: int, channels: int):
-        super().__init__()
-        self.rnn = kind(channels, channels, layers, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return recur(self.rnn, x)
-
-
-Linear = Callable[[Tensor], Tensor]
-
-
-def attended(h: Tensor, key: Linear, score: Linear) -> Tensor:
-    """The steps weighed by additive attention: (N, T, C) -> (N, C).
-
-    With U the `key` and v the `score`: e_t = v . tanh(U h_t), a = softmax_t(e), sum_t a_t h_t
-    (Bahdanau et al., ICLR 2015, eq. 6).
-    """
-    attention = score(torch.tanh(key(h))).softmax(dim=1)  # (N, T, 1)
-    return (attention * h).sum(dim=1)
-
-
-def joined(h: Tensor, key: Linear, score: Linear, project: Linear, project_context: Linear) -> Tensor:
-    """Every step joined by what attention makes of all of them: (N, T, 2C) -> (N, T, C), y_t = W h_t + V c + b."""
-    context = attended(h, key, score)  # (N, 2C)
-    return project(h) + project_context(context).unsqueeze(1)
-
-
-class Context(nn.Module):
-    """`joined` with weights of its own: (N, T, 2C) -> (N, T, C)."""
-
-    parts = ("key", "score", "project", "project_context")
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.key = nn.Linear(2 * channels, channels)
-        self.score = nn.Linear(channels, 1, bias=False)
-        self.project = nn.Linear(2 * channels, channels)
-        self.project_context = nn.Linear(2 * channels, channels, bias=False)
-
-    def forward(self, h: Tensor) -> Tensor:
-        return joined(h, *(getattr(self, part) for part in self.parts))
-
-
-class RecurrentAttention(nn.Module):
-    """A bidirectional k-layer LSTM or RNN, then additive attention over time: (N, T, C) -> (N, T, C)."""
-
-    def __init__(self, kind: type[nn.RNNBase], layers: int, channels: int):
-        super().__init__()
-        self.rnn = kind(channels, channels, layers, batch_first=True, bidirectional=True)
-        self.context = Context(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.context(recur(self.rnn, x))
-
-
-def sequence_op(
-    block: type[nn.Module], kind: type[nn.RNNBase], layers: int, channels: int, *_: int
-) -> nn.Module:
-    """A recurrent op; sequences know neither stride nor affine normalisation."""
-    return block(kind, layers, channels)
-
-
-def skip_sequence(channels: int, stride: int, affine: bool) -> nn.Module:
-    """The sequence as it is."""
-    return nn.Identity()
 
 
 MAP_OPS: Mapping[str, MakeOp] = {
@@ -166,19 +97,86 @@ MAP_OPS: Mapping[str, MakeOp] = {
     "dil_conv_5x5": partial(ConvUnit, 5, 2),
 }
 
-FAMILIES: Mapping[str, tuple[type[nn.Module], type[nn.RNNBase], int]] = {
-    "lstm": (Recurrent, nn.LSTM, 4),
-    "rnn": (Recurrent, nn.RNN, 4),
-    "lstm_att": (RecurrentAttention, nn.LSTM, 2),
-    "rnn_att": (RecurrentAttention, nn.RNN, 2),
-}
-"""The recurrent ops FAMILY_1 to FAMILY_K, which differ in their number of layers: block, kind, K."""
 
-SEQUENCE_OPS: Mapping[str, MakeOp] = {
-    **{
-        f"{family}_{k}": partial(sequence_op, block, kind, k)
-        for family, (block, kind, deepest) in FAMILIES.items()
-        for k in range(1, deepest + 1)
-    },
-    "skip_connect": skip_sequence,
-}
+# ---------------------------------------------------------------- sequences
+
+
+class Recurrent(nn.Module):
+    """A unidirectional LSTM or RNN of several layers over time: (N, T, C) -> (N, T, C)."""
+
+    def __init__(self, rnn_class: type[nn.RNNBase], layers: int, channels: int):
+        super().__init__()
+        self.rnn = rnn_class(channels, channels, layers, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(x)[0]
+
+
+class RecurrentAttention(nn.Module):
+    """A bidirectional LSTM or RNN of several layers, then additive attention over time: (N, T, C) -> (N, T, C)."""
+
+    def __init__(self, rnn_class: type[nn.RNNBase], layers: int, channels: int):
+        super().__init__()
+        self.rnn = rnn_class(channels, channels, layers, batch_first=True, bidirectional=True)
+        self.context = Context(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.context(self.rnn(x)[0])
+
+
+class Context(nn.Module):
+    """Add to every step what attention sums up of all steps: (N, T, 2C) -> (N, T, C), y_t = W h_t + V c + b."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.key = nn.Linear(2 * channels, channels)
+        self.score = nn.Linear(channels, 1, bias=False)
+        self.project = nn.Linear(2 * channels, channels)
+        self.project_context = nn.Linear(2 * channels, channels, bias=False)
+
+    def forward(self, h: Tensor) -> Tensor:
+        context = attend(h, self.key, self.score)  # (N, 2C)
+        return self.project(h) + self.project_context(context).unsqueeze(1)
+
+
+def attend(h: Tensor, key: nn.Module, score: nn.Module) -> Tensor:
+    """Additive attention over time (Bahdanau et al., ICLR 2015, eq. 6): (N, T, C) -> (N, C).
+
+    e_t = v . tanh(U h_t), a = softmax_t(e), c = sum_t a_t h_t, where U is `key` and v is `score`.
+    """
+    attention = score(torch.tanh(key(h))).softmax(dim=1)  # (N, T, 1)
+    return (attention * h).sum(dim=1)
+
+
+def skip_sequence(channels: int, stride: int, affine: bool) -> nn.Module:
+    """The identity."""
+    return nn.Identity()
+
+
+MAX_LAYERS = {"lstm": 4, "rnn": 4, "lstm_att": 2, "rnn_att": 2}
+"""The families of recurrent ops, FAMILY_1 to FAMILY_K, which differ in their number of layers; the values are K."""
+
+RnnClasses = Mapping[str, type[nn.RNNBase]]
+RNN_CLASSES: RnnClasses = {"lstm": nn.LSTM, "rnn": nn.RNN}
+
+
+def recurrent_op(
+    family: str, layers: int, rnn_classes: RnnClasses, channels: int, stride: int, affine: bool
+) -> nn.Module:
+    """The op FAMILY_LAYERS. Sequences have neither stride nor affine normalisation."""
+    rnn, _, attention = family.partition("_")
+    op_class = RecurrentAttention if attention else Recurrent
+    return op_class(rnn_classes[rnn], layers, channels)
+
+
+def sequence_ops(rnn_classes: RnnClasses) -> dict[str, MakeOp]:
+    """The ops of the SeqNN, built from these recurrent modules."""
+    recurrent = {
+        f"{family}_{layers}": partial(recurrent_op, family, layers, rnn_classes)
+        for family, most in MAX_LAYERS.items()
+        for layers in range(1, most + 1)
+    }
+    return {**recurrent, "skip_connect": skip_sequence}
+
+
+SEQUENCE_OPS: Mapping[str, MakeOp] = sequence_ops(RNN_CLASSES)

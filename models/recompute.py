@@ -1,4 +1,4 @@
-"""Memory for time: a module that stores only its inputs, and in backward computes itself again."""
+"""Trading time for memory: modules whose insides are computed again in the backward pass instead of stored."""
 
 from typing import Any
 
@@ -7,18 +7,19 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 
-def recomputed(module: nn.Module, *inputs: object) -> Any:
-    """`module(*inputs)`. The module must draw no random numbers.
+def recompute_in_backward(module: nn.Module, *inputs: object) -> Any:
+    """Return `module(*inputs)`, storing only the inputs. The module must not draw random numbers.
 
-    The second time it runs with the parameters of the first, whatever the module then holds (the passes of the
-    architect lend it other weights), and on copies of the buffers, so that running statistics move only once.
+    The second forward pass uses the parameters of the first, even if the module is called with other weights in between,
+    as the architect does. It writes running statistics into copies of the buffers, so that they are updated only once.
     """
     parameters = dict(module.named_parameters())
-    tries = []
+    first = True
 
     def run(*inputs: object) -> Any:
-        tries.append(None)
-        buffers = {name: buffer.clone() for name, buffer in module.named_buffers()} if len(tries) > 1 else {}
+        nonlocal first
+        buffers = {} if first else {name: buffer.clone() for name, buffer in module.named_buffers()}
+        first = False
         return functional_call(module, {**parameters, **buffers}, inputs)
 
     return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)

@@ -1,28 +1,29 @@
-"""The supernet: a joint network whose every edge is relaxed, and the alphas that weigh its ops."""
+"""The supernet: a joint network with relaxed cells, and the alphas that weight their ops."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from darts.search_space import SearchSpace
 from genotypes import Genotype, discretise
-from models.cells import CELL_TYPES, Cell
-from models.fused.cnn.cell import MixedMaps, RelaxedMapsCell
-from models.fused.rnn.stacked_cell import RelaxedSequenceCell
+from models.cells import Cell
+from models.dropout import Dropout
+from models.fused import cell_types
 from models.joint_network import JointNetwork, Size
-from models.mixed_ops import MixedNode
-from models.nested_ops import NestedNode
+from models.mixed_ops import MixedNode, MixedOp
+from models.nested_ops import NestedOp
+from models.search_space import SearchSpace
 
-ALPHA_SCALE = 1e-3  # the standard deviation of the alphas at the start, as in DARTS
+ALPHA_SCALE = 1e-3
+"""Standard deviation of the initial alphas, as in DARTS."""
 
 
 class SearchNetwork(nn.Module):
     """(N, 1, F, T) -> logits (N, classes), relaxed over `space`. Cells of one kind share their alphas.
 
-    `recompute` says what backward computes again rather than store what is inside it: "none", the "ops", whose inputs
-    and outputs are stored, or the "cells", of which only the inputs are. With `nested_depth`, recurrent ops of a family
-    share their layers (see `nested`).
+    `recompute` names what the backward pass computes again instead of storing it: "none", "ops" or "cells".
+    With `nested_depth`, recurrent ops of one family share their layers (see `nested_ops`).
+    With `fused`, the cells are computed by the faster functions of `models.fused`.
     """
 
     def __init__(
@@ -33,37 +34,47 @@ class SearchNetwork(nn.Module):
         dropout: float = 0.0,
         recompute: str = "none",
         nested_depth: bool = False,
+        fused: bool = True,
     ):
         super().__init__()
-        self.space, self.recompute = space, recompute
-        self.sequence_parts = (Cell, NestedNode) if nested_depth else (RelaxedSequenceCell, MixedNode)
+        self.space = space
+        self.recompute = recompute
+        self.nested_depth = nested_depth
+        self.cell_types = cell_types(fused)
         self.network = JointNetwork(
-            size, classes, self._relaxed_cell, dropout, recompute_cells=recompute == "cells"
+            size, classes, self.make_cell, dropout, recompute_cells=recompute == "cells"
         )
         kinds = ["normal", "reduce"] + ["rnn"] * (size.rnn_layers > 0)
-        self.alphas = nn.ModuleDict({kind: self._initial_alphas(kind) for kind in kinds})
+        self.alphas = nn.ModuleDict({kind: self.initial_alphas(kind) for kind in kinds})
 
-    def _initial_alphas(self, kind: str) -> nn.ParameterList:
-        nodes, ops = self.space.of(kind)
-        return nn.ParameterList(ALPHA_SCALE * torch.randn(node + 2, len(ops)) for node in range(nodes))
+    def make_cell(self, kind: str, inputs: tuple[int, int], channels: int, reduction_prev: bool) -> Cell:
+        """A relaxed cell."""
+        cell_type = self.cell_types[kind]
+        node_count, ops = self.space.of(kind)
+        nested = self.nested_depth and kind == "rnn"
+        edge_class = NestedOp if nested else MixedOp
+        cell_class = Cell if nested else cell_type.relaxed_cell
+        # with "cells", an edge of a CNN cell is recomputed when its cell is: that saves much memory and little time
+        recompute = self.recompute == "ops" or (self.recompute == "cells" and kind != "rnn")
 
-    def _relaxed_cell(self, kind: str, inputs: tuple[int, int], channels: int, reduction_prev: bool) -> Cell:
-        cell_type, (count, ops) = CELL_TYPES[kind], self.space.of(kind)
-        make_cell, make_node = self.sequence_parts if kind == "rnn" else (RelaxedMapsCell, MixedMaps)
-        again = self.recompute == "ops" or (
-            self.recompute == "cells" and kind != "rnn"
-        )  # of maps it costs little
-        strides = [2 if kind == "reduce" and source < 2 else 1 for source in range(count + 1)]
-        nodes = [make_node(cell_type, ops, channels, strides[: node + 2], again) for node in range(count)]
-        return make_cell(
-            cell_type, nodes, range(2, count + 2), inputs, channels, reduction_prev, affine=False
-        )
+        def make_edge(source: int) -> MixedOp:
+            stride = 2 if kind == "reduce" and source < 2 else 1
+            return edge_class(cell_type, ops, channels, stride, recompute)
+
+        nodes = [MixedNode(make_edge(source) for source in range(i + 2)) for i in range(node_count)]
+        concat = range(2, node_count + 2)
+        return cell_class(cell_type, nodes, concat, inputs, channels, reduction_prev, affine=False)
+
+    def initial_alphas(self, kind: str) -> nn.ParameterList:
+        """The alphas of a kind of cell: (edges, ops) for each node."""
+        node_count, ops = self.space.of(kind)
+        return nn.ParameterList(ALPHA_SCALE * torch.randn(i + 2, len(ops)) for i in range(node_count))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.network(x, self.softmaxed())
+        return self.network(x, self.softmaxed_alphas())
 
-    def softmaxed(self) -> dict[str, list[Tensor]]:
-        """Per kind of cell and node: softmax(alpha) over the ops, (edges, ops)."""
+    def softmaxed_alphas(self) -> dict[str, list[Tensor]]:
+        """By kind of cell, for each node: softmax(alpha) over the ops, (edges, ops)."""
         return {kind: [alpha.softmax(dim=-1) for alpha in nodes] for kind, nodes in self.alphas.items()}
 
     def architecture_parameters(self) -> list[nn.Parameter]:
@@ -71,15 +82,21 @@ class SearchNetwork(nn.Module):
         return list(self.alphas.parameters())
 
     def weights(self) -> dict[str, nn.Parameter]:
-        """All that the weight optimiser trains, by name: every parameter but the alphas."""
+        """The parameters that the weight optimizer trains, by name: all but the alphas."""
         return {name: p for name, p in self.named_parameters() if not name.startswith("alphas.")}
+
+    @property
+    def dropout(self) -> Dropout:
+        """The dropout after each cell."""
+        return self.network.dropout
 
     @torch.no_grad()
     def genotype(self) -> Genotype:
-        """The strongest discrete cells of the present alphas."""
-        return Genotype.of_nodes(
-            **{kind: self._discretised(kind, nodes) for kind, nodes in self.softmaxed().items()}
-        )
+        """The discrete cells with the largest alphas."""
+        cells = {kind: self.discretise(kind, nodes) for kind, nodes in self.softmaxed_alphas().items()}
+        return Genotype.of_nodes(**cells)
 
-    def _discretised(self, kind: str, weights: Sequence[Tensor]) -> tuple:
-        return discretise([w.cpu().numpy() for w in weights], self.space.of(kind)[1])
+    def discretise(self, kind: str, weights: Sequence[Tensor]) -> tuple:
+        """The nodes of the discrete cell of a kind."""
+        _, ops = self.space.of(kind)
+        return discretise([w.cpu().numpy() for w in weights], ops)

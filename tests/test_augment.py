@@ -10,7 +10,7 @@ import augment
 from config import AugmentConfig
 from genotypes import BUILT_IN
 from models.architecture import Designed, Searched
-from models.augment_network import DropPath, drop_paths_of
+from models.augment_network import DropPath
 from models.baselines import BASELINES
 from models.joint_network import Size
 

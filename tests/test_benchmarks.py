@@ -36,10 +36,10 @@ def test_a_line_of_the_table(gpu):
     assert 0 < row.products < 1
     assert 0 < row.bandwidth < 1
     assert "nan" not in gpu.line(first, "ours", [row])
-    assert gpu.demanded(second, gpu.make_fabric("none").device) == tuple(
+    assert gpu.demanded(second, gpu.choose_device("none")) == tuple(
         pytest.approx(number * factor)
         for number, factor in zip(
-            gpu.demanded(first, gpu.make_fabric("none").device), (13 / 5, 5 / 2), strict=True
+            gpu.demanded(first, gpu.choose_device("none")), (13 / 5, 5 / 2), strict=True
         )
     )
 

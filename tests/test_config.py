@@ -20,7 +20,7 @@ from config import (
     VisualizeConfig,
 )
 from genotypes import CNN_OPS, RNN_OPS
-from training.experiment import begin
+from training.experiment import start_experiment
 from utils import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -199,7 +199,7 @@ def test_a_run_takes_no_flag_at_the_top_of_its_file_for_one_of_prepare(
     path.write_text(json.dumps({"epochs": 3, "dataset": "nowhere", "prepare": {"n_mels": 40, "n_mfcc": 20}}))
     config = search("--config", path)
     with pytest.raises(UserError, match="no features at features/nowhere"):
-        begin(config)
+        start_experiment(config)
 
 
 @pytest.mark.parametrize("command", ["prepare", "search", "augment"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import RESULTS, environment, execute, line, succeed
 
-from training.loop import tensors_of
+from training.loop import tensors_in
 
 EPOCHS = 7
 
@@ -60,7 +60,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     for name in RESULTS[command]:
         assert (broken / name).read_bytes() == (folder / name).read_bytes(), name
     states = [torch.load(run / "checkpoint.pt", weights_only=True) for run in (folder, broken)]
-    assert all(torch.equal(a, b) for a, b in zip(*map(tensors_of, states), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(*map(tensors_in, states), strict=True))
 
 
 def test_resuming_a_finished_run_changes_nothing(workspace: Path):

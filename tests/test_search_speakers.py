@@ -15,7 +15,7 @@ from data.folds import make_folds
 from data.store import FeatureStore
 from genotypes import Genotype
 from models.saved import SavedModel
-from training.experiment import begin
+from training.experiment import start_experiment
 from utils import UserError
 
 FOUND = Path("runs/h/search/genotype.json")
@@ -68,7 +68,7 @@ def retrain(*words: str) -> dict:
 def prepared(genotype: Path) -> augment.Augment:
     """A retraining of a file's genotype on fold 2, before its first step."""
     config = parse(AugmentConfig, [*ELSEWHERE, "--genotype", str(genotype)])
-    return augment.Augment(config, begin(config), *augment.find_genotype(config))
+    return augment.Augment(config, start_experiment(config), *augment.find_genotype(config))
 
 
 def test_a_search_says_whom_it_heard_and_finds_the_same_genotype(place: Path, told: dict):

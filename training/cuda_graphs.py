@@ -1,11 +1,12 @@
-"""A step recorded once and replayed: on a GPU as a CUDA graph, which launches all of its kernels at one go.
+"""--cuda_graphs: a step that is recorded once as a CUDA graph and replayed, so that its kernels need no launches.
 
-A recording holds addresses and numbers; Python runs while it is made, and not in a replay. So what differs from step to
-step must be in the batches, which are copied to where the recorded ones were, or in state that is changed in place.
+Python runs while a graph is recorded, but not when it is replayed. A graph holds the addresses of its tensors and the
+values of its numbers. So whatever changes between steps must be in the batches, which are copied to the recorded
+addresses, or in state that is changed in place.
 """
 
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from training import distributed
 from utils import UserError
 
-WARM_UP = 3  # steps before a recording, as torch.cuda.make_graphed_callables has them
+WARM_UP_STEPS = 3
+"""Ordinary steps before the recording, as in torch.cuda.make_graphed_callables."""
+
 Work = Callable[[], Any]
 
 
@@ -22,17 +25,14 @@ class Recorder(Protocol):
     """How a device records."""
 
     def run(self, work: Work) -> Any:
-        """Do the work, in the way in which it will be recorded."""
+        """Do the work in the way in which it will be recorded."""
 
     def record(self, work: Work) -> Work:
-        """Note the work, but do not do it; return what does it, as often as it is called."""
+        """Record the work without doing it; return a function that does it each time it is called."""
 
 
-class CudaGraphs:
-    """All on one side stream, for which libraries have what they need before a recording begins.
-
-    What the work allocates comes from the graph's own memory, and goes with the graph.
-    """
+class CudaRecorder:
+    """Records CUDA graphs on a side stream, where libraries allocate what they need before the recording."""
 
     def __init__(self, device: torch.device):
         self.stream = torch.cuda.Stream(device)
@@ -46,7 +46,7 @@ class CudaGraphs:
 
     def record(self, work: Work) -> Work:
         graph = torch.cuda.CUDAGraph()
-        # thread_local: the threads that fetch batches ahead may pin memory meanwhile
+        # thread_local: the threads that fetch batches may pin memory during the recording
         with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
             result = work()
 
@@ -57,54 +57,74 @@ class CudaGraphs:
         return replay
 
 
-def recorder(device: torch.device) -> Recorder:
-    """That of a device; `UserError` where it has none."""
+def make_recorder(device: torch.device) -> Recorder:
+    """The recorder of a device. Raises `UserError` if --cuda_graphs cannot be used."""
     if device.type != "cuda":
         raise UserError(
-            f"--cuda_graphs needs a CUDA GPU, and this search runs on the {device.type}: leave it out"
+            f"--cuda_graphs needs a CUDA GPU, but this search runs on the {device.type}: leave it out"
         )
     if distributed.world_size() > 1:
         raise UserError("--cuda_graphs is for one process: leave it out, or choose one GPU by --gpus 0")
-    return CudaGraphs(device)
+    return CudaRecorder(device)
 
 
-def hold_still(network: nn.Module) -> None:
-    """Let recurrent modules leave their weights where they are.
+class RecordedStep:
+    """A function of batches that is replayed from a recording. Each call overwrites the results of the one before.
 
-    Whenever they find other weights than before, as in every pass of the architect, they move them side by side for
-    cuDNN: a replay would take the weights of the recording from where they were. cuDNN copies them, and warns of it.
+    The first calls are ordinary steps, which warm up libraries and let optimizers create their state.
+    """
+
+    def __init__(self, function: Callable[..., Any], recorder: Recorder):
+        self.function = function
+        self.recorder = recorder
+        self.calls = 0
+        self.replay: Work | None = None
+        self.recorded_for: Any = None
+
+    def __call__(self, *batches: tuple[Tensor, ...], constants: Any) -> Any:
+        """Do a step. `constants` are the numbers that a recording holds; if they change, it is made anew."""
+        self.calls += 1
+        if self.calls <= WARM_UP_STEPS:
+            return self.recorder.run(lambda: self.function(*batches))
+        if self.calls == WARM_UP_STEPS + 1:
+            self.batches = [tuple(torch.empty_like(tensor) for tensor in batch) for batch in batches]
+        for recorded, given in zip(self.batches, batches, strict=True):
+            for old, new in zip(recorded, given, strict=True):
+                old.copy_(new)
+        if self.replay is None or self.recorded_for != constants:
+            self.replay = None  # frees the memory of the last recording
+            self.replay = self.recorder.record(lambda: self.function(*self.batches))
+            self.recorded_for = constants
+        return self.replay()
+
+
+def keep_weights_in_place(network: nn.Module) -> None:
+    """Replace the recurrent modules of a network by ones that share their weights and never move them.
+
+    An ordinary one moves its weights into one block of memory whenever they have been replaced, as every pass of the
+    architect replaces them. A replay would read the weights from the addresses of the recording.
     """
     warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk of memory")
-    for module in network.modules():
+    for name, module in list(network.named_modules()):
         if isinstance(module, nn.RNNBase):
-            module.flatten_parameters = lambda: None
+            network.set_submodule(name, static_copy(module))
 
 
-class Recorded:
-    """A function of batches, replayed. Its results lie where the next call puts its own.
+def static_copy(module: nn.RNNBase) -> nn.RNNBase:
+    """A recurrent module of the same class with the same weights, which stay where they are."""
 
-    The first calls are made in the ordinary way. They warm up libraries and let optimisers make their state, and are
-    steps like any other, so that nothing has to be put back.
-    """
+    class Static(type(module)):
+        def flatten_parameters(self) -> None:
+            """Do not move the weights."""
 
-    def __init__(self, function: Callable[..., Any], recorder: Recorder, numbers: Callable[[], Hashable]):
-        """`numbers` that a recording holds, and that change now and then: it is made anew when they do."""
-        self.function, self.recorder, self.numbers = function, recorder, numbers
-        self.calls, self.replay, self.held = 0, None, None
-
-    def __call__(self, *batches: tuple[Tensor, ...]) -> Any:
-        self.calls += 1
-        if self.calls <= WARM_UP:
-            return self.recorder.run(lambda: self.function(*batches))
-        if self.calls == WARM_UP + 1:
-            self.batches = [tuple(torch.empty_like(tensor) for tensor in batch) for batch in batches]
-        for own, given in zip(self.batches, batches, strict=True):
-            for mine, new in zip(own, given, strict=True):
-                mine.copy_(new)
-        if self.replay is None or self.held != self.numbers():
-            self.replay = None  # lets go of the memory of the last one
-            self.replay, self.held = (
-                self.recorder.record(lambda: self.function(*self.batches)),
-                self.numbers(),
-            )
-        return self.replay()
+    with torch.device("meta"):  # takes no memory and draws no random numbers
+        copy = Static(
+            module.input_size,
+            module.hidden_size,
+            module.num_layers,
+            batch_first=True,
+            bidirectional=module.bidirectional,
+        )
+    for name, weight in module.named_parameters():
+        setattr(copy, name, weight)
+    return copy

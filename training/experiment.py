@@ -1,11 +1,10 @@
-"""What a search and an augment run start from: the processes, the corpus, and the fold."""
+"""The setting that search and augment start from: the processes, the feature store and the fold."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from config import RunConfig
@@ -16,70 +15,67 @@ from data.leaks import Leaks, speaker_set, verify
 from data.speakers import SpeakerSet
 from data.store import FeatureStore, statistics
 from models.fused.cnn.sync_batchnorm import synchronise
-from training.devices import make_fabric
+from training import distributed
 from training.losses import class_weights
-from training.precision import settle
+from training.precision import set_precision
 from training.provenance import Origin, describe
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """The seeded processes of a run, its feature store, and its fold."""
+    """A device, a feature store and a fold of it."""
 
     config: RunConfig
-    fabric: Fabric
+    device: torch.device
     store: FeatureStore
     fold: Fold
     leaks: Leaks
 
-    @property
-    def device(self) -> torch.device:
-        return self.fabric.device
-
-    def origin(self, **inputs: Any) -> Origin:
-        """What a run on this dataset, and on `inputs`, is made from; known to the process that writes alone."""
-        if not self.fabric.is_global_zero:
-            return Origin({}, {})
-        store = {str(self.store.folder): self.store.fingerprint()}
-        return Origin({**store, **inputs}, describe(self.device))
-
-    def speakers(self, rows: np.ndarray) -> SpeakerSet:
-        """Whom one hears in rows."""
-        return speaker_set(self.store, rows, self.config.dataset)
-
     def features(self, training_rows: np.ndarray) -> tuple[Features, tuple[np.ndarray, np.ndarray]]:
-        """The features, standardised by the training rows alone, and the (mean, std) that did it."""
+        """The features on the device, standardised by the training rows; and the (mean, std) that were used."""
         mean, std = statistics(self.store.features, training_rows)
         return Features(self.store, mean, std, self.device), (mean, std)
 
     def batches(self, features: Features, rows: np.ndarray, stream: int = 0) -> TrainingBatches:
-        """Shuffled batches of this process's share; `stream` tells apart the shuffles of one run."""
-        config, share = self.config, (self.fabric.global_rank, self.fabric.world_size)
+        """Shuffled batches of this rank's share. Each `stream` is shuffled differently."""
+        config = self.config
+        share = distributed.rank(), distributed.world_size()
         balanced = config.balance == "sampling"
         return TrainingBatches(
             features, rows, config.batch_size, config.seed, config.workers, share, stream, balanced
         )
 
     def place(self, network: nn.Module) -> nn.Module:
-        """A network on this process's device, its BatchNorms as --sync_batchnorm says."""
-        synchronise(network, self.fabric.world_size if self.config.sync_batchnorm else 1)
+        """Move a network to the device, with synchronised BatchNorm if --sync_batchnorm asks for it."""
+        synchronise(network, distributed.world_size() if self.config.sync_batchnorm else 1)
         return network.to(self.device)
 
     def class_weights(self, rows: np.ndarray) -> Tensor | None:
-        """The weights of the classes in a loss over training rows, where --balance asks for some."""
+        """The class weights of the loss on these rows; None unless --balance asks for them."""
         if self.config.balance != "weights":
             return None
         return class_weights(self.store.labels[rows], len(self.store.classes)).to(self.device)
 
+    def speakers(self, rows: np.ndarray) -> SpeakerSet:
+        """The speakers in these rows."""
+        return speaker_set(self.store, rows, self.config.dataset)
 
-def begin(config: RunConfig) -> Experiment:
-    """Start the processes, seed them alike, open the dataset, choose the fold and see that it leaks nothing."""
-    fabric = make_fabric(config.gpus)
-    fabric.launch()
-    settle(config.precision, fabric.device)  # after Fabric, which asks torch by the older API
+    def origin(self, **inputs: Any) -> Origin:
+        """The provenance of a run on this dataset and on `inputs`; empty except on rank 0, which writes it."""
+        if not distributed.is_first():
+            return Origin({}, {})
+        store = {str(self.store.folder): self.store.fingerprint()}
+        return Origin({**store, **inputs}, describe(self.device))
+
+
+def start_experiment(config: RunConfig) -> Experiment:
+    """Start the processes, seed them, open the dataset, choose the fold, and check it for leaks."""
+    device = distributed.start(config.gpus)
+    set_precision(config.precision, device)
     torch.manual_seed(config.seed)
-    with fabric.rank_zero_first():
+    with distributed.first_rank_first():
         store = open_dataset(config.dataset, config.config)
-    fold = choose_fold(make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers), config.fold)
+    folds = make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers)
+    fold = choose_fold(folds, config.fold)
     leaks = verify(store.manifest, fold, config.allow_leak, f"fold {config.fold}")
-    return Experiment(config, fabric, store, fold, leaks)
+    return Experiment(config, device, store, fold, leaks)

@@ -1,8 +1,8 @@
-"""Trained models as one object that tells the emotion of recordings.
+"""Trained models that predict the emotion of recordings.
 
-from training.inference import load_run
+from predict import load_run
 model = load_run("runs/demo")
-for answer in model.predict(["interview.wav"]): print(answer.emotion, answer.by_class)
+for prediction in model.predict(["interview.wav"]): print(prediction.emotion, prediction.by_class)
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,15 +16,15 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from config import MAX_CLIP_VALUES, FrontEnd
-from data.features import Transform, UnreadableAudio, read_clips
+from data.features import Clip, Transform, UnreadableAudio, read_clips
 from models.saved import SavedModel
-from training.precision import true_float32
+from training.precision import ieee_float32
 from utils import UserError
 
 
 @dataclass
 class Window:
-    """A stretch of a recording, in seconds, and the probabilities of the classes there."""
+    """A part of a recording, from `start` to `end` in seconds, and its class probabilities (classes,)."""
 
     start: float
     end: float
@@ -32,8 +32,8 @@ class Window:
 
 
 @dataclass
-class Answer:
-    """What was heard in a recording; where it could not be read, `error` says why and there are no windows."""
+class Prediction:
+    """The prediction for a recording. If it could not be read, `error` says why and there are no windows."""
 
     file: Path
     classes: tuple[str, ...]
@@ -47,7 +47,7 @@ class Answer:
 
     @property
     def emotion(self) -> str:
-        """The likeliest class."""
+        """The most probable class."""
         return self.classes[int(self.probabilities.argmax())]
 
     @property
@@ -57,100 +57,105 @@ class Answer:
 
 
 class Predictor:
-    """One or more models of the same classes; several answer by their mean probabilities."""
+    """One or more models with the same classes and front-end; several predict by their mean probabilities."""
 
     def __init__(
         self, models: Sequence[SavedModel], device: torch.device | None = None, windows: bool = False
     ):
-        """`windows`: hear all of a long recording, window by window, also where the models were trained on its start.
+        """With `windows`, cover all of a long recording, even if the models were trained on the start of each.
 
-        `UserError` where models have other classes, or read sound in other ways.
+        Raises `UserError` if the models have different classes or front-ends.
         """
-        self.classes, self.device = models[0].classes, device or torch.device("cpu")
+        self.classes = models[0].classes
+        self.device = device or torch.device("cpu")
         front_ends = [front_end_of(model) for model in models]
-        self.front_end = front_ends[0].model_copy(update={"long": "chunks"} if windows else {})
         for model, front_end in zip(models, front_ends, strict=True):
             if model.classes != self.classes:
-                raise UserError(
-                    f"the models know other classes: {', '.join(self.classes)}; {', '.join(model.classes)}"
-                )
+                first, other = ", ".join(self.classes), ", ".join(model.classes)
+                raise UserError(f"the models have different classes: {first}; {other}")
             if front_end != front_ends[0]:
-                raise UserError(
-                    "the models were trained on features of other kinds: predict with one at a time"
-                )
+                raise UserError("the models were trained on different features: predict with one at a time")
+        self.front_end = front_ends[0].model_copy(update={"long": "chunks"} if windows else {})
         self.transform = Transform(self.front_end).to(self.device)
         self.networks = nn.ModuleList(model.standardised for model in models).to(self.device).eval()
 
-    def predict(self, files: Iterable[str | Path], batch_size: int = 32) -> Iterator[Answer]:
-        """An answer for each file, in order. A file that cannot be read has an answer too.
+    def predict(self, files: Iterable[str | Path], batch_size: int = 32) -> Iterator[Prediction]:
+        """A prediction for each file, in order; for a file that cannot be read, one with an error.
 
-        Where windows are long, there are fewer at a time than `batch_size`: the model file says how long they are.
+        Long windows take smaller batches than `batch_size`, so that memory stays bounded.
         """
         batch_size = max(1, min(batch_size, MAX_CLIP_VALUES // self.front_end.clip_values))
-        answers = groupby(self._windows(map(Path, files), batch_size), key=lambda found: found[0])
-        for (_, file), found in answers:
-            answer = Answer(file, self.classes)
+        windows = self.predict_windows(map(Path, files), batch_size)
+        for (_, file), found in groupby(windows, key=lambda pair: pair[0]):
+            prediction = Prediction(file, self.classes)
             for _, window in found:
                 if isinstance(window, str):
-                    answer.error = window
+                    prediction.error = window
                 else:
-                    answer.windows.append(window)
-            if answer.error:
-                answer.windows.clear()
-            yield answer
+                    prediction.windows.append(window)
+            if prediction.error:
+                prediction.windows.clear()
+            yield prediction
 
-    def _windows(
+    def predict_windows(
         self, files: Iterable[Path], batch_size: int
     ) -> Iterator[tuple[tuple[int, Path], Window | str]]:
-        """The windows of all files, heard in batches that may hold several files, or a part of one."""
-        clips = self._clips(files)
+        """((number, file), window or error) for all windows of all files. A batch may hold several files."""
+        clips = read_all(files, self.front_end)
         while batch := list(islice(clips, batch_size)):
             sounds = [clip.sound for _, clip in batch if not isinstance(clip, str)]
-            heard = iter(self.probabilities(np.stack(sounds)) if sounds else ())
-            for whose, clip in batch:
-                yield whose, clip if isinstance(clip, str) else Window(clip.start, clip.end, next(heard))
-
-    def _clips(self, files: Iterable[Path]) -> Iterator[tuple]:
-        """((number, file), clip) for every clip of every file, or the reason why a file has none."""
-        for whose in enumerate(files):
-            try:
-                for clip in read_clips(whose[1], self.front_end):
-                    yield whose, clip
-            except UnreadableAudio as error:
-                yield whose, error.reason
+            probabilities = iter(self.probabilities(np.stack(sounds)) if sounds else ())
+            for file, clip in batch:
+                yield (
+                    file,
+                    clip if isinstance(clip, str) else Window(clip.start, clip.end, next(probabilities)),
+                )
 
     @torch.inference_mode()
     def probabilities(self, sounds: np.ndarray) -> np.ndarray:
-        """Class probabilities (N, classes) of clips (N, samples) at the front-end's rate."""
-        with true_float32():
+        """Class probabilities (N, classes) of clips (N, samples) at the front-end's sample rate."""
+        with ieee_float32():
             features: Tensor = self.transform(torch.from_numpy(sounds).to(self.device))
             each = [network(features).softmax(dim=1) for network in self.networks]
         return torch.stack(each).mean(dim=0).cpu().numpy()
 
 
+def read_all(files: Iterable[Path], front_end: FrontEnd) -> Iterator[tuple[tuple[int, Path], Clip | str]]:
+    """((number, file), clip) for every clip of every file; for a file that cannot be read, the reason."""
+    for number, file in enumerate(files):
+        try:
+            for clip in read_clips(file, front_end):
+                yield (number, file), clip
+        except UnreadableAudio as error:
+            yield (number, file), error.reason
+
+
 def load_run(*paths: str | Path, device: torch.device | None = None, windows: bool = False) -> Predictor:
-    """The model of a run folder, of its augment folder, or of a file; of several, their mean."""
+    """Load the model of a run folder, of its augment folder, or a model file; several make an ensemble."""
     return Predictor([SavedModel.load(find_model(Path(path))) for path in paths], device, windows)
 
 
 def find_model(path: Path) -> Path:
-    """The model file of a run folder, of its augment folder, or the file itself."""
+    """The model file in a run folder or its augment folder, or the file itself."""
     inside = [path / "augment" / "model.safetensors", path / "model.safetensors"]
-    return next((file for file in inside if file.exists()), path if path.suffix else inside[0])
+    for file in inside:
+        if file.exists():
+            return file
+    return path if path.suffix else inside[0]
 
 
 def front_end_of(model: SavedModel) -> FrontEnd:
-    """The front-end the model was trained with; `UserError` where what the file says of it makes no sense."""
+    """The front-end that a model was trained with. Raises `UserError` if its settings do not fit the network."""
     try:
         front_end = FrontEnd(**model.front_end)
     except (ValidationError, TypeError) as error:
         raise UserError(f"the model's front-end is damaged: {str(error)[:200]}") from None
     if front_end.coefficients != len(model.mean):
         raise UserError(
-            f"the model takes {len(model.mean)} coefficients, its front-end gives {front_end.coefficients}"
+            f"the model takes {len(model.mean)} coefficients, but its front-end computes {front_end.coefficients}"
         )
     if model.architecture.shape not in (None, front_end.shape):
         raise UserError(
-            f"the model takes inputs of {model.architecture.shape}, its front-end gives {front_end.shape}"
+            f"the model takes inputs of {model.architecture.shape}, but its front-end computes {front_end.shape}"
         )
     return front_end

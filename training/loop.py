@@ -1,43 +1,63 @@
-"""What search and augment share: the loop over epochs and steps, with its checkpoints, and a step of the weights.
+"""The training loop of search and augment: epochs, steps and checkpoints, and one step of the weights.
 
-`fit` owns the order of things and the state; the task tells it the two things that differ: what a step does, and what
-is due after an epoch. What steps return stays on the device and is read once an epoch.
+`fit` runs a `Task`, which defines what a step computes and what follows an epoch. Metrics stay on the device and are
+read once per epoch.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from config import RunConfig
+from models import bf16
 from training import distributed, states
 from training.checkpoints import Schedule
-from training.devices import Gradient, memory_advice, random_state, set_random_state
+from training.devices import out_of_memory_advice, random_state, set_random_state
 from training.interruption import Interruption
 from training.meters import Meter
 from training.run_folder import RunFolder, log
 from utils import Interrupted, UserError, progress
 
-MOST = 10**7  # parts of a history: lists that hold each other may stand for more than any disk holds
 Metrics = dict[str, Tensor]
+Batch = tuple[Tensor, Tensor]
+"""Inputs (N, 1, F, T) and class ids (N,)."""
 
 
 class Stateful(Protocol):
-    """What a checkpoint can hold."""
+    """Anything with a state for the checkpoint."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> Any: ...
 
 
+class Task(Protocol):
+    """What `fit` trains: a supernet, or a derived network."""
+
+    config: RunConfig
+    parts: Mapping[str, Stateful]
+    """The network, the optimizers, the schedulers: everything with a state."""
+    steps: int
+    """Steps per epoch."""
+
+    @property
+    def wait_seconds(self) -> float:
+        """The seconds that the steps so far have waited for batches."""
+
+    def step(self, i: int) -> Metrics:
+        """Do step i, counted from the start of the run; return metrics, which are averaged over the epoch."""
+
+    def after_epoch(self, epoch: int) -> dict[str, Any]:
+        """Evaluate after an epoch, counted from 1; return what its record holds besides the averages."""
+
+
 @dataclass
 class Progress:
-    """How far a run has come: epochs done, steps done in the next one, their summed metrics, and the history."""
+    """Epochs done, steps done in the next one, the sums of their metrics, and the history: a record per epoch."""
 
     epoch: int = 0
     step: int = 0
@@ -48,198 +68,183 @@ class Progress:
         return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """`ValueError` where a state is none of a position: a checkpoint may be anyone's."""
-        counts, totals, history = (state["epoch"], state["step"]), state["totals"], state["history"]
-        right = all(type(count) is int and 0 <= count < 2**31 for count in counts)
-        right &= isinstance(totals, dict) and all(
-            isinstance(t, Tensor) and t.numel() == 1 for t in totals.values()
-        )
-        right &= bool(totals) == bool(counts[1])
-        right &= (
-            isinstance(history, list)
-            and len(history) == counts[0]
-            and all(isinstance(e, dict) for e in history)
-        )
-        if not right or sum(1 for _ in islice(json.JSONEncoder().iterencode(history), MOST)) == MOST:
-            raise ValueError("no position of a run")
         vars(self).update(state)
 
+    def averages(self) -> dict[str, float]:
+        """The averages of this epoch's metrics. Raises `UserError` if one is not finite."""
+        means = {key: float(total) / self.step for key, total in self.totals.items()}
+        for key, mean in means.items():
+            if not math.isfinite(mean):
+                raise not_finite(f"{key} became {mean} in epoch {self.epoch + 1}")
+        return means
 
-class Task(Protocol):
-    """What `fit` trains: a search, or a derived network."""
-
-    config: RunConfig
-    parts: Mapping[str, Stateful]
-    """Everything with a state: the network, the optimisers ..."""
-    steps: int
-    """Steps an epoch."""
-
-    @property
-    def waited(self) -> float:
-        """Seconds that the steps so far have waited for batches."""
-
-    def step(self, i: int) -> Metrics:
-        """Do step i, counted from the start of the run; return metrics to average over the epoch."""
-
-    def after_epoch(self, epoch: int) -> dict[str, Any]:
-        """Whatever is due after an epoch, counted from 1; return the rest of its record."""
+    def end_epoch(self, record: dict[str, Any]) -> None:
+        """Append the record to the history, and count the epoch."""
+        self.history.append(record)
+        self.epoch += 1
+        self.step = 0
+        self.totals = {}
 
 
 def fit(run: RunFolder, task: Task, device: torch.device) -> list[dict[str, Any]]:
-    """Run a task's epochs, from the run's checkpoint where it has one, and return the history.
+    """Train a task for its epochs, from the run's checkpoint if it has one; return the history.
 
     Raises `Interrupted` after SIGINT, SIGTERM or SIGUSR1, once the state is saved.
     """
-    position, meter = Progress(), Meter(task.config.batch_size, device)
-    schedule = Schedule(task.config.checkpoint_every)
-    stateful = {**task.parts, "position": position}
+    config = task.config
+    done = Progress()
+    stateful = {**task.parts, "progress": done}
     restore(run.load_checkpoint(device), stateful, device)
-    distributed.require_equal(
-        f"{position.epoch} {position.step}".encode(),
-        f"the processes find different checkpoints in {run.path}: runs/ must be one folder that all hosts share",
-    )
-    if position.step >= task.steps:  # such an epoch would never end
-        raise UserError(
-            f"the checkpoint is in step {position.step} of an epoch of {task.steps}; --overwrite starts anew"
-        )
-    run.open_events(position.epoch + 1)
-    with Interruption() as interruption, memory_advice(advice(task.config)):
-        while position.epoch < task.config.epochs:
-            meter.start(task.waited)
-            done = some_steps(position, task, interruption, schedule)
-            means = averages(position)  # waits for the device, so that the meter has all of its work
-            meter.stop(done, task.waited)
-            check_finite(task.parts, f"epoch {position.epoch + 1}")
-            if position.step == task.steps:
-                finish_epoch(position, means, task)
-                run.record(position.history, meter.read())
-            number = interruption.agreed  # one that comes from now on waits for the next step
-            if number or position.epoch == task.config.epochs or schedule.due(epoch_ended=position.step == 0):
+    check_progress(done, task, run)
+    meter = Meter(config.batch_size, device)
+    schedule = Schedule(config.checkpoint_every)
+    run.open_events(done.epoch + 1)
+    with Interruption() as interruption, out_of_memory_advice(memory_advice(config)):
+        while done.epoch < config.epochs:
+            meter.start(task.wait_seconds)
+            steps = run_steps(done, task, interruption, schedule)
+            averages = done.averages()  # waits for the device, so that the meter counts all of its work
+            meter.stop(steps, task.wait_seconds)
+            check_finite(task.parts, f"epoch {done.epoch + 1}")
+            if done.step == task.steps:
+                epoch = done.epoch + 1
+                done.end_epoch({"epoch": epoch, **averages, **task.after_epoch(epoch)})
+                run.record(done.history, meter.read())
+            signal = interruption.agreed  # a signal that arrives from here on is handled after the next step
+            ended = done.epoch == config.epochs
+            if signal or ended or schedule.due(epoch_ended=done.step == 0):
                 run.save_checkpoint(snapshot(stateful, device))
                 schedule.saved()
-            if number:
-                log.info("interrupted in epoch %d; --resume goes on from here", position.epoch + 1)
-                raise Interrupted(number)
-    return position.history
+            if signal:
+                log.info("interrupted in epoch %d; --resume continues from here", done.epoch + 1)
+                raise Interrupted(signal)
+    return done.history
 
 
-def advice(config: RunConfig) -> str:
-    """What to do where the memory does not suffice."""
-    half = f"lower --batch_size (half of {config.batch_size} takes about half of the memory)"
-    return f"{half}, or pass --recompute cells" if getattr(config, "recompute", "cells") != "cells" else half
-
-
-def some_steps(position: Progress, task: Task, interruption: Interruption, schedule: Schedule) -> int:
-    """The steps up to the next checkpoint, or to the end of the epoch, or until interrupted; how many they were."""
-    first, begin, freq = position.epoch * task.steps, position.step, task.config.print_freq
-    title = f"epoch {position.epoch + 1}/{task.config.epochs}"
+def run_steps(done: Progress, task: Task, interruption: Interruption, schedule: Schedule) -> int:
+    """Do steps until a checkpoint is due, the epoch ends, or a signal arrives; return their number."""
+    config = task.config
+    begin = done.step
+    first = done.epoch * task.steps
+    title = f"epoch {done.epoch + 1}/{config.epochs}"
     bar = progress(range(begin, task.steps), title, initial=begin, total=task.steps)
-    reading: Metrics = {}
+    shown: Metrics = {}
     for i in bar:
-        distributed.seed_step(task.config.seed, first + i)
-        metrics = averaged(task.step(first + i))
-        position.totals = {key: value + position.totals.get(key, 0.0) for key, value in metrics.items()}
-        position.step = i + 1
-        if position.step % freq == 0:  # show the copy begun a while ago, so that no step waits for the device
-            bar.set_postfix({key: f"{float(value):.3f}" for key, value in reading.items()})
-            reading = {key: value.to("cpu", non_blocking=value.is_cuda) for key, value in metrics.items()}
+        distributed.seed_step(config.seed, first + i)
+        metrics = mean_over_ranks(task.step(first + i))
+        done.totals = {key: value + done.totals.get(key, 0.0) for key, value in metrics.items()}
+        done.step = i + 1
+        if (
+            done.step % config.print_freq == 0
+        ):  # shows the copies started last time: no step waits for the device
+            bar.set_postfix({key: f"{float(value):.3f}" for key, value in shown.items()})
+            shown = {key: value.to("cpu", non_blocking=value.is_cuda) for key, value in metrics.items()}
         schedule.steps += 1
         if interruption.agree() or schedule.due():
             break
     bar.close()
-    return position.step - begin
+    return done.step - begin
 
 
-def averaged(metrics: Metrics) -> Metrics:
+def weight_step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    criterion: Callable[[Any, Tensor], Tensor],
+    clip: float,
+    dtype: torch.dtype | None = None,
+) -> Metrics:
+    """One step of the optimizer on a batch; return the loss and the accuracy before the step.
+
+    `clip` is the largest norm of the gradient. With `dtype`, the forward pass runs in it (see `models.bf16`).
+    """
+    x, y = batch
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    outputs = bf16.forward(network, x, dtype=dtype)
+    loss = criterion(outputs, y)
+    for p, d in zip(parameters, distributed.gradient(loss, parameters), strict=True):
+        p.grad = d
+    nn.utils.clip_grad_norm_(parameters, clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    logits = outputs[0] if isinstance(outputs, tuple) else outputs
+    accuracy = (logits.argmax(dim=1) == y).float().mean()
+    return {"train/loss": loss.detach(), "train/wa": accuracy}
+
+
+def mean_over_ranks(metrics: Metrics) -> Metrics:
     """The metrics of the whole batch."""
     return dict(zip(metrics, distributed.mean(list(metrics.values())), strict=True))
 
 
-def averages(position: Progress) -> dict[str, float]:
-    """The epoch's metrics so far. `UserError` where one is no longer finite, so that no such state is saved."""
-    means = {key: float(total) / position.step for key, total in position.totals.items()}
-    for key, mean in means.items():
-        if not math.isfinite(mean):
-            raise not_finite(f"{key} became {mean} in epoch {position.epoch + 1}")
-    return means
-
-
-def check_finite(parts: Mapping[str, Stateful], when: str) -> None:
-    """`UserError` where the last step, whose loss came before it, has left a state that is no longer finite."""
-    for name, part in parts.items():
-        if not all(tensor.isfinite().all() for tensor in tensors_of(part.state_dict())):
-            raise not_finite(f"the state of the {name} is no longer finite in {when}")
-
-
-def tensors_of(state: Any) -> Iterator[Tensor]:
-    """Every tensor in a plain state."""
-    if isinstance(state, Tensor):
-        yield state
-    elif isinstance(state, Mapping | list | tuple):
-        for child in state.values() if isinstance(state, Mapping) else state:
-            yield from tensors_of(child)
-
-
-def not_finite(what: str) -> UserError:
-    """The error, and where to look."""
-    return UserError(
-        f"{what}: lower the learning rate. The last good state that was saved is in checkpoint.pt, the way there in "
-        "history.jsonl and TensorBoard"
-    )
-
-
-def finish_epoch(position: Progress, means: dict[str, float], task: Task) -> None:
-    """Put the epoch's averages and what is measured after it into the history, and go on to the next epoch."""
-    epoch = position.epoch + 1
-    position.history.append({"epoch": epoch, **means, **task.after_epoch(epoch)})
-    position.epoch, position.step, position.totals = epoch, 0, {}
+# ---------------------------------------------------------------- checkpoints
 
 
 def snapshot(stateful: Mapping[str, Stateful], device: torch.device) -> dict[str, Any]:
-    """Everything that the rest of the run depends on, as plain state."""
+    """The state that the rest of the run depends on."""
     parts = {name: part.state_dict() for name, part in stateful.items()}
     return {**parts, "random": random_state(device), "processes": distributed.world_size()}
 
 
 def restore(state: dict[str, Any] | None, stateful: Mapping[str, Stateful], device: torch.device) -> None:
-    """Put every part into a snapshot's state; without a snapshot, leave it as it is."""
+    """Load a snapshot; None: change nothing. Raises `UserError` if it does not fit."""
     if state is None:
         return
     try:
         for name, part in stateful.items():
             states.load(part, state[name])
         set_random_state({name: value.cpu() for name, value in state["random"].items()}, device)
-        before = state.get("processes", 1)
-        states.require_alike(before, 1, changing=True)
-    except Exception as error:  # whatever a part makes of a state that is not its own
+        before = int(state["processes"])
+    except Exception as error:  # each part raises its own kind of error
         raise UserError(
             f"the checkpoint does not fit this run ({type(error).__name__}); --overwrite starts anew"
         ) from None
     if before != (now := distributed.world_size()):
-        log.info(
-            "resume    a run of %s processes goes on in %s: not to the bit as it would have gone on",
-            before,
-            now,
+        log.info("resume    from %d processes to %d: results will differ slightly", before, now)
+
+
+def check_progress(done: Progress, task: Task, run: RunFolder) -> None:
+    """Raise `UserError` if the ranks have read different checkpoints, or one whose epoch is longer than the task's."""
+    distributed.require_equal(
+        f"{done.epoch} {done.step}".encode(),
+        f"the processes find different checkpoints in {run.path}: all hosts must share the folder of the runs",
+    )
+    if done.step >= task.steps:
+        raise UserError(
+            f"the checkpoint is in step {done.step} of an epoch of {task.steps}; --overwrite starts anew"
         )
 
 
-def weight_step(
-    network: Callable[[Tensor], Any],
-    optimizer: torch.optim.Optimizer,
-    batch: tuple[Tensor, Tensor],
-    criterion: Callable[[Any, Tensor], Tensor],
-    gradient: Gradient,
-    clip: float,
-) -> Metrics:
-    """One step of the optimiser's parameters on a batch: the loss and the accuracy before it."""
-    x, y = batch
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    outputs = network(x)
-    loss = criterion(outputs, y)
-    for p, d in zip(parameters, gradient(loss, parameters), strict=True):
-        p.grad = d
-    nn.utils.clip_grad_norm_(parameters, clip)
-    optimizer.step()
-    optimizer.zero_grad()
-    logits = outputs[0] if isinstance(outputs, tuple) else outputs
-    return {"train/loss": loss.detach(), "train/wa": (logits.argmax(dim=1) == y).float().mean()}
+# ---------------------------------------------------------------- errors
+
+
+def check_finite(parts: Mapping[str, Stateful], when: str) -> None:
+    """Raise `UserError` if a state is not finite, so that it is never saved. (The loss precedes the last step.)"""
+    for name, part in parts.items():
+        if not all(tensor.isfinite().all() for tensor in tensors_in(part.state_dict())):
+            raise not_finite(f"the state of the {name} is no longer finite in {when}")
+
+
+def tensors_in(state: Any) -> Iterator[Tensor]:
+    """All tensors in a nested state."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, Mapping | list | tuple):
+        for child in state.values() if isinstance(state, Mapping) else state:
+            yield from tensors_in(child)
+
+
+def not_finite(problem: str) -> UserError:
+    """The error for a loss or a state that is not finite."""
+    return UserError(
+        f"{problem}: lower the learning rate. checkpoint.pt holds the last good state that was saved; history.jsonl "
+        "and TensorBoard show the epochs before"
+    )
+
+
+def memory_advice(config: RunConfig) -> str:
+    """What to do if the memory does not suffice."""
+    advice = f"lower --batch_size (half of {config.batch_size} takes about half of the memory)"
+    if getattr(config, "recompute", "ops") != "ops":
+        advice += ", or pass --recompute ops"
+    return advice

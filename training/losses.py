@@ -1,7 +1,4 @@
-"""The losses: class-weighted cross-entropy, and in the retraining the auxiliary head's where there is one."""
-
-from collections.abc import Callable
-from typing import Any
+"""The losses: class-weighted cross-entropy, and for retraining that of the auxiliary head and of mixup."""
 
 import numpy as np
 import torch
@@ -12,15 +9,18 @@ from training import distributed
 
 
 def class_weights(labels: np.ndarray, classes: int) -> Tensor:
-    """Weights that make every class count the same: n / (classes n_c), (classes,); 0 for a class that is absent."""
+    """Weights (classes,) that give every class the same total: n / (classes * n_c); 0 for an absent class."""
     counts = np.bincount(labels, minlength=classes)
     weights = np.divide(len(labels), classes * counts, out=np.zeros(classes), where=counts > 0)
     return torch.from_numpy(weights.astype(np.float32))
 
 
-def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
-    """The weighted mean, sum_i w_i l_i / sum_i w_i, of a share of a batch, scaled so that the mean over processes is
-    that of the whole batch: the shares may weigh differently."""
+def weighted_cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
+    """The weighted mean over the batch, sum_i w_i l_i / sum_i w_i, where l_i is the cross-entropy of utterance i.
+
+    Each rank computes it on its share, scaled so that the mean over the ranks is the value of the whole batch: the
+    weights of the shares may add up to different sums.
+    """
     loss = F.cross_entropy(logits, y, weight)
     if weight is None or distributed.world_size() == 1:
         return loss
@@ -29,23 +29,33 @@ def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
 
 
 class JointLoss(nn.Module):
-    """Cross-entropy of the logits, plus `aux_weight` times that of the auxiliary logits where there are some."""
+    """Cross-entropy of the logits, plus `aux_weight` times that of the auxiliary logits, if there are any."""
 
-    def __init__(self, weight: Tensor | None, aux_weight: float):
-        """`weight` (classes,): as `class_weights` gives it; None: all classes weigh the same."""
+    def __init__(self, weight: Tensor | None, aux_weight: float = 0.0):
+        """`weight` (classes,): see `class_weights`; None: all classes have weight 1."""
         super().__init__()
         self.register_buffer("weight", weight)
         self.aux_weight = aux_weight
 
     def forward(self, outputs: Tensor | tuple[Tensor, Tensor], y: Tensor) -> Tensor:
         if isinstance(outputs, Tensor):
-            return cross_entropy(outputs, y, self.weight)
-        losses = [cross_entropy(logits, y, self.weight) for logits in outputs]
-        return losses[0] + self.aux_weight * losses[1]
+            return weighted_cross_entropy(outputs, y, self.weight)
+        logits, auxiliary_logits = outputs
+        loss = weighted_cross_entropy(logits, y, self.weight)
+        return loss + self.aux_weight * weighted_cross_entropy(auxiliary_logits, y, self.weight)
 
 
-def blend(
-    criterion: Callable[[Any, Tensor], Tensor], partner: Tensor, share: Tensor
-) -> Callable[[Any, Tensor], Tensor]:
-    """The loss of mixup's blends: as much of each label's loss as there is of its input (Zhang et al. 2018)."""
-    return lambda outputs, y: share * criterion(outputs, y) + (1 - share) * criterion(outputs, y[partner])
+class MixupLoss(nn.Module):
+    """The loss of mixed inputs: the losses of both labels, in the proportion of the inputs (Zhang et al. 2018)."""
+
+    def __init__(self, loss: nn.Module, partner: Tensor, share: Tensor):
+        """`share` of each input i comes from utterance i, the rest from utterance `partner[i]`."""
+        super().__init__()
+        self.loss = loss
+        self.partner = partner
+        self.share = share
+
+    def forward(self, outputs: Tensor | tuple[Tensor, Tensor], y: Tensor) -> Tensor:
+        own = self.loss(outputs, y)
+        other = self.loss(outputs, y[self.partner])
+        return self.share * own + (1 - self.share) * other

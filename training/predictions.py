@@ -1,10 +1,10 @@
-"""Utterances of a store and what networks have heard in them: scores, and the files of a test.
+"""Predictions of a network: logits of batches, the mean over the clips of an utterance, scores and files of a test.
 
-Shared by augment.py, which tests the network that it has trained, and evaluate.py.
+Shapes: N clips, U utterances.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,18 +12,22 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.batches import Features
 from data.store import FeatureStore
 from plots import charts
-from training.evaluation import cross_entropy, logits_of, pooled
 from training.metrics import report, scores, write_predictions
+from training.precision import ieee_float32
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """U utterances, each by its first row, and the log of the probability of each class, (U, classes)."""
+    """The class probabilities of U utterances of a store.
+
+    `rows` (U,) are the first rows of the utterances; `log_probabilities` is (U, classes).
+    """
 
     store: FeatureStore
     rows: np.ndarray
@@ -36,52 +40,78 @@ class Predictions:
 
     @cached_property
     def probabilities(self) -> np.ndarray:
+        """(U, classes)."""
         return self.log_probabilities.exp().numpy()
 
     @property
     def predicted(self) -> np.ndarray:
-        """The likeliest classes, (U,)."""
+        """The most probable classes, (U,)."""
         return self.probabilities.argmax(axis=1)
 
     @property
     def loss(self) -> float:
         """The mean cross-entropy."""
-        return cross_entropy(self.log_probabilities, self.labels)
+        return mean_loss(self.log_probabilities, self.labels)
 
     def scores(self) -> dict[str, float]:
         """UA, WA and macro-F1."""
         return scores(self.labels, self.predicted)
 
     def report(self) -> dict[str, Any]:
-        """What metrics.json says of every test, whatever was tested."""
+        """The entries of metrics.json that every test has."""
         speakers = [self.store.speakers[row] for row in self.rows]
-        told = report(self.labels, self.predicted, speakers, self.store.classes)
-        return {**told, "test_speakers": sorted(set(speakers))}
+        metrics = report(self.labels, self.predicted, speakers, self.store.classes)
+        return {**metrics, "test_speakers": sorted(set(speakers))}
 
-    def write_predictions(self, path: Path) -> None:
-        """One line an utterance."""
+    def write(self, path: Path) -> None:
+        """Write predictions.csv, one line per utterance."""
         manifest = [self.store.manifest[row] for row in self.rows]
         write_predictions(path, manifest, self.store.classes, self.probabilities)
 
 
-def hear(
+def predict(
     network: nn.Module, features: Features, store: FeatureStore, rows: np.ndarray, batch_size: int
 ) -> Predictions:
-    """What a network hears in the utterances of rows; of several clips of one, the mean probability."""
-    logits = logits_of(network, features.in_order(rows, batch_size))
+    """Predict the utterances of these rows; the probabilities of an utterance of several clips are their mean."""
+    logits = compute_logits(network, features.in_order(rows, batch_size))
     names = np.array([store.manifest[row].utterance for row in rows])
-    first, clips = np.unique(names, return_index=True, return_counts=True)[1:]
-    return Predictions(store, rows[first], pooled(logits, clips))
+    _, first, clips = np.unique(names, return_index=True, return_counts=True)
+    return Predictions(store, rows[first], average_clips(logits, clips))
 
 
-def mean_of(predictions: Sequence[Predictions]) -> Predictions:
-    """The mean probabilities of several networks that heard the same."""
-    each = torch.stack([hearing.log_probabilities for hearing in predictions])
+@torch.no_grad()
+def compute_logits(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """The logits (N, classes), on the CPU, in evaluation mode. The mode of the network is restored."""
+    training = network.training
+    network.eval()
+    with ieee_float32():
+        logits = torch.cat([network(x) for x, _ in batches]).float().cpu()
+    network.train(training)
+    return logits
+
+
+def average_clips(logits: Tensor, clips: Sequence[int]) -> Tensor:
+    """The log of the mean probability over the clips of each utterance: logits (N, classes) -> (U, classes).
+
+    `clips` (U,) counts the clips of each utterance, whose logits are consecutive rows.
+    """
+    parts = logits.log_softmax(dim=1).split(list(clips))
+    return torch.stack([part.logsumexp(dim=0) - math.log(len(part)) for part in parts])
+
+
+def mean_loss(logits: Tensor, labels: Any) -> float:
+    """The mean cross-entropy of logits (N, classes)."""
+    return float(F.cross_entropy(logits, torch.as_tensor(labels)))
+
+
+def average_networks(predictions: Sequence[Predictions]) -> Predictions:
+    """The mean probabilities of several networks, which have predicted the same rows."""
+    each = torch.stack([one.log_probabilities for one in predictions])
     mean = each.logsumexp(dim=0) - math.log(len(each))
     return Predictions(predictions[0].store, predictions[0].rows, mean)
 
 
 def draw_confusion(metrics: dict[str, Any], path: Path) -> None:
-    """The confusion matrix of a test, with its scores for a title."""
+    """Draw the confusion matrix of a test; the title shows its scores."""
     title = f"UA {metrics['ua']:.1%}, WA {metrics['wa']:.1%}"
     charts.draw_confusion(metrics["confusion"], metrics["classes"], path, title)

@@ -12,11 +12,10 @@ from torch.func import functional_call
 
 from darts import architect
 from darts.architect import Architect, Unrolled
-from darts.search_space import SearchSpace
 from models.fused.rnn import stacked_cell as stacked
 from models.joint_network import Size
 from models.search_network import SearchNetwork
-from training.devices import local_gradient
+from models.search_space import SearchSpace
 
 CNN_OPS = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "none")
 RNN_OPS = ("lstm_1", "rnn_1", "lstm_att_1", "skip_connect", "none")

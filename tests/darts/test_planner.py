@@ -13,10 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from config import SearchConfig
-from darts.bilevel import Bilevel, make_supernet
-from darts.planner import BATCHES, Demand, Planner, demand
+from darts.architect import Architect
+from darts.planner import BATCH_SIZES, Demand, Planner, estimate
+from darts.supernet import make_supernet
 from models.fused.rnn import stacked_cell as stacked
-from models.memory import Footprint
+from models.memory import CellMemory
 from utils import UserError
 
 CPU = torch.device("cpu")
@@ -67,7 +68,7 @@ def live_peak(config: SearchConfig) -> int:
 
     batches = batch(), batch()
     with Live() as live:
-        bilevel = Bilevel(config, make_supernet(config, 4))
+        bilevel = Architect(config, make_supernet(config, 4))
         for _ in range(2):
             bilevel.step(*batches)
     return live.most
@@ -88,7 +89,7 @@ def test_the_foretold_peak_is_within_a_tenth(space, recompute, order):
 
 
 def assert_foretold(config: SearchConfig) -> None:
-    foretold = replace(demand(config, 4, SHAPE, CPU), program=0).peak(16, config.order, config.recompute)
+    foretold = replace(estimate(config, 4, SHAPE, CPU), program=0).peak(16, config.order, config.recompute)
     assert foretold == pytest.approx(live_peak(config), rel=0.1)
 
 
@@ -129,7 +130,7 @@ def test_in_16_bits_it_is_within_a_seventh(space, recompute, order):
         "order": order,
     }
     config = SearchConfig(**flags)
-    foretold = replace(demand(config, 4, SHAPE, CPU), program=0).peak(16, order, recompute)
+    foretold = replace(estimate(config, 4, SHAPE, CPU), program=0).peak(16, order, recompute)
     assert foretold == pytest.approx(live_peak(config), rel=0.15)
 
 
@@ -138,14 +139,14 @@ def test_in_16_bits_it_is_within_a_seventh(space, recompute, order):
 
 def planner_of(free: float, **flags) -> Planner:
     """One for a supernet of one cell: 1 MB of weights, 10 MB an utterance stored, 4 with ops, 1 with cells."""
-    cell = Footprint(10**6, {"none": 10e6, "ops": 4e6, "cells": 1e6}, working=0.0)
-    return Planner(SearchConfig(**flags), Demand([cell]), free=free, spare=1.0, rows=100)
+    cell = CellMemory(10**6, {"none": 10e6, "ops": 4e6, "cells": 1e6}, working=0.0)
+    return Planner(SearchConfig(**flags), Demand([cell]), free=free, usable=1.0, rows=100)
 
 
 def test_the_peak_written_out():
     """Two cells: where backward comes to the first, the second's gradients are there and what it stored is gone."""
-    first = Footprint(1000, {"none": 500.0, "ops": 50.0, "cells": 5.0}, working=7.0)
-    second = Footprint(4000, {"none": 100.0, "ops": 10.0, "cells": 1.0}, working=3.0)
+    first = CellMemory(1000, {"none": 500.0, "ops": 50.0, "cells": 5.0}, working=7.0)
+    second = CellMemory(4000, {"none": 100.0, "ops": 10.0, "cells": 1.0}, working=3.0)
     needs = Demand([first, second], program=1e6)
     assert needs.peak(10, "first", "none") == 1e6 + 2 * 5000 + max(10 * (600 + 3), 10 * (500 + 7) + 4000)
     assert needs.peak(10, "second", "none") == needs.peak(10, "first", "none") + 5000
@@ -159,8 +160,11 @@ def test_the_peak_written_out():
 
 def test_the_peak_with_passes_of_16_bits_written_out():
     """A copy of the weights a pass; in the second order, passes of float32 without gradients of the weights."""
-    exact, low = Footprint(1000, {"none": 500.0}, working=8.0), Footprint(1000, {"none": 250.0}, working=4.0)
-    needs = Demand([exact], low=[low])
+    exact, low = (
+        CellMemory(1000, {"none": 500.0}, working=8.0),
+        CellMemory(1000, {"none": 250.0}, working=4.0),
+    )
+    needs = Demand([exact], bf16_cells=[low])
     assert needs.peak(10, "first", "none") == 2 * 1000 + 500 + 10 * 254
     assert needs.peak(10, "second", "none") == 3 * 1000 + 10 * 508
 
@@ -178,7 +182,7 @@ def test_the_peak_with_passes_of_16_bits_written_out():
     ],
 )
 def test_the_largest_batch_that_fits_and_the_least_computed_again(free, flags, chosen):
-    settled = planner_of(free, **flags).settle().config
+    settled = planner_of(free, **flags).choose().config
     assert (settled.batch_size, settled.recompute) == chosen
 
 
@@ -186,21 +190,21 @@ def test_what_fits_in_no_way_is_refused_with_a_way_out():
     with pytest.raises(
         UserError, match=r"--batch_size 64 --recompute cells .* takes about 0.7 GB .* --batch_size 8 "
     ):
-        planner_of(100e6).settle()
+        planner_of(100e6).choose()
     with pytest.raises(UserError, match="choose fewer --rnn_nodes"):
-        planner_of(1e6).settle()
+        planner_of(1e6).choose()
 
 
 def test_a_users_choice_may_fill_what_auto_would_spare():
-    tight = replace(planner_of(645e6, recompute="none"), spare=0.5)
-    assert tight.settle().config.recompute == "none"
+    tight = replace(planner_of(645e6, recompute="none"), usable=0.5)
+    assert tight.choose().config.recompute == "none"
     with pytest.raises(UserError, match="see --plan"):
-        replace(tight, free=640e6).settle()
+        replace(tight, free=640e6).choose()
 
 
 def test_looking_ahead_draws_no_random_number():
     before = torch.get_rng_state()
-    demand(SearchConfig(**SMALL, dropout=0.5), 4, SHAPE, CPU)
+    estimate(SearchConfig(**SMALL, dropout=0.5), 4, SHAPE, CPU)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -226,6 +230,6 @@ def test_auto_is_settled_once_and_for_all(workspace):
         return json.loads((workspace / "runs" / name / "search" / "config.json").read_text())
 
     chosen = noted("auto", "auto")
-    assert chosen["batch_size"] in set(BATCHES) - {16}
+    assert chosen["batch_size"] in set(BATCH_SIZES) - {16}
     assert chosen["recompute"] == "none"
     assert noted("auto16", 16)["batch_size"] == noted("auto16", "auto")["batch_size"] == 16

@@ -30,7 +30,6 @@ from genotypes import BUILT_IN, resolve
 from models.architecture import Designed
 from models.saved import SavedModel
 from report.page import write_report
-from training.devices import local_gradient
 from training.inference import load_run
 from training.loop import fit, weight_step
 from training.run_folder import RunFolder
@@ -101,7 +100,7 @@ class Toy:
 
     def step(self, i: int) -> dict[str, torch.Tensor]:
         batch = torch.randn(4, 3), torch.randint(2, (4,))
-        return weight_step(self.network, self.optimizer, batch, F.cross_entropy, local_gradient, 5.0)
+        return weight_step(self.network, self.optimizer, batch, F.cross_entropy, 5.0)
 
     def after_epoch(self, epoch: int) -> dict[str, float]:
         self.best.offer((0.5, float(epoch)), epoch)

@@ -9,7 +9,7 @@ from harness import checkpoint, here, is_one_line, run
 import augment
 import search
 from config import SearchConfig
-from training.loop import advice, tensors_of
+from training.loop import memory_advice, tensors_in
 from utils import UserError
 
 STEP = 14  # in the second epoch; a checkpoint was written after its fourth
@@ -31,7 +31,7 @@ def last_good_state(name: str) -> bool:
     state = checkpoint(name)
     position = state["position"]
     within = position["epoch"] == 1 and position["step"] + position["epoch"] * 9 <= STEP
-    return within and all(tensor.isfinite().all() for tensor in tensors_of(state))
+    return within and all(tensor.isfinite().all() for tensor in tensors_in(state))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -47,7 +47,7 @@ def test_a_loss_that_is_not_finite(monkeypatch, capsys, bad: float):
 @pytest.mark.parametrize("part", ["network", "optimizer"])
 def test_a_step_of_finite_loss_that_leaves_a_state_that_is_not(monkeypatch, capsys, part: str):
     def spoil(task: augment.Augment, metrics: dict) -> dict:
-        next(tensors_of(task.parts[part].state_dict())).view(-1)[0] = float("nan")
+        next(tensors_in(task.parts[part].state_dict())).view(-1)[0] = float("nan")
         return metrics
 
     befalls(spoil, monkeypatch)
@@ -89,8 +89,8 @@ def test_another_error_is_not_mistaken_for_it(monkeypatch):
 
 
 def test_a_search_is_told_of_recomputing_unless_it_does():
-    assert "--recompute cells" in advice(SearchConfig())
-    assert "--recompute cells" not in advice(SearchConfig(recompute="cells"))
+    assert "--recompute ops" in memory_advice(SearchConfig())
+    assert "--recompute" not in memory_advice(SearchConfig(recompute="ops"))
 
 
 def test_a_search_that_diverges(capsys):

@@ -17,7 +17,7 @@ from harness import execute, here
 from augment import Augment
 from plots import cells
 from search import Search
-from training.loop import tensors_of
+from training.loop import tensors_in
 
 TASKS = {"search": Search, "augment": Augment}
 CASES = [
@@ -62,7 +62,7 @@ def test_a_run_interrupted_within_an_epoch_loses_nothing(
 
     assert execute(command, *words, "--name", f"cut{code}", "--resume") == 0
     assert result(command, f"cut{code}") == result(command, f"whole{code}")
-    states = [tensors_of(checkpoint(command, name)) for name in (f"whole{code}", f"cut{code}")]
+    states = [tensors_in(checkpoint(command, name)) for name in (f"whole{code}", f"cut{code}")]
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
 
 

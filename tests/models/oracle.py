@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from models.cells import Cell, ProjectSequence, project_maps
-from models.fused.cnn.cell import MixedMaps, RelaxedMapsCell
-from models.fused.rnn.stacked_cell import RelaxedSequenceCell
+from models.fused.cnn.cell import FusedCnnCell, MixedMaps
+from models.fused.rnn.stacked_cell import StackedRnnCell
 from models.mixed_ops import MixedNode
 from models.ops import MAP_OPS, SEQUENCE_OPS
 from models.search_network import SearchNetwork
@@ -92,8 +92,8 @@ class PlainNetwork(nn.Module):
 
 def compute_plainly(monkeypatch) -> None:
     """Let the relaxed cells themselves run one op at a time, by autograd: any function for ReLU, any derivative."""
-    monkeypatch.setattr(RelaxedMapsCell, "forward", Cell.forward)
-    monkeypatch.setattr(RelaxedSequenceCell, "forward", Cell.forward)
+    monkeypatch.setattr(FusedCnnCell, "forward", Cell.forward)
+    monkeypatch.setattr(StackedRnnCell, "forward", Cell.forward)
     monkeypatch.setattr(MixedMaps, "forward", MixedNode.forward)
     monkeypatch.setattr("models.ops.recur", lambda rnn, x: rnn(x)[0])
 

@@ -6,13 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from darts.search_space import SearchSpace
 from genotypes import CNN_OPS, RNN_OPS, look_up
 from models.augment_network import AugmentNetwork
 from models.baselines import BASELINES
 from models.bf16 import in_type, lowered
 from models.joint_network import Size
 from models.search_network import SearchNetwork
+from models.search_space import SearchSpace
 
 BF16 = torch.bfloat16
 ACCURACY = 0.03  # of a cell: bfloat16 resolves 0.004 of a number, and an op rounds several times

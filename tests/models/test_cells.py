@@ -9,7 +9,7 @@ from oracle import PlainCell, relative_error
 from genotypes import CNN_OPS, RNN_OPS
 from models.augment_network import DerivedNode
 from models.cells import CELL_TYPES, CNN, SEQ, Cell, ProjectSequence, project_maps
-from models.fused.cnn.cell import MixedMaps, RelaxedMapsCell
+from models.fused.cnn.cell import FusedCnnCell, MixedMaps
 from models.mixed_ops import MixedNode
 from models.ops import FactorizedReduce
 
@@ -20,7 +20,7 @@ SEQUENCE_SCOPE = ("lstm_2", "rnn_1", "lstm_att_1", "rnn_att_2", "skip_connect", 
 
 def relaxed_cell(kind, nodes, ops, reduction_prev):
     strides = [[2 if kind == "reduce" and source < 2 else 1 for source in range(i + 2)] for i in range(nodes)]
-    make_cell, make_node = (Cell, MixedNode) if kind == "rnn" else (RelaxedMapsCell, MixedMaps)
+    make_cell, make_node = (Cell, MixedNode) if kind == "rnn" else (FusedCnnCell, MixedMaps)
     parts = [make_node(CELL_TYPES[kind], ops, CHANNELS, row) for row in strides]
     return make_cell(
         CELL_TYPES[kind], parts, range(2, nodes + 2), INPUTS, CHANNELS, reduction_prev, affine=False

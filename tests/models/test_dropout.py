@@ -25,7 +25,7 @@ def dropped(dropout: nn.Module, x: Tensor, seed: int = 0) -> tuple[Tensor, Tenso
 def test_it_is_pytorchs_dropout_with_masks_of_its_own(p, layout):
     """With a mask that is known, values, gradients and strides are those of PyTorch's function."""
     x, dropout = maps(layout), Dropout(p)
-    with dropout.kept() as masks:
+    with dropout.record() as masks:
         out, gradient = dropped(dropout, x)
     truth = torch.ops.aten.native_dropout_backward(x, masks[0].bool(), 1 / (1 - p))
     assert out.stride() == x.stride()
@@ -48,11 +48,11 @@ def test_as_many_units_are_dropped_as_it_says_and_the_mean_stays(p, dtype):
 def test_masks_that_were_kept_drop_the_same_again(layout):
     """Forward and backward, to the bit, and no generator is asked."""
     dropout, xs = Dropout(0.3), [maps(layout) for _ in range(3)]
-    with dropout.kept() as masks:
+    with dropout.record() as masks:
         first = [dropped(dropout, x, seed) for seed, x in enumerate(xs)]
     assert len(masks) == 3
     for _ in range(2):
-        with dropout.repeated(masks):
+        with dropout.replay(masks):
             again = [dropped(dropout, x, seed=9) for x in xs]
             untouched = torch.get_rng_state()
         for mine, truth in zip(again, first, strict=True):
@@ -69,9 +69,9 @@ def failing(x: Tensor) -> None:
 
 def test_after_a_pass_that_failed_it_draws_again_and_keeps_nothing():
     dropout, x = Dropout(0.5), maps()
-    with dropout.kept() as masks:
+    with dropout.record() as masks:
         dropout(x)
-    for context in (dropout.kept(), dropout.repeated(masks)):
+    for context in (dropout.record(), dropout.replay(masks)):
         with pytest.raises(RuntimeError, match="in a pass"), context:
             failing(x)
     drawn = [dropout(x) for _ in range(2)]
@@ -83,7 +83,7 @@ def test_after_a_pass_that_failed_it_draws_again_and_keeps_nothing():
 def test_where_nothing_is_dropped_nothing_is_drawn(dropout):
     x = maps()
     before = torch.get_rng_state()
-    with dropout.kept() as masks:
+    with dropout.record() as masks:
         assert dropout(x) is x
     assert not masks
     assert torch.equal(before, torch.get_rng_state())

@@ -12,7 +12,7 @@ from genotypes import Genotype
 from models.architecture import Architecture, Designed, Searched
 from models.baselines import BASELINES
 from models.export_formats import FORMATS, largest_difference, write_onnx
-from models.fused.rnn.tanh_scan import recur
+from models.fused.rnn.tanh_rnn import recur
 from models.joint_network import Size
 from models.ops import MAP_OPS, SEQUENCE_OPS
 from models.saved import Standardised

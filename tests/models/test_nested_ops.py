@@ -6,14 +6,14 @@ from torch import nn
 from torch.func import functional_call
 
 from config import SearchConfig
-from darts.bilevel import make_supernet
-from darts.search_space import SearchSpace
+from darts.supernet import make_supernet
 from genotypes import RNN_OPS
 from models.augment_network import AugmentNetwork
 from models.cells import SEQ
 from models.joint_network import Size
 from models.nested_ops import NestedOp
 from models.search_network import SearchNetwork
+from models.search_space import SearchSpace
 
 CHANNELS = 4
 CNN_OPS = ("skip_connect", "sep_conv_3x3", "none")

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from oracle import PlainNetwork, relative_error
 from torch import nn
 
-from darts.search_space import SearchSpace
 from genotypes import BUILT_IN, CNN_OPS, RNN_OPS, Genotype
-from models.augment_network import AugmentNetwork, DerivedNode, DropPath, drop_paths_of
+from models.augment_network import AugmentNetwork, DerivedNode, DropPath, set_drop_path
 from models.cells import CELL_TYPES
-from models.joint_network import JointNetwork, Quarters, Size, as_sequence
+from models.joint_network import JointNetwork, PoolToQuarters, Size, to_sequence
 from models.search_network import SearchNetwork
+from models.search_space import SearchSpace
 
 SEQUENCE_OPS = ("lstm_1", "rnn_2", "lstm_att_1", "rnn_att_1", "skip_connect", "none")
 SMALL_CNN = ("max_pool_3x3", "sep_conv_3x3", "skip_connect", "none")
@@ -56,11 +56,6 @@ def derived(size=None, genotype=None, classes=4, dropout=0.0, auxiliary=False, s
         ("sep_conv_3x3", "skip_connect", "max_pool_3x3", "dil_conv_5x5"), ("lstm_1",)
     )
     return AugmentNetwork(genotype, size or Size(3, 4, 2, 8), classes, dropout, auxiliary)
-
-
-def set_drop_path(network, probability):
-    for drop_path in drop_paths_of(network):
-        drop_path.probability = probability
 
 
 def settled(network, height, width):
@@ -149,7 +144,7 @@ def test_reductions_stand_at_a_third_and_two_thirds(layers, kinds):
 
 def test_time_stays_time_at_the_seam():
     maps = torch.randn(2, 3, 4, 5)
-    sequence = as_sequence(maps)
+    sequence = to_sequence(maps)
     assert sequence.shape == (2, 5, 3)
     for n, t, c in itertools.product(range(2), range(5), range(3)):
         torch.testing.assert_close(sequence[n, t, c], sum(maps[n, c, f, t] for f in range(4)) / 4)
@@ -388,7 +383,7 @@ def test_auxiliary_head_at_any_size(layers, height, width):
 @pytest.mark.parametrize(("height", "width"), itertools.product((1, 2, 3, 4, 7, 32), repeat=2))
 def test_quarters_are_those_of_adaptive_pooling(height: int, width: int):
     x = torch.randn(2, 3, height, width, dtype=torch.float64, requires_grad=True)
-    found, truth = Quarters()(x), nn.AdaptiveAvgPool2d(2)(x)
+    found, truth = PoolToQuarters()(x), nn.AdaptiveAvgPool2d(2)(x)
     torch.testing.assert_close(found, truth)
     g = torch.randn_like(truth)
     torch.testing.assert_close(*(torch.autograd.grad(out, x, g) for out in (found, truth)))

@@ -16,7 +16,7 @@ import models.architecture
 from data.speakers import SpeakerSet
 from genotypes import Genotype
 from models.architecture import Designed, Searched
-from models.augment_network import AugmentNetwork, drop_paths_of
+from models.augment_network import AugmentNetwork
 from models.baselines import BASELINES
 from models.joint_network import Size
 from models.saved import SavedModel
@@ -42,8 +42,7 @@ def model() -> SavedModel:
     """A network with an auxiliary head whose weights and running statistics are those of no fresh one."""
     torch.manual_seed(0)
     network = Searched(GENOTYPE, SIZE, dropout=0.5, auxiliary=True).build(len(CLASSES))
-    for drop_path in drop_paths_of(network):
-        drop_path.probability = 0.5
+    set_drop_path(network, 0.5)
     network(torch.randn(6, 1, F, T) + 1)
     rng = np.random.default_rng(0)
     mean, std = rng.normal(size=F).astype(np.float32), rng.uniform(0.5, 2, F).astype(np.float32)

@@ -24,7 +24,7 @@ from cli import exit_codes, from_file
 from config import AugmentConfig, RunConfig, SearchConfig
 from search import Search
 from training import distributed
-from training.experiment import begin
+from training.experiment import start_experiment
 from training.loop import Metrics
 from training.run_folder import RunFolder
 from utils import Interrupted
@@ -46,7 +46,7 @@ def augmenting(**flags: Any) -> AugmentConfig:
 
 def task_of(config: RunConfig) -> Search | Augment:
     """A search, or the training of a derived network, before its first step."""
-    experiment = begin(config)
+    experiment = start_experiment(config)
     if isinstance(config, SearchConfig):
         return Search(config, experiment, RunFolder("search", config, writes=False))
     return Augment(config, experiment, *find_genotype(config))
@@ -57,7 +57,7 @@ def stepped(config: RunConfig, steps: int = STEPS) -> dict[str, Tensor]:
     task = task_of(config)
     task.network.double()
     task.features.resident = task.features.resident.double()
-    criterion = task.bilevel.criterion if isinstance(task, Search) else task.criterion
+    criterion = task.architect.loss if isinstance(task, Search) else task.criterion
     criterion.weight = torch.tensor(WEIGHTS, dtype=torch.float64)
     for i in range(steps):
         metrics = task.step(i)

@@ -21,10 +21,16 @@ from torch.utils._pytree import tree_leaves
 import search
 from cli import from_file
 from config import SearchConfig
-from darts import bilevel
-from darts.bilevel import Bilevel, make_supernet
+from darts.architect import Architect
+from darts.supernet import make_supernet
 from training import distributed
-from training.cuda_graphs import WARM_UP, CudaGraphs, Recorded, hold_still, recorder
+from training.cuda_graphs import (
+    WARM_UP_STEPS,
+    CudaRecorder,
+    RecordedStep,
+    keep_weights_in_place,
+    make_recorder,
+)
 from utils import Interrupted, UserError
 
 CLASSES, SHAPE = 4, (16, 24)
@@ -61,18 +67,18 @@ def searching(**flags: Any) -> SearchConfig:
     return from_file(SearchConfig, ROOT / "configs" / "tiny.yaml", **given)
 
 
-def problem(device: str = "cpu", **flags: Any) -> Bilevel:
+def problem(device: str = "cpu", **flags: Any) -> Architect:
     torch.manual_seed(0)
     config = searching(**flags)
     with torch.device(device):
-        return Bilevel(config, make_supernet(config, CLASSES))
+        return Architect(config, make_supernet(config, CLASSES))
 
 
 def batch(device: str = "cpu", n: int = 6) -> tuple[Tensor, Tensor]:
     return torch.randn(n, 1, *SHAPE, device=device), torch.arange(n, device=device) % CLASSES
 
 
-def state_of(problem: Bilevel) -> dict[str, Tensor]:
+def state_of(problem: Architect) -> dict[str, Tensor]:
     """All tensors that a step changes, by name."""
     state = dict(problem.network.state_dict(keep_vars=True))
     for name, optimizer in (("weights", problem.weight_optimizer), ("alphas", problem.alpha_optimizer)):
@@ -145,7 +151,7 @@ def test_steps_are_the_same_operations_on_the_same_memory(flags):
     assert addresses[0] == addresses[1] == addresses[2]
 
 
-def test_recurrent_modules_hold_still(monkeypatch):
+def test_recurrent_modules_keep_weights_in_place(monkeypatch):
     """Where the weights of an LSTM are other tensors than before, it would move them; cuDNN likes them in a row."""
     moved = []
     monkeypatch.setattr(nn.RNNBase, "flatten_parameters", lambda rnn: moved.append(rnn))
@@ -153,7 +159,7 @@ def test_recurrent_modules_hold_still(monkeypatch):
     moved.clear()
     problem_.step(batch(), batch())
     assert moved
-    hold_still(problem_.network)
+    keep_weights_in_place(problem_.network)
     moved.clear()
     problem_.step(batch(), batch())
     assert not moved
@@ -213,7 +219,7 @@ class Noting(TorchDispatchMode):
                     old.detach().copy_(new)
 
 
-def steps(problem: Bilevel, step: Callable[..., Any], count: int = 8) -> list[Tensor]:
+def steps(problem: Architect, step: Callable[..., Any], count: int = 8) -> list[Tensor]:
     """So many steps on other batches each, the last few at another learning rate: all states and metrics after each."""
     generator, found = torch.Generator().manual_seed(1), []
     torch.manual_seed(2)
@@ -227,7 +233,7 @@ def steps(problem: Bilevel, step: Callable[..., Any], count: int = 8) -> list[Te
     return [tensor for state in found for tensor in state]
 
 
-def recorded(problem: Bilevel, tape: Tape) -> Recorded:
+def recorded(problem: Architect, tape: Tape) -> RecordedStep:
     return Recorded(problem.step, tape, lambda: problem.weight_optimizer.param_groups[0]["lr"])
 
 
@@ -237,7 +243,7 @@ def test_replayed_steps_are_the_steps_to_the_bit(flags):
     one, other, tape = problem(**flags), problem(**flags), Tape()
     plain, replayed = steps(one, one.step), steps(other, recorded(other, tape))
     assert tape.recordings == 2
-    assert tape.replays == 8 - WARM_UP
+    assert tape.replays == 8 - WARM_UP_STEPS
     assert len(plain) == len(replayed)
     assert all(torch.equal(a, b) for a, b in zip(plain, replayed, strict=True))
 
@@ -279,7 +285,7 @@ def test_a_recorded_search_interrupted_or_not_is_the_search_to_the_bit(workspace
     truth, tape = run_search(monkeypatch, "graphs-plain", NoTape()), Tape()
     assert run_search(monkeypatch, "graphs-taped", tape) == truth
     assert tape.recordings == 2  # once an epoch
-    assert tape.replays == 2 * 6 - WARM_UP
+    assert tape.replays == 2 * 6 - WARM_UP_STEPS
 
     step = search.Search.step
 
@@ -307,7 +313,7 @@ def test_no_other_device_records(workspace):
 def test_several_processes_do_not_record(monkeypatch):
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     with pytest.raises(UserError, match="--cuda_graphs is for one process"):
-        recorder(torch.device("cuda"))
+        make_recorder(torch.device("cuda"))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -317,8 +323,8 @@ def test_a_cuda_graph_replays_the_steps(flags):
     found = []
     for graphs in (False, True):
         problem_ = problem("cuda", **flags)
-        hold_still(problem_.network)
-        record = recorded(problem_, CudaGraphs(torch.device("cuda")))
+        keep_weights_in_place(problem_.network)
+        record = recorded(problem_, CudaRecorder(torch.device("cuda")))
         step = record if graphs else problem_.step
         found.append(
             steps(problem_, lambda *batches, step=step: step(*[[t.cuda() for t in b] for b in batches]))

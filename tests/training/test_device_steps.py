@@ -24,9 +24,9 @@ from config import AugmentConfig
 from data import batches
 from models.ops import MAP_OPS, SEQUENCE_OPS
 from training.checkpoints import Schedule
-from training.experiment import begin
+from training.experiment import start_experiment
 from training.interruption import Interruption
-from training.loop import Progress, snapshot, some_steps, tensors_of
+from training.loop import Progress, run_steps, snapshot, tensors_in
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 EVERYTHING = {
@@ -48,13 +48,13 @@ def here(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def augment_on(device: torch.device, config: AugmentConfig) -> Augment:
     """The training of a network on a device, before its first step."""
     one = SimpleNamespace(device=device, global_rank=0, world_size=1, is_global_zero=True)
-    return Augment(config, replace(begin(config), fabric=one), *find_genotype(config))
+    return Augment(config, replace(start_experiment(config), fabric=one), *find_genotype(config))
 
 
 def epoch(task: Augment) -> Progress:
     """The second epoch, in which paths are dropped, up to its averages."""
     position = Progress(epoch=1)
-    some_steps(position, task, Interruption(), Schedule("0"))
+    run_steps(position, task, Interruption(), Schedule("0"))
     return position
 
 
@@ -116,7 +116,7 @@ def recorded(workspace: Path) -> Record:
         patch.chdir(workspace)
         compile_nothing(patch)
         for task in steps_of_every_kind():
-            doubles = [t for t in tensors_of(snapshot(task.parts, CPU)) if t.dtype == torch.float64]
+            doubles = [t for t in tensors_in(snapshot(task.parts, CPU)) if t.dtype == torch.float64]
             assert not doubles, "a checkpoint is loaded onto the device"
         for make, x in ops_on_meta():
             make(x).sum().backward()
@@ -133,7 +133,7 @@ def steps_of_every_kind() -> Iterator[Any]:
         epoch(augment)
         yield augment
     augment = augment_on(CPU, ranks.augmenting())
-    augment.hear(augment.picking_rows)
+    augment.predict(augment.picking_rows)
 
 
 def ops_on_meta() -> Iterator[tuple[torch.nn.Module, Tensor]]:

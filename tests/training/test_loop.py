@@ -18,7 +18,6 @@ from tensorboard.summary.writer import event_file_writer
 from torch import nn
 
 from config import SearchConfig
-from training.devices import local_gradient
 from training.interruption import Interruption
 from training.loop import fit, weight_step
 from training.run_folder import RunFolder
@@ -60,7 +59,7 @@ class Toy:
         if self.kill and self.kill[0] == i:
             os.kill(os.getpid(), self.kill[1])
         batch = torch.randn(5, 3), torch.randint(2, (5,))
-        metrics = weight_step(self.network, self.optimizer, batch, F.cross_entropy, local_gradient, 5.0)
+        metrics = weight_step(self.network, self.optimizer, batch, F.cross_entropy, 5.0)
         self.done.append(i)
         self.losses.append(float(metrics["train/loss"]))
         return metrics
@@ -253,7 +252,7 @@ def test_what_an_epoch_costs_is_of_its_steps_alone_and_in_no_history(monkeypatch
     clock, task = Clock(monkeypatch), Toy(checkpoint_every=3, batch_size=10)
 
     def step(i: int) -> dict[str, torch.Tensor]:
-        clock.now, task.waited = clock.now + 1, task.waited + 0.25
+        clock.now, task.wait_seconds = clock.now + 1, task.wait_seconds + 0.25
         return Toy.step(task, i)
 
     task.step, task.after_epoch = step, clock.spend(50, task.after_epoch)
@@ -337,7 +336,7 @@ def test_a_weight_step_is_the_plain_step_of_sgd(clip: float):
         gradients = torch.autograd.grad(loss, list(plain.parameters()))
         norm = torch.sqrt(sum((g**2).sum() for g in gradients))
         assert (norm > clip) == (clip < 1)
-        metrics = weight_step(network, optimizer, (x, y), F.cross_entropy, local_gradient, clip)
+        metrics = weight_step(network, optimizer, (x, y), F.cross_entropy, clip)
         assert float(metrics["train/loss"]) == pytest.approx(loss.item())
         assert float(metrics["train/wa"]) == pytest.approx(float((logits.argmax(1) == y).double().mean()))
         with torch.no_grad():
@@ -355,7 +354,7 @@ def test_a_weight_step_leaves_other_parameters_and_no_gradients():
     before = network[0].weight.clone()
     optimizer = torch.optim.SGD(network[1].parameters(), 0.1)
     metrics = weight_step(
-        network, optimizer, (torch.randn(5, 3), torch.ones(5).long()), F.cross_entropy, local_gradient, 1
+        network, optimizer, (torch.randn(5, 3), torch.ones(5).long()), F.cross_entropy, 1
     )
     assert torch.equal(network[0].weight, before)
     assert all(p.grad is None for p in network.parameters())
@@ -375,6 +374,6 @@ def test_accuracy_is_of_the_main_head():
     network = TwoHeads()
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
     metrics = weight_step(
-        network, optimizer, (x, y), lambda o, y: F.cross_entropy(o[0], y), local_gradient, 1
+        network, optimizer, (x, y), lambda o, y: F.cross_entropy(o[0], y), 1
     )
     assert float(metrics["train/wa"]) == 0.75

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from training.losses import JointLoss, blend, class_weights
+from training.losses import JointLoss, MixupLoss, class_weights
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=50))
@@ -93,7 +93,7 @@ def test_the_loss_of_a_blend_is_cross_entropy_with_soft_labels(
     logits, others, y = torch.randn(n, 4).double(), torch.randn(n, 4).double(), torch.randint(4, (n,))
     partner = torch.randperm(n)
     outputs = (logits, others) if auxiliary else logits
-    found = blend(JointLoss(None, 0.4), partner, torch.tensor(share, dtype=torch.float64))(outputs, y)
+    found = MixupLoss(JointLoss(None, 0.4), partner, torch.tensor(share, dtype=torch.float64))(outputs, y)
 
     soft = share * np.eye(4)[y] + (1 - share) * np.eye(4)[y[partner]]  # (n, classes)
 
@@ -110,7 +110,7 @@ def test_the_loss_of_a_blend_is_cross_entropy_with_soft_labels(
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_the_loss_of_a_blend_weighs_both_labels_by_their_class(share: float):
     partner = torch.tensor([1, 2, 0])
-    blended = blend(JointLoss(torch.tensor(WEIGHT), 0.4), partner, torch.tensor(share))
+    blended = MixupLoss(JointLoss(torch.tensor(WEIGHT), 0.4), partner, torch.tensor(share))
     found = blended(torch.tensor(LOGITS), torch.tensor(Y))
     other = [Y[place] for place in partner.tolist()]
     expected = share * by_hand(LOGITS, Y, WEIGHT) + (1 - share) * by_hand(LOGITS, other, WEIGHT)
@@ -119,7 +119,7 @@ def test_the_loss_of_a_blend_weighs_both_labels_by_their_class(share: float):
 
 def test_the_gradient_of_a_blend_reaches_the_logits():
     logits = torch.tensor(LOGITS, requires_grad=True)
-    blend(JointLoss(None, 0.4), torch.tensor([1, 2, 0]), torch.tensor(0.3))(
+    MixupLoss(JointLoss(None, 0.4), torch.tensor([1, 2, 0]), torch.tensor(0.3))(
         logits, torch.tensor(Y)
     ).backward()
     soft = 0.3 * np.eye(3)[Y] + 0.7 * np.eye(3)[[0, 1, 2]]

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def as_it_was():
     yield
-    precision.settle("float32", CPU)
+    precision.set_precision("float32", CPU)
 
 
 def switches() -> set[bool]:
@@ -30,9 +30,9 @@ def switches() -> set[bool]:
 @pytest.mark.parametrize(("name", "value"), [("float32", False), ("bf16", False), ("tf32", True)])
 def test_every_switch_is_set(monkeypatch, name, value):
     monkeypatch.setattr(precision, "has_tf32", lambda device: True)
-    precision.settle(name, CPU)
+    precision.set_precision(name, CPU)
     assert switches() == {value}
-    with precision.true_float32():
+    with precision.ieee_float32():
         assert switches() == {False}
     assert switches() == {value}
 
@@ -40,13 +40,13 @@ def test_every_switch_is_set(monkeypatch, name, value):
 @pytest.mark.parametrize("device", ["cpu", "mps"])
 def test_tf32_is_refused_where_there_is_none(device):
     with pytest.raises(UserError, match=f"--precision tf32: there is no TF32 on {device}"):
-        precision.settle("tf32", torch.device(device))
+        precision.set_precision("tf32", torch.device(device))
 
 
-def test_the_finite_difference_is_of_true_float32(monkeypatch):
+def test_the_finite_difference_is_of_ieee_float32(monkeypatch):
     """Of the four passes of a second-order gradient, the last two are cast to nothing, and see no TF32."""
     monkeypatch.setattr(precision, "has_tf32", lambda device: True)
-    precision.settle("tf32", CPU)
+    precision.set_precision("tf32", CPU)
     p, seen = problem(), []
     network = copy.deepcopy(p.network).float()
     train, val = ((x.float(), y) for x, y in (p.train, p.val))

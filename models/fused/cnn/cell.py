@@ -106,28 +106,28 @@ def both_kernels(op: FactorizedReduce) -> Tensor:
     return torch.block_diag(even[:, :, 0, 0], odd[:, :, 0, 0])[:, :, None, None]
 
 
-class MixedMaps(MixedNode):
-    """The node of eq. 1 for feature maps: x_j = sum over edges (i, j) of sum_o softmax(alpha)_o o(x_i)."""
-
-    def forward(self, states: Sequence[Source], weights: Tensor) -> Tensor:
-        """`weights` (E, K): the softmaxed alphas of this node's edges."""
-        edges = (self._edge(edge, x, w) for edge, x, w in zip(self.edges, states, weights, strict=True))
-        return reduce(torch.add, edges)
-
-    def _edge(self, edge: MixedOp, source: Source, weights: Tensor) -> Tensor:
-        computed = weights[: len(edge.ops)]  # all but that of `none`
-        return relaxed_edge(source.ops(edge.ops, edge.recompute), computed, source.channels, source.m)
-
-
-class RelaxedMapsCell(Cell):
+class FusedCnnCell(Cell):
     """A relaxed CNN cell on folded maps."""
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Sequence[Tensor]) -> Tensor:
+        """`weights`: the softmaxed alphas of each node, (edges, ops)."""
         channels = self.out_channels // len(self.concat)
         m = fold_of(len(s0), channels)
         states = [
             Source(fold(project(s), m), channels) for project, s in ((self.project0, s0), (self.project1, s1))
         ]
         for node, w in zip(self.nodes, weights, strict=True):
-            states.append(Source(node(states, w), channels))
+            states.append(Source(relaxed_node(node, states, w), channels))
         return torch.cat([unfold(states[i].x, channels) for i in self.concat], dim=1)
+
+
+def relaxed_node(node: MixedNode, sources: Sequence[Source], weights: Tensor) -> Tensor:
+    """`MixedNode.forward` (eq. 1): the sum of the relaxed edges. `weights` (E, K): their softmaxed alphas."""
+    edges = zip(node.edges, sources, weights, strict=True)
+    return reduce(torch.add, (relaxed_op(edge, source, w) for edge, source, w in edges))
+
+
+def relaxed_op(edge: MixedOp, source: Source, weights: Tensor) -> Tensor:
+    """`MixedOp.forward` (eq. 2). `weights` (K,): the softmaxed alphas of the edge."""
+    computed = weights[: len(edge.ops)]  # without that of `none`
+    return relaxed_edge(source.ops(edge.ops, edge.recompute), computed, source.channels, source.m)

@@ -30,7 +30,7 @@ def name() -> str | None:
     return library and Path(library._name).stem
 
 
-def wanting(device: torch.device) -> bool:
+def compiler_missing(device: torch.device) -> bool:
     """Whether the code could run for this device, but that no compiler works."""
     return device.type == "cpu" and sys.platform == "linux" and compiler.library() is None
 

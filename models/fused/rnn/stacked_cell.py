@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from models.cells import Cell
 from models.fused.rnn.stacked_scan import Linears, LstmScan, TanhScan
 from models.mixed_ops import MixedOp
-from models.ops import Context, Recurrent, RecurrentAttention, joined
-from models.recompute import recomputed
+from models.ops import Recurrent, RecurrentAttention, attend
+from models.recompute import recompute_in_backward
 
 SCANS = {nn.LSTM: LstmScan, nn.RNN: TanhScan}
 
@@ -33,23 +33,23 @@ def pays(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def at_once(cell: Cell, device: torch.device) -> float:
+def stacked_share(cell: Cell, device: torch.device) -> float:
     """The share of a cell's edges that run, and with `recompute` run again, as one: those that leave states 0 and 1."""
-    if not (isinstance(cell, RelaxedSequenceCell) and pays(device)):
+    if not (isinstance(cell, StackedRnnCell) and pays(device)):
         return 0.0
     return 2 * len(cell.nodes) / sum(len(node.edges) for node in cell.nodes)
 
 
-def gates_at_once(cell: Cell, device: torch.device) -> int:
+def stacked_gates(cell: Cell, device: torch.device) -> int:
     """What the largest scan reads, in sequences of C channels: four an LSTM and direction."""
-    if not (isinstance(cell, RelaxedSequenceCell) and pays(device)):
+    if not (isinstance(cell, StackedRnnCell) and pays(device)):
         return 0
     rnns = [op.rnn for op in cell.nodes[0].edges[0].ops if not isinstance(op, nn.Identity)]
     widths = {kind: sum(1 + rnn.bidirectional for rnn in rnns if isinstance(rnn, kind)) for kind in SCANS}
     return 2 * len(cell.nodes) * max(4 * widths[nn.LSTM], widths[nn.RNN])
 
 
-class RelaxedSequenceCell(Cell):
+class StackedRnnCell(Cell):
     """A relaxed SeqNN cell of `MixedNode`s. With `recompute`, what leaves a state is computed again as a whole."""
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Sequence[Tensor]) -> Tensor:
@@ -69,7 +69,7 @@ class RelaxedSequenceCell(Cell):
         states, nodes = range(number, number + len(x)), range(number + len(x) - 2, len(self.nodes))
         edges = Edges([self.nodes[node].edges[state] for state in states for node in nodes])
         weights = torch.stack([rows[node][state] for state in states for node in nodes])
-        return recomputed(edges, x, weights) if edges.edges[0].recompute else edges(x, weights)
+        return recompute_in_backward(edges, x, weights) if edges.edges[0].recompute else edges(x, weights)
 
 
 class Edges(nn.Module):
@@ -163,8 +163,12 @@ def attended_to(
     if not ops:
         return {}
     contexts = [op.context for members in ops.values() for op in members]
-    parts = (linears([getattr(context, name) for context in contexts]) for name in Context.parts)
-    out = joined(torch.cat([h[k] for k in ops]), *parts)
+    key, score, project, project_context = (
+        linears([getattr(context, name) for context in contexts])
+        for name in ("key", "score", "project", "project_context")
+    )
+    steps = torch.cat([h[k] for k in ops])
+    out = project(steps) + project_context(attend(steps, key, score)).unsqueeze(1)
     return dict(zip(ops, out.unflatten(0, (len(ops), -1)), strict=True))
 
 

@@ -15,7 +15,7 @@ from models.fused.cnn.folded import copies
 from models.fused.native import compiler
 from models.fused.native import maps as native_maps
 from models.fused.native import sequences as native_sequences
-from models.fused.rnn import tanh_scan as scan
+from models.fused.rnn import tanh_rnn as scan
 
 needs_compiler = pytest.mark.skipif(compiler.library() is None, reason="no C++ compiler, or not Linux")
 

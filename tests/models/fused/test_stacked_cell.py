@@ -10,16 +10,17 @@ from oracle import PlainCell
 from torch import Tensor
 
 from config import SearchConfig
-from darts.bilevel import Bilevel, make_supernet
-from darts.search_space import SearchSpace
+from darts.architect import Architect
+from darts.supernet import make_supernet
 from genotypes import RNN_OPS
 from models.cells import SEQ
 from models.fused.rnn import stacked_cell as stacked
 from models.fused.rnn import stacked_scan
-from models.fused.rnn.stacked_cell import RelaxedSequenceCell
+from models.fused.rnn.stacked_cell import StackedRnnCell
 from models.joint_network import Size
 from models.mixed_ops import MixedNode
 from models.search_network import SearchNetwork
+from models.search_space import SearchSpace
 
 INPUTS = 3, 5
 
@@ -32,9 +33,7 @@ def on_any_device(monkeypatch):
 def relaxed_cell(ops, nodes=2, channels=4, reduction_prev=False, recompute=False):
     torch.manual_seed(0)
     parts = [MixedNode(SEQ, ops, channels, [1] * (node + 2), recompute) for node in range(nodes)]
-    return RelaxedSequenceCell(
-        SEQ, parts, range(2, nodes + 2), INPUTS, channels, reduction_prev, affine=False
-    )
+    return StackedRnnCell(SEQ, parts, range(2, nodes + 2), INPUTS, channels, reduction_prev, affine=False)
 
 
 def leaves(ops, nodes, utterances, steps, reduction_prev=False, dtype=torch.float64):
@@ -45,7 +44,7 @@ def leaves(ops, nodes, utterances, steps, reduction_prev=False, dtype=torch.floa
     return [x.requires_grad_() for x in inputs], [alpha.requires_grad_() for alpha in alphas]
 
 
-def run(cell, inputs, alphas, forward=RelaxedSequenceCell.forward):
+def run(cell, inputs, alphas, forward=StackedRnnCell.forward):
     """The output, and the gradients of the inputs, of the alphas and of the weights that ask for one."""
     out = forward(cell, *inputs, [alpha.softmax(dim=1) for alpha in alphas])
     g = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view_as(out)
@@ -201,7 +200,7 @@ def test_a_step_of_the_search_is_that_of_one_op_at_a_time(monkeypatch, order):
     found = []
     for stacks in (True, False):
         monkeypatch.setattr(stacked, "pays", lambda device, stacks=stacks: stacks)
-        bilevel = Bilevel(config, copy.deepcopy(network))
+        bilevel = Architect(config, copy.deepcopy(network))
         for _ in range(2):
             bilevel.step(train, val)
         found.append(bilevel.network.state_dict())

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 from scipy.stats import chisquare
 
-from darts.search_space import SearchSpace
 from genotypes import CNN_OPS, RNN_OPS, Genotype
+from models.search_space import SearchSpace
 
 PUBLISHED = SearchSpace(4, 4, CNN_OPS, RNN_OPS)
 SMALL = SearchSpace(

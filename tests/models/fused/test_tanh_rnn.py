@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.fused.rnn.tanh_scan import recur
+from models.fused.rnn.tanh_rnn import recur
 
 
 @pytest.mark.parametrize("hidden", [6, 24], ids=["no vectors", "compiled"])

@@ -15,19 +15,22 @@ from torch.autograd.function import once_differentiable
 from models.fused.native import sequences as native
 
 
-def recur(rnn: nn.RNNBase, x: Tensor) -> Tensor:
-    """The output of a recurrent module, batch first: (N, T, C) -> (N, T, H), or 2H where it is bidirectional."""
-    if not isinstance(rnn, nn.RNN) or x.device.type != "cpu" or torch.compiler.is_exporting():
-        return rnn(x)[0]  # to an exporter it is one operator, where the scan would be a line for every step
-    h = x.transpose(0, 1)  # (T, N, C)
-    for layer in range(rnn.num_layers):
-        forward = one_way(rnn, f"l{layer}", h)
-        if rnn.bidirectional:
-            backward = one_way(rnn, f"l{layer}_reverse", h.flip(0)).flip(0)
-            h = torch.cat([forward, backward], dim=2)
-        else:
-            h = forward
-    return h.transpose(0, 1)
+class TanhRNN(nn.RNN):
+    """`nn.RNN`, batch first and starting from zeros, whose CPU forward is a `Scan` per layer and direction."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        """(N, T, C) -> the output (N, T, H), or 2H if bidirectional, and no final state."""
+        if x.device.type != "cpu" or torch.compiler.is_exporting():  # exporters know the library's RNN
+            return super().forward(x)
+        h = x.transpose(0, 1)  # (T, N, C)
+        for layer in range(self.num_layers):
+            forward = one_way(self, f"l{layer}", h)
+            if self.bidirectional:
+                backward = one_way(self, f"l{layer}_reverse", h.flip(0)).flip(0)
+                h = torch.cat([forward, backward], dim=2)
+            else:
+                h = forward
+        return h.transpose(0, 1), None
 
 
 def one_way(rnn: nn.RNN, layer: str, x: Tensor) -> Tensor:

@@ -1,0 +1,34 @@
+"""What a search shows of its alphas: numbers for the history and TensorBoard, pictures of the alphas and the cells."""
+
+import torch
+
+from models.search_network import SearchNetwork
+from plots import cells, charts
+from training.run_folder import RunFolder
+
+
+@torch.no_grad()
+def describe_alphas(network: SearchNetwork) -> dict[str, float]:
+    """By kind of cell: the mean entropy of its edges' softmaxed alphas (in nats), and the shares of skip and none."""
+    record = {}
+    for kind, nodes in network.softmaxed_alphas().items():
+        p = torch.cat(nodes)
+        _, ops = network.space.of(kind)
+        record[f"alpha_entropy/{kind}"] = float(-(p * p.log()).sum(dim=1).mean())
+        for op in ("skip_connect", "none"):
+            if op in ops:
+                record[f"alpha_share/{kind}_{op}"] = float(p[:, ops.index(op)].mean())
+    return record
+
+
+@torch.no_grad()
+def draw_architecture(folder: RunFolder, network: SearchNetwork, epoch: int) -> None:
+    """Draw the alphas and the current cells into plots/ and TensorBoard."""
+    for kind, nodes in network.softmaxed_alphas().items():
+        _, ops = network.space.of(kind)
+        picture = folder.plots / f"alphas_{kind}.png"
+        weights = [p.cpu().numpy() for p in nodes]
+        charts.draw_alphas(weights, ops, picture, f"{cells.TITLES[kind]}, epoch {epoch}")
+        folder.show(f"alphas/{kind}", picture, epoch)
+    for picture in cells.draw_genotype(network.genotype(), folder.plots):
+        folder.show(f"cells/{picture.stem}", picture, epoch)

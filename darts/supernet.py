@@ -1,0 +1,26 @@
+"""The search space and the supernet that the flags of search.py describe."""
+
+from config import SearchConfig
+from models.joint_network import Size
+from models.search_network import SearchNetwork
+from models.search_space import SearchSpace
+
+
+def search_space(config: SearchConfig) -> SearchSpace:
+    """The search space; without SeqNN cells, their cell type has no nodes."""
+    rnn_nodes = config.rnn_nodes if config.rnn_layers else 0
+    return SearchSpace(config.cnn_nodes, rnn_nodes, config.cnn_ops, config.rnn_ops)
+
+
+def make_supernet(config: SearchConfig, classes: int) -> SearchNetwork:
+    """A supernet with random weights and alphas."""
+    size = Size(config.layers, config.init_channels, config.rnn_layers, config.rnn_channels)
+    return SearchNetwork(
+        search_space(config),
+        size,
+        classes,
+        config.dropout,
+        config.recompute,
+        config.nested_depth,
+        fused=config.fused == "auto",
+    )
