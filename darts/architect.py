@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from config import SearchConfig
@@ -57,7 +58,7 @@ class UnrolledStep:
 class Architect:
     """A supernet with the optimizers of its weights and its alphas."""
 
-    def __init__(self, config: SearchConfig, network: SearchNetwork, loss: Loss):
+    def __init__(self, config: SearchConfig, network: SearchNetwork, loss: Loss = F.cross_entropy):
         self.config = config
         self.network = network
         self.loss = loss

@@ -18,7 +18,7 @@ CELLS = ("normal", "reduce", "rnn")
 CURVES = ("train/loss", "valid/ua")
 OWN = {"name", "fold", "seed", "genotype", "gpus", "workers", "print_freq"}
 """Settings that tell trials and machines apart, not methods."""
-PACKAGES = ("torch", "numpy", "scikit-learn", "lightning-fabric")
+PACKAGES = ("torch", "numpy", "scikit-learn")
 
 
 def number(value: Any) -> float | int | None:

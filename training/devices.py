@@ -21,8 +21,8 @@ def choose_device(gpus: str) -> torch.device:
     return choose_devices(gpus)[0]
 
 
-def choose_devices(gpus: str, processes: int = 1) -> list[torch.device]:
-    """The devices of the processes on this machine, one each.
+def choose_devices(gpus: str, processes: int = 1, world_size: int = 1) -> list[torch.device]:
+    """The devices of the processes on this machine, one each, of a run with `world_size` processes in all.
 
     `gpus` is "auto" (a GPU if there is one), "none" or "cpu", "cuda" or "mps" (the first GPU of that kind), "all", or
     indices such as "0,1". Several processes take the CPU together, or the GPUs in their order.
@@ -35,7 +35,7 @@ def choose_devices(gpus: str, processes: int = 1) -> list[torch.device]:
         raise UserError(f"--device {gpus}: torch finds none on this machine; --device cpu runs on the CPU")
     if count == 0:
         raise UserError(f"--gpus {gpus}: torch finds no GPU on this machine; --gpus none runs on the CPU")
-    if kind == "mps" and processes > 1:
+    if kind == "mps" and world_size > 1:
         if gpus == "auto":
             return [CPU] * processes
         raise UserError(f"--gpus {gpus}: Apple's GPU takes one process; --gpus none runs several on the CPU")

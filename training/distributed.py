@@ -27,14 +27,15 @@ def start(gpus: str) -> torch.device:
     Several GPUs take one process each: without torchrun, the command starts anew under it.
     Raises `UserError` if the machine lacks the devices of `--gpus`.
     """
-    processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    devices = choose_devices(gpus, processes_here)
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # these variables are set by torchrun
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    devices = choose_devices(gpus, local_processes, processes)
     if "LOCAL_RANK" not in os.environ:
         if len(devices) > 1:
             restart_under_torchrun(len(devices))
         return devices[0]
     device = devices[int(os.environ["LOCAL_RANK"])]
-    if int(os.environ["WORLD_SIZE"]) > 1 and not dist.is_initialized():
+    if processes > 1 and not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend)
         atexit.register(dist.destroy_process_group)

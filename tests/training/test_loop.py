@@ -353,9 +353,7 @@ def test_a_weight_step_leaves_other_parameters_and_no_gradients():
     network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     before = network[0].weight.clone()
     optimizer = torch.optim.SGD(network[1].parameters(), 0.1)
-    metrics = weight_step(
-        network, optimizer, (torch.randn(5, 3), torch.ones(5).long()), F.cross_entropy, 1
-    )
+    metrics = weight_step(network, optimizer, (torch.randn(5, 3), torch.ones(5).long()), F.cross_entropy, 1)
     assert torch.equal(network[0].weight, before)
     assert all(p.grad is None for p in network.parameters())
     assert not any(value.requires_grad for value in metrics.values())
@@ -373,7 +371,5 @@ def test_accuracy_is_of_the_main_head():
     x, y = torch.eye(3)[[0, 1, 2, 0]], torch.tensor([0, 1, 2, 1])
     network = TwoHeads()
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
-    metrics = weight_step(
-        network, optimizer, (x, y), lambda o, y: F.cross_entropy(o[0], y), 1
-    )
+    metrics = weight_step(network, optimizer, (x, y), lambda o, y: F.cross_entropy(o[0], y), 1)
     assert float(metrics["train/wa"]) == 0.75
