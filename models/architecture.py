@@ -1,4 +1,4 @@
-"""Architectures: what a network is built from, as plain data that a file can hold."""
+"""Architectures: the plain data that a network is built from and that a model file holds."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -12,25 +12,25 @@ from models.joint_network import Size
 
 
 class Architecture(Protocol):
-    """What training, saving and loading know of a network before it is there."""
+    """What training, saving and loading need to know of a network before it is built."""
 
     genotype: Genotype | None
-    """The found cells, where there are some."""
+    """The searched cells; None for a network designed by hand."""
     shape: Shape | None
-    """(F, T) of the inputs it is built for; None: any."""
+    """(F, T) of the inputs, if the network is built for one shape."""
     cells: int
-    """How many cells it stacks. Each holds tensors."""
+    """The number of its cells, each of which has tensors."""
 
     def build(self, classes: int) -> nn.Module:
-        """The network: (N, 1, F, T) -> logits (N, classes), or in training a pair of these and the auxiliary logits."""
+        """The network: (N, 1, F, T) -> logits (N, classes); in training mode perhaps with auxiliary logits."""
 
     def to_json(self) -> dict[str, Any]:
-        """Its part of a model file's header."""
+        """Its part of the header of a model file."""
 
 
 @dataclass(frozen=True)
 class Searched:
-    """The network derived from a genotype. `dropout` and the auxiliary head serve the training and are not stored."""
+    """The network derived from a genotype. `dropout`, `auxiliary` and `fused` are not stored in the model file."""
 
     genotype: Genotype
     size: Size
@@ -53,7 +53,7 @@ class Searched:
 
 @dataclass(frozen=True)
 class Designed:
-    """A baseline, designed by hand for inputs of one shape."""
+    """A baseline, designed by hand, for inputs of one shape."""
 
     name: str
     shape: Shape

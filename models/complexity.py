@@ -1,4 +1,4 @@
-"""What a network costs: the multiply-adds of one input."""
+"""The cost of a network: the multiply-adds of one input."""
 
 import copy
 import math
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 def multiply_adds(network: nn.Module, shape: tuple[int, int]) -> int:
     """The multiply-adds in convolutions, linear maps and recurrences for an input (1, 1, F, T) of `shape` (F, T).
 
-    Norms, activations, pools and sums are not counted, as usual. Nothing is computed: the tensors are shapes alone.
+    Norms, activations, pools and sums are not counted, as is usual. Nothing is computed: the pass runs on torch's meta
+    device.
     """
     total = 0
 

@@ -1,6 +1,6 @@
-"""Networks as files of other programs: ONNX, and torch.export's own. The batch may have any size in both.
+"""Networks in formats that other programs run: ONNX, and torch.export. Both take batches of any size.
 
-Shapes: N utterances, C channels, F coefficients, T frames or time steps, H units, D directions (2 where bidirectional).
+Shapes: N utterances, C channels, F coefficients, T frames or time steps, H units, D directions (2 if bidirectional).
 """
 
 import io
@@ -17,7 +17,9 @@ from onnxscript import ir
 from onnxscript import opset20 as op
 from torch import Tensor, nn
 
-INPUT, OUTPUT, BATCH = "features", "logits", "N"
+INPUT = "features"
+OUTPUT = "logits"
+BATCH = "N"
 Shape = tuple[int, int]
 """(F, T) of the input."""
 Run = Callable[[Tensor], Tensor]
@@ -25,7 +27,7 @@ Run = Callable[[Tensor], Tensor]
 
 
 def write_onnx(network: nn.Module, shape: Shape, metadata: Mapping[str, str], path: Path) -> None:
-    """Write an ONNX model, `metadata` in its `metadata_props`."""
+    """Write an ONNX model, with `metadata` in its `metadata_props`."""
     with _quiet():
         program = torch.onnx.export(
             network,
@@ -42,13 +44,13 @@ def write_onnx(network: nn.Module, shape: Shape, metadata: Mapping[str, str], pa
 
 
 def open_onnx(path: Path) -> Run:
-    """An ONNX model, as ONNX Runtime computes it on a CPU."""
+    """Open an ONNX model with ONNX Runtime on the CPU."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda features: torch.from_numpy(session.run([OUTPUT], {INPUT: features.numpy()})[0])
 
 
 def write_torch_export(network: nn.Module, shape: Shape, metadata: Mapping[str, str], path: Path) -> None:
-    """Write a program of torch.export, `metadata` in its extra files."""
+    """Write a torch.export program, with `metadata` in its extra files."""
     with _quiet():
         program = torch.export.export(network, (torch.zeros(2, *shape),), dynamic_shapes=_any_batch())
         held = io.BytesIO()
@@ -57,7 +59,7 @@ def write_torch_export(network: nn.Module, shape: Shape, metadata: Mapping[str, 
 
 
 def open_torch_export(path: Path) -> Run:
-    """A program of torch.export that this process has written: to load one is to trust whoever wrote it."""
+    """Open a torch.export program. Loading one runs code in the file: open only what this process has written."""
     with _quiet():
         return torch.export.load(io.BytesIO(path.read_bytes())).module()
 
@@ -68,18 +70,18 @@ FORMATS: Mapping[
     "onnx": (write_onnx, open_onnx),
     "torch_export": (write_torch_export, open_torch_export),
 }
-"""How each format is written, and how it is opened again."""
+"""By format: the function that writes it and the one that opens it."""
 
 
 def batches(features: Tensor, sizes: Sequence[int]) -> Iterator[Tensor]:
-    """All features, in batches of each of these sizes in turn."""
+    """Split all features into batches of each of these sizes in turn."""
     for size in sizes:
         yield from features.split(size)
 
 
 @torch.no_grad()
 def largest_difference(one: Run, other: Run, features: Tensor, sizes: Sequence[int]) -> float:
-    """The largest difference of any logit, in batches of each of these sizes; NaN where one is none."""
+    """The largest difference of any logit, over batches of each of these sizes; NaN if a logit is NaN."""
     gaps = [(one(batch) - other(batch)).abs().max() for batch in batches(features, sizes)]
     return float(torch.stack(gaps).max())
 
@@ -95,14 +97,16 @@ def rnn_tanh(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[ir.Value, ir.Value]:
-    """torch's tanh RNN, batch first, from a state of zeros, as ONNX's operator: the exporter would unroll its steps."""
-    ways = 2 if bidirectional else 1
-    h, last = op.Transpose(x, perm=[1, 0, 2]), []  # (T, N, C)
-    for first in range(0, len(params), 4 * ways):
-        own = [params[first + 4 * way : first + 4 * way + 4] for way in range(ways)]
-        w, u, b, c = (
-            _stacked(kind) for kind in zip(*own, strict=True)
-        )  # (D, H, C), (D, H, H), (D, H), (D, H)
+    """Translate torch's tanh RNN, batch first and starting from zeros, into ONNX's operator.
+
+    Without this translation the exporter unrolls all time steps.
+    """
+    directions = 2 if bidirectional else 1
+    h = op.Transpose(x, perm=[1, 0, 2])  # (T, N, C)
+    final_states = []
+    for first in range(0, len(params), 4 * directions):  # the parameters of a layer
+        own = [params[first + 4 * d : first + 4 * d + 4] for d in range(directions)]
+        w, u, b, c = (_stack(values) for values in zip(*own, strict=True))  # w, u (D, H, C); b, c (D, H)
         steps, end = op.RNN(
             h,
             w,
@@ -114,12 +118,12 @@ def rnn_tanh(
         h = op.Reshape(
             op.Transpose(steps, perm=[0, 2, 1, 3]), op.Constant(value_ints=[0, 0, -1])
         )  # (T, N, DH)
-        last.append(end)
-    return op.Transpose(h, perm=[1, 0, 2]), op.Concat(*last, axis=0)
+        final_states.append(end)
+    return op.Transpose(h, perm=[1, 0, 2]), op.Concat(*final_states, axis=0)
 
 
-def _stacked(values: Sequence[ir.Value]) -> ir.Value:
-    """Values along a new first axis."""
+def _stack(values: Sequence[ir.Value]) -> ir.Value:
+    """Stack values along a new first axis."""
     rows = [op.Unsqueeze(value, op.Constant(value_ints=[0])) for value in values]
     return rows[0] if len(rows) == 1 else op.Concat(*rows, axis=0)
 
@@ -130,7 +134,7 @@ def _any_batch() -> tuple[dict[int, Any]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to itself what the exporters say of what they lack and do not need."""
+    """Silence the exporters' warnings about optional packages."""
     log = logging.getLogger("torch.onnx")
     before = log.level
     log.setLevel(logging.ERROR)

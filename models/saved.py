@@ -1,7 +1,7 @@
-"""A trained model as one file: weights, standardisation, and all that is needed to rebuild the network around them.
+"""A trained model as one file: the weights, the standardisation, and what is needed to rebuild the network.
 
-`model.safetensors` holds the tensors; its header, as JSON, the architecture, the classes, the front-end
-and whom the network has heard in training.
+`model.safetensors` holds the tensors. Its header, in JSON, holds the architecture, the classes, the front-end and the
+speakers that the network was trained on.
 """
 
 import json
@@ -35,13 +35,13 @@ UNREADABLE = (
     RuntimeError,
     OSError,
 )
-"""What rebuilding a network from a damaged or hostile file can raise."""
+"""Errors that rebuilding a network from a damaged file can raise."""
 
 
-def distinct(names: list[str]) -> list[str]:
-    """The names themselves; an error where one is there twice."""
+def check_distinct(names: list[str]) -> list[str]:
+    """The names. Raises `ValueError` if one occurs twice."""
     if len(set(names)) < len(names):
-        raise ValueError(f"a class is there twice in {names}")
+        raise ValueError(f"a class occurs twice in {names}")
     return names
 
 
@@ -51,12 +51,12 @@ Class = Annotated[str, Field(min_length=1)]
 
 
 class Header(BaseModel):
-    """What the file's header must be, whatever the architecture."""
+    """The part of the header that every architecture has."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     version: Literal[1]
-    classes: Annotated[list[Class], Field(min_length=1), AfterValidator(distinct)]
+    classes: Annotated[list[Class], Field(min_length=1), AfterValidator(check_distinct)]
     front_end: dict[str, Any]
     trained_on: SpeakerSet | None = None
 
@@ -88,9 +88,9 @@ HEADER = TypeAdapter(SearchedHeader | DesignedHeader)
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A network, what it was built from, the statistics of its inputs (F,), its classes, the front-end's settings.
+    """A network with its architecture, the mean and std (F,) of its inputs, its classes and its front-end's settings.
 
-    `trained_on`: whom search, training and choice of the epoch heard; None where the file does not say.
+    `trained_on` are the speakers of the search, the training and the choice of the epoch; None if not known.
     """
 
     network: nn.Module
@@ -102,7 +102,7 @@ class SavedModel:
     trained_on: SpeakerSet | None = None
 
     def save(self, path: Path) -> None:
-        """Write the file, whole or not at all. The auxiliary head served the training and stays behind."""
+        """Write the file, whole or not at all, without the auxiliary head, which only the training uses."""
         tensors = {
             name: t.contiguous() for name, t in self.network.state_dict().items() if ".auxiliary." not in name
         }
@@ -120,21 +120,25 @@ class SavedModel:
 
     @classmethod
     def load(cls, path: Path) -> "SavedModel":
-        """Rebuild the network in evaluation mode, on the CPU. `UserError` where the file is missing or another."""
+        """Rebuild the network in evaluation mode on the CPU. Raises `UserError` if the file is missing or damaged."""
         if not path.is_file():
             raise UserError(f"no model at {path}: augment.py writes it")
         try:
             with safe_open(path, "pt") as file:
                 header = (file.metadata() or {})["emodarts"]
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return cls._rebuild(header, tensors)
+            return cls.rebuild(header, tensors)
         except UNREADABLE as error:
             raise UserError(f"{path} is not a model of this program: {str(error)[:300]}") from None
 
     @classmethod
-    def _rebuild(cls, text: str, tensors: dict[str, Tensor]) -> "SavedModel":
-        header, mean, std = HEADER.validate_json(text), tensors.pop("mean"), tensors.pop("std")
-        architecture, classes = header.architecture, tuple(header.classes)
+    def rebuild(cls, header_text: str, tensors: dict[str, Tensor]) -> "SavedModel":
+        """The model of a header and its tensors. Raises any of `UNREADABLE` if they do not fit."""
+        header = HEADER.validate_json(header_text)
+        architecture = header.architecture
+        classes = tuple(header.classes)
+        mean = tensors.pop("mean")
+        std = tensors.pop("std")
         if mean.dim() != 1 or mean.shape != std.shape or not len(mean):
             raise ValueError(f"mean and std have the shapes {tuple(mean.shape)} and {tuple(std.shape)}")
         if architecture.shape and architecture.shape[0] != len(mean):
@@ -143,20 +147,27 @@ class SavedModel:
             )
         if architecture.cells > len(tensors):
             raise ValueError(f"{len(tensors)} tensors are too few for {architecture.cells} cells")
-        with torch.device("meta"):  # no memory is taken before the file is seen to hold just these tensors
+        with torch.device("meta"):  # takes no memory before the tensors of the file are checked
             network = architecture.build(len(classes))
         network.load_state_dict(tensors, assign=True)
-        parts = network.eval(), architecture, mean.numpy(), std.numpy()
-        return cls(*parts, classes, header.front_end, header.trained_on)
+        return cls(
+            network.eval(),
+            architecture,
+            mean.numpy(),
+            std.numpy(),
+            classes,
+            header.front_end,
+            header.trained_on,
+        )
 
     @property
     def standardised(self) -> nn.Module:
-        """(N, F, T) features as the front-end gives them -> logits (N, classes)."""
+        """The network with its standardisation: features (N, F, T) of the front-end -> logits (N, classes)."""
         return Standardised(self.network, torch.from_numpy(self.mean), torch.from_numpy(self.std))
 
 
 class Standardised(nn.Module):
-    """The network behind the standardisation of its inputs."""
+    """Standardisation of the inputs, then the network."""
 
     def __init__(self, network: nn.Module, mean: Tensor, std: Tensor):
         super().__init__()
