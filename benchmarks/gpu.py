@@ -46,7 +46,7 @@ LAUNCH_CALLS = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMe
 SHAPE = search_step.COEFFICIENTS, search_step.FRAMES
 ORIGINAL_BATCH = 16
 """The only batch size at which the published code runs."""
-COLUMNS = {"seconds": 11, "utt./s": 10, "peak MB": 10, "launches": 10, "products": 10, "bandwidth": 10}
+COLUMNS = ("utt./s", "peak MB", "launches", "products", "bandwidth")
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,9 @@ def report_search(config: SearchConfig, rows: int, measured: int) -> None:
     )
 
 
-def report_steps(config: SearchConfig, batches: list[int], against: str, rounds: int, repeats: int) -> None:
+def report_steps(
+    config: SearchConfig, batches: list[int], against: str | None, rounds: int, repeats: int
+) -> None:
     """Measure every variant in each round, in fresh processes, and print the table."""
     results = {(variant, "ours"): [] for variant in variants(config, batches)}
     if against and ORIGINAL_BATCH in batches:
@@ -164,8 +166,8 @@ def report_steps(config: SearchConfig, batches: list[int], against: str, rounds:
         for (variant, side), rows in results.items():
             with ProcessPoolExecutor(1, context) as pool:  # unlike Pool, it raises if a process dies
                 rows.append(pool.submit(measure, variant, side, repeats).result())
-    columns = "".join(f"{name:>{width}}" for name, width in COLUMNS.items())
-    print(f"{'batch':>5} {'order':>7} {'precision':>9} {'launched':>9}{columns}")
+    columns = "".join(f"{name:>10}" for name in COLUMNS)
+    print(f"{'batch':>5} {'order':>7} {'precision':>9} {'launched':>9}{'seconds':>11}{columns}")
     for (variant, side), rows in results.items():
         print(format_line(variant, side, rows))
 
