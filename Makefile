@@ -1,4 +1,4 @@
-# make demo: the whole path on the demo corpus.  make test, make lint: what CI runs.  make setup: .venv with everything.
+# make demo: every step on the demo corpus.  make test, make lint: the checks of CI.  make setup: create .venv.
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -6,9 +6,9 @@ RUN := .venv/bin/python
 DEMO := --config configs/demo.yaml
 WAVS := corpora/demo/wav/F01/F01-angry-01.wav corpora/demo/wav/M01/M01-happy-02.wav corpora/demo/wav/F02/F02-sad-03.wav
 
-# On shared cores a torch thread that spins while it waits for another costs more than it saves: spin briefly.
+# On shared cores, let torch's threads spin only briefly while they wait for each other.
 export GOMP_SPINCOUNT ?= 1000
-# What torch lacks on Apple's GPU the CPU computes, and torch says so once.
+# Compute on the CPU what torch lacks on Apple's GPU; torch warns of it once.
 export PYTORCH_ENABLE_MPS_FALLBACK ?= 1
 
 .PHONY: setup demo test lint clean
@@ -26,7 +26,7 @@ demo: setup
 	$(RUN) search.py --name demo --dataset demo --fold 1 $(DEMO) --overwrite
 	$(RUN) augment.py --name demo --dataset demo --fold 1 $(DEMO) --overwrite
 	$(RUN) predict.py --model runs/demo $(WAVS)
-	@echo "\nPictures of the search: runs/demo/search/plots, of the test: runs/demo/augment/plots"
+	@echo "\nPictures of the search: runs/demo/search/plots; of the test: runs/demo/augment/plots"
 	@echo "Curves: .venv/bin/tensorboard --logdir runs"
 
 test: setup

@@ -1,11 +1,11 @@
-"""How many runs that are killed at a random moment come to the identical result once they are gone on with?
+"""Kill runs at random moments, resume them, and count how many give the identical result.
 
-python benchmarks/kill.py --runs 50     kills a search and an augment 50 times each (SIGKILL), in a temporary folder
+python benchmarks/kill.py --runs 50     50 kills (SIGKILL) each, in a temporary folder
 
-A search of second order, and the training and test of the network that it finds, as configs/tiny.yaml has them. Every
-run is a process of its own, forked once all is imported: so the moment, which is drawn evenly from the time that an
-undisturbed run takes, falls into its work and not into the start of Python. It is counted in seconds of the processor,
-which mean the same on a busy machine.
+The runs are a second-order search of configs/tiny.yaml, and the training and test of its network.
+Every run is a process of its own, forked after all imports: the moment of the kill, drawn uniformly
+from the time of an undisturbed run, falls into its work and not into the start of Python. Moments are
+in CPU seconds, which do not depend on other programs.
 """
 
 import argparse
@@ -15,6 +15,8 @@ import random
 import sys
 import tempfile
 import time
+from collections import Counter
+from contextlib import chdir
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -43,7 +45,7 @@ RESULTS = {
 
 
 def execute(command: str, words: list[str]) -> None:
-    """What the process of a run does: its command, whose output goes into output.txt."""
+    """Run a command in this process; its output goes into output.txt."""
     output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -52,8 +54,8 @@ def execute(command: str, words: list[str]) -> None:
         module.run(parse(config, words))
 
 
-def begin(command: str, *flags: object) -> BaseProcess:
-    """Start a command in the present folder."""
+def start(command: str, *flags: object) -> BaseProcess:
+    """Start a command in the current folder."""
     words = ["--config", str(TINY), *FLAGS.get(command, ()), *map(str, flags)]
     process = multiprocessing.get_context("fork").Process(target=execute, args=(command, words))
     process.start()
@@ -67,74 +69,74 @@ def finish(process: BaseProcess) -> None:
         raise RuntimeError(f"exit code {process.exitcode}: {Path('output.txt').read_text().strip()[-300:]}")
 
 
-def result(folder: Path, command: str) -> list[bytes]:
-    """What a run is compared by."""
-    return [(folder / file).read_bytes() for file in RESULTS[command]]
+def result(name: str, command: str) -> list[bytes]:
+    """The contents of the files by which runs are compared."""
+    return [Path("runs", name, command, file).read_bytes() for file in RESULTS[command]]
 
 
-def work_until(process: BaseProcess, seconds: float) -> None:
-    """Wait until a process has worked so long, or has ended."""
+def wait_for_work(process: BaseProcess, seconds: float) -> None:
+    """Wait until a process has used so many CPU seconds, or has ended."""
     work = psutil.Process(process.pid)
     while process.is_alive() and sum(work.cpu_times()[:2]) < seconds:
         time.sleep(0.005)
 
 
-def state_of(folder: Path) -> str:
-    """What a killed run has to go on from."""
+def saved_state(folder: Path) -> str:
+    """What a killed run resumes from, in words."""
     if not (folder / "checkpoint.pt").exists():
-        return "nothing saved"
+        return "no checkpoint"
     position = torch.load(folder / "checkpoint.pt", weights_only=True)["position"]
     return "saved within an epoch" if position["step"] else "saved at the end of an epoch"
 
 
-def survives(command: str, name: str, moment: float, every: int) -> tuple[bool, str]:
-    """Kill a run at a moment, go on with it: whether it equals the undisturbed one, and what it went on from."""
-    folder, flags = Path("runs", name, command), ("--name", name, "--checkpoint_every", every)
-    process = begin(command, *flags)
-    work_until(process, moment)
+def kill_and_resume(command: str, name: str, moment: float, every: int) -> tuple[bool, str]:
+    """(whether the resumed run equals the undisturbed one, what it resumed from)."""
+    flags = "--name", name, "--checkpoint_every", every
+    process = start(command, *flags)
+    wait_for_work(process, moment)
     process.kill()
     process.join()
-    state = state_of(folder) if process.exitcode < 0 else "had already ended"
+    state = saved_state(Path("runs", name, command)) if process.exitcode < 0 else "had already ended"
     try:
-        finish(begin(command, *flags, "--resume"))
+        finish(start(command, *flags, "--resume"))
     except RuntimeError as error:
-        print(f"{command} killed after {moment:.2f} s did not go on: {error}")
+        print(f"{command} killed after {moment:.2f} s could not be resumed: {error}")
         return False, state
-    return result(folder, command) == result(Path("runs", "whole", command), command), state
+    return result(name, command) == result("whole", command), state
 
 
-def kill(command: str, runs: int, every: int, chance: random.Random) -> int:
-    """Kill a command so often; how many did not survive."""
-    start = sum(os.times()[2:4])  # of the children that have ended
-    finish(begin(command, "--name", "whole", "--checkpoint_every", every))
-    seconds, same, states = sum(os.times()[2:4]) - start, 0, {}
+def kill_repeatedly(command: str, runs: int, every: int, rng: random.Random) -> int:
+    """Kill a command `runs` times; return how many results differed."""
+    before = sum(os.times()[2:4])  # CPU seconds of the child processes that have ended
+    finish(start(command, "--name", "whole", "--checkpoint_every", every))
+    seconds = sum(os.times()[2:4]) - before
+    identical = 0
+    states = Counter()
     for i in range(1, runs + 1):
-        survived, state = survives(command, f"cut{i}", chance.uniform(0, seconds), every)
-        same, states[state] = same + survived, states.get(state, 0) + 1
+        equal, state = kill_and_resume(command, f"cut{i}", rng.uniform(0, seconds), every)
+        identical += equal
+        states[state] += 1
         counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         print(
-            f"{command}: {same} of {i} came to the identical result (killed within {seconds:.1f} s: {counts})"
+            f"{command}: {identical} of {i} identical (killed within {seconds:.1f} s: {counts})", flush=True
         )
-        sys.stdout.flush()
-    return runs - same
+    return runs - identical
 
 
 def main() -> None:
-    """Exit with 1 where a run did not survive."""
+    """Test both commands; exit with 1 if any result differed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=50, help="how often each command is killed")
-    parser.add_argument("--every", type=int, default=2, help="steps between two checkpoints")
-    parser.add_argument("--seed", type=int, default=0, help="draws the moments")
+    parser.add_argument("--runs", type=int, default=50, help="how often each command is killed (50)")
+    parser.add_argument("--every", type=int, default=2, help="steps between two checkpoints (2)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments (0)")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        chance = random.Random(options.seed)
-        finish(begin("prepare", "--corpus", "demo"))
-        lost = sum(kill(command, options.runs, options.every, chance) for command in RESULTS)
-        os.chdir("/")
-    sys.exit(lost > 0)
+    rng = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        finish(start("prepare", "--corpus", "demo"))
+        different = sum(kill_repeatedly(command, options.runs, options.every, rng) for command in RESULTS)
+    sys.exit(different > 0)
 
 
 if __name__ == "__main__":

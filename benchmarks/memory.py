@@ -1,11 +1,11 @@
-"""How near is the memory that `search.py --plan` foretells to what a search takes?
+"""The memory that `search.py --plan` predicts, beside the memory that the search takes.
 
-python benchmarks/memory.py                 on this machine's allocator
-LD_PRELOAD=/path/to/libtcmalloc_minimal.so.4 python benchmarks/memory.py          on another (README tells why)
+python benchmarks/memory.py                                                  the system's allocator
+LD_PRELOAD=/path/to/libtcmalloc_minimal.so.4 python benchmarks/memory.py     another one
 
-Each search runs one step in a process of its own: on the CPU its peak is the resident set above the idle process's, on
-CUDA what torch allocated. Where the allocator keeps nothing of what is freed, which costs time, the peak is that of the
-tensors alone: MALLOC_MMAP_THRESHOLD_=65536 with glibc.
+Each search runs one step in a fresh process. On a CPU its peak is the resident set above that of the
+idle process, on CUDA the memory that torch allocated. An allocator that returns all freed memory (at
+some cost in time) shows the peak of the tensors alone: MALLOC_MMAP_THRESHOLD_=65536 with glibc.
 """
 
 import multiprocessing
@@ -15,6 +15,7 @@ import search_step
 
 from cli import parse
 from config import SearchConfig
+from darts.planner import estimate
 from training.devices import choose_device
 
 SEARCHES = [
@@ -35,7 +36,7 @@ SEARCHES = [
 ]
 
 
-def foretold(config: SearchConfig) -> float:
+def predict(config: SearchConfig) -> float:
     """The planner's peak, in MB."""
     device = choose_device(config.gpus)
     shape = search_step.COEFFICIENTS, search_step.FRAMES
@@ -43,20 +44,20 @@ def foretold(config: SearchConfig) -> float:
     return needs.peak(config.batch_size, config.order, config.recompute) / search_step.MEGABYTE
 
 
-def apart(function: Any, *arguments: Any) -> Any:
-    """Call in a fresh process."""
+def call_in_fresh_process(function: Any, *arguments: Any) -> Any:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
 
 def main() -> None:
-    """Print a row a search."""
-    print(f"{'foretold MB':>12}{'measured MB':>12}{'off by':>8}  search")
+    """Print one line per search."""
+    print(f"{'predicted MB':>13}{'measured MB':>12}{'error':>8}  search")
     for flags in SEARCHES:
         config = parse(SearchConfig, ["--recompute", "none", *flags.split()])
-        told = apart(foretold, config)
-        _, taken = apart(search_step.measure, f"step, {config.order} order", "ours", config, 1, 1)
-        print(f"{told:12,.0f}{taken:12,.0f}{told / taken - 1:8.1%}  {flags}", flush=True)
+        step = f"step, {config.order} order"
+        predicted = call_in_fresh_process(predict, config)
+        _, measured = call_in_fresh_process(search_step.measure, step, "ours", config, 1, 1)
+        print(f"{predicted:13,.0f}{measured:12,.0f}{predicted / measured - 1:8.1%}  {flags}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The code published with the paper, run beside ours by `search_step.py --against PATH`; none of it is kept here.
+"""The code published with the paper, as `search_step.py --against PATH` measures it beside ours.
 
-PATH is the folder `emoDARTS` of a checkout of github.com/jayaneetha/emoDARTS. It computes what our parts of the same
-names compute, as its own `search.py` does, but that its SeqNN takes the 16 utterances of a batch for time steps.
+PATH is the folder `emoDARTS` of a checkout of github.com/jayaneetha/emoDARTS; this repository contains
+none of its code. Each part computes the same as our part of that name, as in its own `search.py`,
+except that its SeqNN takes the 16 utterances of a batch for time steps.
 """
 
 import importlib
@@ -20,16 +21,18 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def cnn_cells(path: Path, config: SearchConfig, train: Batch, _: Batch) -> Callable[[], None]:
-    """Stem, CNN cells and head: forward and backward for all weights and alphas."""
+    """Forward and backward of stem, CNN cells and head, for all weights and alphas."""
     network = supernet(path, config.model_copy(update={"rnn_layers": 0}))
-    used = list(network.parameters())
-    return lambda: torch.autograd.grad(network.loss(*train), used)
+    parameters = list(network.parameters())
+    return lambda: torch.autograd.grad(network.loss(*train), parameters)
 
 
 def search_step(path: Path, config: SearchConfig, train: Batch, val: Batch) -> Callable[[], None]:
     """A whole second-order step: alphas, then weights."""
     network = supernet(path, config)
-    architect = imported(path, "architect").Architect(network, config.w_momentum, config.w_weight_decay)
+    architect = import_original(path, "architect").Architect(
+        network, config.w_momentum, config.w_weight_decay
+    )
     w_optim = torch.optim.SGD(
         network.weights(), config.w_lr, momentum=config.w_momentum, weight_decay=config.w_weight_decay
     )
@@ -53,20 +56,20 @@ PARTS = {"CNN cells, forward + backward": cnn_cells, "step, second order": searc
 
 
 def supernet(path: Path, config: SearchConfig) -> nn.Module:
-    """Its supernet, of our flags' size. Without SeqNN cells it has no alphas of theirs: their gradient would fail."""
-    controller = imported(path, "models.search_cnn").SearchCNNController
+    """The published supernet in the size of our flags, without SeqNN alphas if it has no SeqNN cells."""
+    controller = import_original(path, "models.search_cnn").SearchCNNController
     rnn_nodes = config.rnn_nodes if config.rnn_layers else 0
     sizes = {"n_nodes": config.cnn_nodes, "n_nodes_rnn": rnn_nodes, "n_layers_rnn": config.rnn_layers}
     criterion = nn.CrossEntropyLoss()
     return controller(1, config.init_channels, 4, config.layers, criterion, device_ids=[0], **sizes)
 
 
-def imported(path: Path, name: str) -> ModuleType:
-    """A module of the original, in whose process ours of the same names make way."""
+def import_original(path: Path, name: str) -> ModuleType:
+    """Import a module of the published code. Our modules of the same names are removed from this process."""
     if sys.path[0] != str(path):
-        for ours in ("architect", "genotypes", "models", "utils"):
-            for module in [module for module in sys.modules if module.split(".")[0] == ours]:
+        for module in [*sys.modules]:
+            if module.split(".")[0] in ("architect", "genotypes", "models", "utils"):
                 del sys.modules[module]
-        # its `models` is no package, so one of ours would come first wherever it stands
+        # its `models` has no __init__.py, so our package of that name would be found first
         sys.path[:] = [str(path), *(entry for entry in sys.path if Path(entry).resolve() != ROOT)]
     return importlib.import_module(name)

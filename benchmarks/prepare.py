@@ -1,19 +1,17 @@
-"""Preparation against the procedure of the publication, on one tree, in one run.
+"""`prepare.py` beside the procedure of the publication, on the same files.
 
 python benchmarks/prepare.py --files 200 --rounds 3
 
-The published procedure goes through the corpus once for each of five folds; each time it loads every file with librosa,
-computes its MFCCs, pools them, and saves them beside a copy of the sound. Ours goes through it once for all folds.
+The published procedure reads the corpus once for each of five folds. Each time it loads every file
+with librosa, computes its MFCCs, pools them, and saves them beside a copy of the sound. Ours reads the
+corpus once for all folds.
 """
 
 import argparse
-import platform
 import shutil
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import librosa
@@ -21,8 +19,7 @@ import numpy as np
 import soundfile
 import soxr
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
+from search_step import machine
 
 from config import FrontEnd, available_cores
 from data.corpora.utterance import Utterance
@@ -35,29 +32,29 @@ RATE = 16_000
 FRONT_END = FrontEnd()
 
 
-def make_tree(folder: Path, files: int) -> list[Utterance]:
-    """Files of 1 to 12 seconds of speech, as long as those of IEMOCAP."""
+def make_corpus(folder: Path, files: int) -> list[Utterance]:
+    """Write files of 1 to 12 seconds of speech, as long as those of IEMOCAP."""
     write_demo(folder / "demo")
-    voices = np.concatenate(
-        [soundfile.read(file, dtype="float32")[0] for file in sorted(folder.glob("demo/wav/*/*"))]
-    )
-    rng, listed = np.random.default_rng(0), []
+    recordings = sorted(folder.glob("demo/wav/*/*"))
+    speech = np.concatenate([soundfile.read(file, dtype="float32")[0] for file in recordings])
+    rng = np.random.default_rng(0)
+    utterances = []
     (folder / "wav").mkdir()
     for number in range(files):
         samples = round(rng.uniform(1, 12) * RATE)
-        start = rng.integers(len(voices) - samples)
+        start = rng.integers(len(speech) - samples)
         file = folder / "wav" / f"{number:05d}.wav"
-        soundfile.write(file, voices[start : start + samples], RATE)
-        listed.append(Utterance(file.stem, file, f"S{number % 10}", "neutral"))
-    return listed
+        soundfile.write(file, speech[start : start + samples], RATE)
+        utterances.append(Utterance(file.stem, file, f"S{number % 10}", "neutral"))
+    return utterances
 
 
-def published(listed: list[Utterance], out: Path) -> None:
-    """What the published procedure does for each fold, written anew from its description."""
+def run_published(utterances: list[Utterance], out: Path) -> None:
+    """The published procedure for each fold, written anew from its description."""
     for fold in range(FOLDS):
         folder = out / str(fold)
         folder.mkdir(parents=True)
-        for utterance in listed:
+        for utterance in utterances:
             shutil.copy(utterance.file, folder)
             sound, rate = librosa.load(utterance.file, sr=FRONT_END.sample_rate)
             sound = librosa.util.fix_length(sound, size=FRONT_END.samples)
@@ -67,66 +64,60 @@ def published(listed: list[Utterance], out: Path) -> None:
             np.save(folder / f"{utterance.utterance}.npy", pooled)
 
 
-def ours(listed: list[Utterance], out: Path) -> None:
-    """`prepare.py`, by all cores."""
-    prepare(listed, Settings("tree", FRONT_END, workers=available_cores()), out)
+def run_ours(utterances: list[Utterance], out: Path) -> None:
+    """`prepare.py` on all cores."""
+    prepare(utterances, Settings("tree", FRONT_END, workers=available_cores()), out)
 
 
 @torch.inference_mode()
-def alone(listed: list[Utterance], out: Path) -> None:
-    """Resampling and MFCCs alone, by one thread; the sound is read beforehand and nothing is written."""
+def compute_only(sounds: list[np.ndarray]) -> None:
+    """Resampling and MFCCs on one thread, without reading or writing a file."""
     transform = Transform(FRONT_END)
-    for sound in SOUNDS:
+    for sound in sounds:
         clip = soxr.resample(sound, RATE, FRONT_END.sample_rate)[: FRONT_END.samples]
         transform(torch.from_numpy(np.pad(clip, (0, FRONT_END.samples - len(clip))))[None])
 
 
-SOUNDS: list[np.ndarray] = []
-SIDES: dict[str, Callable[[list[Utterance], Path], None]] = {
-    "published": published,
-    "ours": ours,
-    "alone": alone,
-}
-
-
 def main() -> None:
-    """Measure all three in alternation and print medians and ratios."""
-    own = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    own.add_argument("--files", type=int, default=200, help="files in the tree (200)")
-    own.add_argument("--rounds", type=int, default=3, help="rounds, each of all three (3)")
-    options = own.parse_args()
-    seconds: dict[str, list[float]] = {name: [] for name in SIDES}
-    size: dict[str, int] = {}
+    """Measure all three in alternation, and print the medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=int, default=200, help="files in the corpus (200)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds, each of all three (3)")
+    options = parser.parse_args()
+    times: dict[str, list[float]] = {"published": [], "ours": [], "compute only": []}
+    size = dict.fromkeys(times, 0)
     with tempfile.TemporaryDirectory() as name, one_thread():
-        listed = make_tree(Path(name), options.files)
+        folder = Path(name)
+        utterances = make_corpus(folder, options.files)
         limit = round(FRONT_END.duration * RATE)
-        SOUNDS.extend(soundfile.read(u.file, frames=limit, dtype="float32")[0] for u in listed)
-        published(listed[:1], Path(name) / "warm-up")
+        sounds = [soundfile.read(each.file, frames=limit, dtype="float32")[0] for each in utterances]
+        sides = {
+            "published": lambda out: run_published(utterances, out),
+            "ours": lambda out: run_ours(utterances, out),
+            "compute only": lambda out: compute_only(sounds),
+        }
+        run_published(utterances[:1], folder / "warm-up")
         for number in range(options.rounds):
-            for side, work in SIDES.items():
-                out = Path(name) / f"{side}{number}"
+            for side, work in sides.items():
+                out = folder / f"{side}{number}"
                 start = time.perf_counter()
-                work(listed, out)
-                seconds[side].append(time.perf_counter() - start)
+                work(out)
+                times[side].append(time.perf_counter() - start)
                 size[side] = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
                 shutil.rmtree(out, ignore_errors=True)
-    report(options.files, {side: statistics.median(times) for side, times in seconds.items()}, size)
+    report(options.files, {side: statistics.median(seconds) for side, seconds in times.items()}, size)
 
 
-def report(files: int, median: dict[str, float], size: dict[str, int]) -> None:
-    """Print what was measured."""
-    per_core = median["ours"] * available_cores() / median["alone"]
-    capability = torch.backends.cpu.get_cpu_capability()
-    print(
-        f"{capability} on {platform.machine()}, {available_cores()} cores, torch {torch.__version__}, "
-        f"{files} files of 1-12 s\n"
-    )
-    print(f"{'':12}{'seconds':>10}{'ms a file':>12}{'MB':>10}")
-    for side, each in median.items():
-        print(f"{side:12}{each:10.2f}{1000 * each / files:12.2f}{size[side] / 1e6:10.1f}")
-    print(f"\nours is {median['published'] / median['ours']:.1f} times faster than the published procedure")
-    print(f"ours takes 1/{size['published'] / size['ours']:.1f} of its disk")
-    print(f"ours takes {per_core:.2f} times the resampling and MFCCs alone, per file and core")
+def report(files: int, seconds: dict[str, float], size: dict[str, int]) -> None:
+    """Print the table of the medians, and the ratios."""
+    per_core = seconds["ours"] * available_cores() / seconds["compute only"]
+    print(f"{machine(torch.device('cpu'))}, {available_cores()} cores; {files} files of 1-12 s\n")
+    print(f"{'':14}{'seconds':>10}{'ms per file':>13}{'MB':>10}")
+    for side, median in seconds.items():
+        print(f"{side:14}{median:10.2f}{1000 * median / files:13.2f}{size[side] / 1e6:10.1f}")
+    print(f"\nours is {seconds['published'] / seconds['ours']:.1f} times as fast as the published procedure")
+    print(f"ours takes 1/{size['published'] / size['ours']:.1f} of its disk space")
+    print(f"ours takes {per_core:.2f} times as long as the computation only, per file and core")
 
 
 if __name__ == "__main__":

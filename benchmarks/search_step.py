@@ -1,11 +1,12 @@
-"""Seconds and peak memory of one search step, by part: CNN cells, SeqNN cells, optimisers, first and second order.
+"""Seconds and peak memory of a search step and its parts: CNN cells, SeqNN cells, optimisers.
 
-python benchmarks/search_step.py --batch_size 16 --rounds 3          the paper's space; any search flag changes it
-python benchmarks/search_step.py --batch_size 8 --plain              also one library call an op, one op at a time
-python benchmarks/search_step.py --batch_size 16 --against PATH      also the publication's code (see original.py)
+python benchmarks/search_step.py --batch_size 16 --rounds 3        any flag of search.py
+python benchmarks/search_step.py --batch_size 8 --plain            also the plain cells, op by op
+python benchmarks/search_step.py --batch_size 16 --against PATH    also the published code (original.py)
 
-Every measurement runs in a process of its own, so that its peak is its own; rounds go through all parts in turn, and
-medians are printed. On the CPU the peak is the resident set above the idle process's, on CUDA what torch allocated.
+Every measurement runs in a fresh process, so that the peaks are separate. Each round measures all
+parts in turn, and medians over the rounds are printed. On a CPU the peak is the resident set above
+that of the idle process, on CUDA the memory that torch allocated.
 """
 
 import argparse
@@ -15,11 +16,9 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -32,15 +31,12 @@ from cli import parse
 from config import SearchConfig
 from darts.architect import Architect
 from darts.supernet import make_supernet
-from models import ops
-from models.cells import Cell
-from models.fused.cnn.cell import FusedCnnCell, MixedMaps
-from models.fused.rnn.stacked_cell import StackedRnnCell
 from models.joint_network import to_sequence
-from models.mixed_ops import MixedNode
 from models.search_network import SearchNetwork
+from training.cuda_graphs import RecordedStep, keep_weights_in_place, make_recorder
 from training.devices import choose_device
-from training.distributed import gradient as local_gradient
+from training.distributed import gradient
+from training.loop import Batch, Metrics
 from training.precision import set_precision
 
 MEGABYTE = 2**20
@@ -48,72 +44,82 @@ CLASSES, COEFFICIENTS, FRAMES = 4, 128, 128
 
 
 def cnn_cells(config: SearchConfig, device: torch.device, only_alphas: bool = False) -> Callable[[], None]:
-    """Stem, CNN cells and head: forward and backward for all weights and alphas."""
+    """Forward and backward of stem, CNN cells and head, for all weights and alphas."""
     network = make_supernet(config.model_copy(update={"rnn_layers": 0}), CLASSES).to(device)
     freeze(network, only_alphas)
     x, y = batch(config, device)
     inputs = [p for p in network.parameters() if p.requires_grad]
-    return lambda: local_gradient(F.cross_entropy(network(x), y), inputs)
+    return lambda: gradient(F.cross_entropy(network(x), y), inputs)
 
 
 def freeze(network: SearchNetwork, only_alphas: bool) -> None:
-    """Let the weights ask for no gradient, as in the passes at w+ and w-."""
+    """With `only_alphas`, compute no gradient of a weight, as in the passes at w+ and w-."""
     for w in network.weights().values():
         w.requires_grad_(not only_alphas)
 
 
 def rnn_cells(config: SearchConfig, device: torch.device, only_alphas: bool = False) -> Callable[[], None]:
-    """The SeqNN cells alone, on what the CNN gives them: forward and backward for all their weights and alphas."""
+    """Forward and backward of the SeqNN cells, on the CNN's outputs, for all their weights and alphas."""
     network = make_supernet(config, CLASSES).to(device)
     freeze(network, only_alphas)
-    joint, weights = network.network, network.softmaxed
+    joint = network.network
+    weights = network.softmaxed_alphas
     with torch.no_grad():
         s0 = s1 = joint.stem(batch(config, device)[0])
         for kind, cell in zip(joint.kinds, joint.cnn_cells, strict=True):
             s0, s1 = s1, cell(s0, s1, weights()[kind])
-    first, second = (to_sequence(s).requires_grad_() for s in (s0, s1))  # for what the CNN's alphas ask
-    inputs = [
-        first,
-        second,
-        *(p for p in (*joint.rnn_cells.parameters(), *network.alphas["rnn"]) if p.requires_grad),
-    ]
+    first, second = (
+        to_sequence(s).requires_grad_() for s in (s0, s1)
+    )  # the CNN's alphas need these gradients
+    parameters = [*joint.rnn_cells.parameters(), *network.alphas["rnn"]]
+    inputs = [first, second, *(p for p in parameters if p.requires_grad)]
 
     def work() -> None:
         s0, s1 = first, second
         for cell in joint.rnn_cells:
             s0, s1 = s1, cell(s0, s1, weights()["rnn"])
-        local_gradient(s1.square().mean(), inputs)
+        gradient(s1.square().mean(), inputs)
 
     return work
 
 
 def optimisers(config: SearchConfig, device: torch.device) -> Callable[[], None]:
-    """Clipping and SGD for the weights, Adam for the alphas; the gradients are given."""
-    bilevel = Architect(config, make_supernet(config, CLASSES).to(device))
-    weights = list(bilevel.network.weights().values())
-    for p in bilevel.network.parameters():
+    """Clip the gradients, SGD for the weights, Adam for the alphas. The gradients are constants."""
+    architect = Architect(config, make_supernet(config, CLASSES).to(device))
+    weights = list(architect.network.weights().values())
+    for p in architect.network.parameters():
         p.grad = torch.full_like(p, 1e-3)
 
     def work() -> None:
         torch.nn.utils.clip_grad_norm_(weights, config.w_grad_clip)
-        bilevel.weight_optimizer.step()
-        bilevel.alpha_optimizer.step()
+        architect.weight_optimizer.step()
+        architect.alpha_optimizer.step()
 
     return work
 
 
 def search_step(config: SearchConfig, device: torch.device) -> Callable[[], None]:
-    """A whole step as `search.py` does it: alphas by `config.order`, then weights."""
-    bilevel = Architect(config, make_supernet(config, CLASSES).to(device))
-    step, train, val = bilevel.step_on(device), batch(config, device), batch(config, device)
+    """A whole step of `search.py`: the alphas by `config.order`, then the weights."""
+    step = make_step(Architect(config, make_supernet(config, CLASSES).to(device)), device)
+    train, val = batch(config, device), batch(config, device)
     return lambda: step(train, val)
+
+
+def make_step(architect: Architect, device: torch.device) -> Callable[[Batch, Batch], Metrics]:
+    """The step of an architect; with --cuda_graphs, recorded and replayed."""
+    if not architect.config.cuda_graphs:
+        return architect.step
+    keep_weights_in_place(architect.network)
+    recorded = RecordedStep(architect.step, make_recorder(device))
+    group = architect.weight_optimizer.param_groups[0]
+    return lambda train, val: recorded(train, val, constants=group["lr"])
 
 
 PARTS = {
     "CNN cells, forward + backward": (cnn_cells, {}),
-    "CNN cells, for the alphas alone": (partial(cnn_cells, only_alphas=True), {}),
+    "CNN cells, for the alphas only": (partial(cnn_cells, only_alphas=True), {}),
     "SeqNN cells, forward + backward": (rnn_cells, {}),
-    "SeqNN cells, for the alphas alone": (partial(rnn_cells, only_alphas=True), {}),
+    "SeqNN cells, for the alphas only": (partial(rnn_cells, only_alphas=True), {}),
     "optimisers": (optimisers, {}),
     "step, first order": (search_step, {"order": "first"}),
     "step, second order": (search_step, {"order": "second"}),
@@ -121,119 +127,104 @@ PARTS = {
 
 
 def batch(config: SearchConfig, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random features and labels of the reference's size."""
+    """Random features of the paper's shape, and random labels."""
     x = torch.randn(config.batch_size, 1, COEFFICIENTS, FRAMES, device=device)
     return x, torch.randint(CLASSES, (config.batch_size,), device=device)
 
 
 def measure(part: str, side: str, config: SearchConfig, warmup: int, repeats: int) -> tuple[float, float]:
-    """(median seconds, peak MB) of one part, in this process, after `warmup` runs; `side`: ours, plain, or a path."""
-    device, idle = choose_device(config.gpus), resident()
-    with plainly() if side == "plain" else nullcontext():
-        found = seconds(prepared(part, side, config, device), device, warmup, repeats)
-    return statistics.median(found), peak(device, idle) / MEGABYTE
+    """(median seconds, peak MB) of one part in this process.
+
+    `side`: ours, plain, or the path of the published code.
+    """
+    device = choose_device(config.gpus)
+    idle = resident_peak()
+    times = time_calls(make_part(part, side, config, device), device, warmup, repeats)
+    return statistics.median(times), peak(device, idle) / MEGABYTE
 
 
-@contextmanager
-def plainly() -> Iterator[None]:
-    """While active, relaxed cells call one module an op, and recurrent ops the library's RNN."""
-    with ExitStack() as stack:
-        for kind, forward in (
-            (FusedCnnCell, Cell.forward),
-            (StackedRnnCell, Cell.forward),
-            (MixedMaps, MixedNode.forward),
-        ):
-            stack.enter_context(patch.object(kind, "forward", forward))
-        stack.enter_context(patch.object(ops, "recur", lambda rnn, x: rnn(x)[0]))
-        yield
-
-
-def prepared(part: str, side: str, config: SearchConfig, device: torch.device) -> Callable[[], None]:
-    """One part, ready to run."""
+def make_part(part: str, side: str, config: SearchConfig, device: torch.device) -> Callable[[], None]:
+    """Build one part; the function returned runs it once."""
     make, changes = PARTS[part]
     torch.manual_seed(config.seed)
     if side in ("ours", "plain"):
         set_precision(config.precision, device)
-        return make(config.model_copy(update=changes), device)
+        fused = "auto" if side == "ours" else "off"
+        return make(config.model_copy(update={**changes, "fused": fused}), device)
     return original.PARTS[part](Path(side).resolve(), config, batch(config, device), batch(config, device))
 
 
-def seconds(work: Callable[[], object], device: torch.device, warmup: int, repeats: int) -> list[float]:
-    """Of each call but the first `warmup`; the device has done all of it."""
-    found = []
+def time_calls(work: Callable[[], object], device: torch.device, warmup: int, repeats: int) -> list[float]:
+    """Seconds of each of `repeats` calls after `warmup` others, until the device has finished."""
+    times = []
     for _ in range(warmup + repeats):
         start = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        found.append(time.perf_counter() - start)
-    return found[warmup:]
+        times.append(time.perf_counter() - start)
+    return times[warmup:]
 
 
 def peak(device: torch.device, idle: int) -> int:
-    """The most bytes so far: on CUDA of tensors, on the CPU of this process, above `idle`."""
-    return torch.cuda.max_memory_allocated() if device.type == "cuda" else resident() - idle
+    """Peak memory so far, in bytes: of tensors on CUDA, otherwise of this process above `idle`."""
+    return torch.cuda.max_memory_allocated() if device.type == "cuda" else resident_peak() - idle
 
 
-def resident() -> int:
-    """Peak resident set of this process so far, in bytes."""
+def resident_peak() -> int:
+    """The largest resident set of this process so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def machine(config: SearchConfig) -> str:
-    """What the figures hold for."""
-    device = choose_device(config.gpus)
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else torch.backends.cpu.get_cpu_capability()
-    )
-    name += f" on {platform.machine()}"
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
+def machine(device: torch.device) -> str:
+    """The device and the versions, for the heading of a table."""
+    cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else torch.backends.cpu.get_cpu_capability()
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    return f"{name} on {platform.machine()}, {torch.get_num_threads()} threads, {versions}"
+
+
+def has_part(side: str, part: str) -> bool:
+    """Whether a side can measure a part: the published code has two of them."""
+    return side in ("ours", "plain") or part in original.PARTS
 
 
 def main() -> None:
-    """Measure every part in turn, some rounds, and print the medians."""
-    own = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog="All flags of search.py are taken too."
+    """Measure every part in each round, and print the medians."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], epilog="All flags of search.py are accepted too."
     )
-    own.add_argument("--rounds", type=int, default=3, help="rounds through all parts (3)")
-    own.add_argument("--warmup", type=int, default=1, help="runs not counted before each measurement (1)")
-    own.add_argument("--repeats", type=int, default=1, help="runs counted in each measurement (1)")
-    own.add_argument(
-        "--plain", action="store_true", help="measure the cells that run one op at a time as well"
-    )
-    own.add_argument(
-        "--against", metavar="PATH", help="measure the publication's code as well (see original.py)"
-    )
-    own.add_argument("--parts", default="", help="measure only the parts whose name holds this")
-    options, rest = own.parse_known_args()
+    parser.add_argument("--rounds", type=int, default=3, help="rounds through all parts (3)")
+    parser.add_argument("--warmup", type=int, default=1, help="uncounted runs before each measurement (1)")
+    parser.add_argument("--repeats", type=int, default=1, help="counted runs in each measurement (1)")
+    parser.add_argument("--plain", action="store_true", help="also measure the plain cells, one op at a time")
+    parser.add_argument("--against", metavar="PATH", help="also measure the published code (see original.py)")
+    parser.add_argument("--parts", default="", help="measure only the parts whose name contains this")
+    options, rest = parser.parse_known_args()
     config = parse(SearchConfig, rest)
-    sides = ["ours", *(["plain"] if options.plain else []), *([options.against] if options.against else [])]
-    turns = [
-        (part, side) for part in PARTS if options.parts in part for side in sides if measures(side, part)
-    ]
-    results: dict[tuple[str, str], list[tuple[float, float]]] = {turn: [] for turn in turns}
+    sides = {"ours": ""}  # by side, what the table adds to the name of a part
+    if options.plain:
+        sides["plain"] = ", plain"
+    if options.against:
+        sides[options.against] = ", original"
+    results: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for part in PARTS:
+        if options.parts in part:
+            results |= {(part, side): [] for side in sides if has_part(side, part)}
     context = multiprocessing.get_context("spawn")
     for _ in range(options.rounds):
-        for turn, found in results.items():
+        for (part, side), measured in results.items():
             with context.Pool(1) as pool:
-                found.append(pool.apply(measure, (*turn, config, options.warmup, options.repeats)))
-    print(machine(config))
+                arguments = part, side, config, options.warmup, options.repeats
+                measured.append(pool.apply(measure, arguments))
+    print(machine(choose_device(config.gpus)))
     print(f"batch {config.batch_size}, {COEFFICIENTS} x {FRAMES} inputs, {options.rounds} rounds\n")
     print(f"{'part':44}{'seconds':>10}{'min':>9}{'max':>9}{'peak MB':>10}")
-    for (part, side), found in results.items():
-        times, peaks = zip(*found, strict=True)
-        name = part if side == "ours" else f"{part}, {'plain' if side == 'plain' else 'original'}"
-        print(
-            f"{name:44}{statistics.median(times):10.3f}{min(times):9.3f}{max(times):9.3f}{statistics.median(peaks):10.0f}"
-        )
-
-
-def measures(side: str, part: str) -> bool:
-    """Whether a side has such a part."""
-    return side in ("ours", "plain") or part in original.PARTS
+    for (part, side), measured in results.items():
+        times, peaks = zip(*measured, strict=True)
+        numbers = f"{statistics.median(times):10.3f}{min(times):9.3f}{max(times):9.3f}"
+        print(f"{part + sides[side]:44}{numbers}{statistics.median(peaks):10.0f}")
 
 
 if __name__ == "__main__":

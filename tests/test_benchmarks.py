@@ -1,4 +1,4 @@
-"""`benchmarks/gpu.py` on a CPU and small inputs, so that it cannot rot unseen."""
+"""`benchmarks/gpu.py` on a CPU with small inputs, so that the CPU tests notice if it breaks."""
 
 import math
 import sys
@@ -9,10 +9,12 @@ from conftest import ROOT
 from cli import from_file
 from config import SearchConfig
 
+TINY = ROOT / "configs" / "tiny.yaml"
+
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """The benchmark, at inputs of 16 x 24; neither it nor its neighbours stay among the modules."""
+    """The benchmark with inputs of 16 x 24. Its modules are removed again after the test."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     before = set(sys.modules)
     import gpu
@@ -26,26 +28,25 @@ def gpu(monkeypatch):
         del sys.modules[name]
 
 
-def test_a_line_of_the_table(gpu):
-    config = from_file(SearchConfig, ROOT / "configs" / "tiny.yaml", recompute="none", rnn_layers=0)
-    second, _, first, _ = gpu.variants(config, [4])
+def test_measures_a_step_of_each_variant(gpu):
+    config = from_file(SearchConfig, TINY, recompute="none", rnn_layers=0)
+    variants = list(gpu.variants(config, [4]))
+    assert [variant.precision for variant in variants] == ["float32", "bf16"] * 2
+    second, _, first, _ = variants
     assert (second.order, first.order, second.batch_size) == ("second", "first", 4)
-    assert [variant.precision for variant in gpu.variants(config, [4])] == ["float32", "bf16"] * 2
     row = gpu.measure(first, "ours", 1)
     assert row.launches > 1000
     assert 0 < row.products < 1
     assert 0 < row.bandwidth < 1
-    assert "nan" not in gpu.line(first, "ours", [row])
-    assert gpu.demanded(second, gpu.choose_device("none")) == tuple(
-        pytest.approx(number * factor)
-        for number, factor in zip(
-            gpu.demanded(first, gpu.choose_device("none")), (13 / 5, 5 / 2), strict=True
-        )
-    )
+    assert "nan" not in gpu.format_line(first, "ours", [row])
+    device = gpu.choose_device("none")
+    operations, moved = gpu.step_demand(first, device)
+    expected = operations * 13 / 5, moved * 5 / 2
+    assert gpu.step_demand(second, device) == tuple(pytest.approx(number) for number in expected)
 
 
-def test_the_time_of_a_search(gpu):
-    config = from_file(SearchConfig, ROOT / "configs" / "tiny.yaml", rnn_layers=0, batch_size=4)
-    seconds = gpu.search_seconds(config, 16, measured=2)
+def test_measures_the_epochs_of_a_search(gpu):
+    config = from_file(SearchConfig, TINY, rnn_layers=0, batch_size=4)
+    seconds = gpu.time_epochs(config, 16, epochs=2)
     assert len(seconds) == 2
     assert all(math.isfinite(s) and s > 0 for s in seconds)
