@@ -32,7 +32,7 @@ from models.complexity import multiply_adds
 from models.joint_network import Size
 from models.saved import SavedModel
 from plots import cells
-from training import distributed, states
+from training import distributed
 from training.devices import mean_gradient
 from training.experiment import Experiment, begin
 from training.loop import Metrics, fit, weight_step
@@ -207,10 +207,6 @@ class Best:
         return {"epoch": self.epoch, "rank": self.rank, "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """`ValueError` where a state is not that of a best network: a checkpoint may be anyone's."""
-        none_yet = {"epoch": 0, "rank": None, "weights": {}}
-        one = {"epoch": 0, "rank": (0.0, 0.0), "weights": dict(self.network.state_dict())}
-        states.require_alike(state, none_yet if state["rank"] is None else one)
         self.epoch, self.rank, self.weights = state["epoch"], state["rank"], state["weights"]
 
 
@@ -257,7 +253,7 @@ def draw(folder: RunFolder, genotype: Genotype | None, metrics: dict[str, Any]) 
     if genotype:
         cells.draw_genotype(genotype, folder.plots)
     draw_confusion(metrics, picture)
-    folder.show("test/confusion", picture, end)
+    folder.add_image("test/confusion", picture, end)
     folder.add_scalars({f"test/{name}": metrics[name] for name in ("ua", "wa", "macro_f1")}, end)
 
 

@@ -34,8 +34,8 @@ from training.evaluation import cross_entropy, logits_of
 from training.experiment import Experiment, begin
 from training.loop import Metrics, fit
 from training.losses import JointLoss
+from training.meters import Throttle
 from training.metrics import scores
-from training.pace import Pace
 from training.run_folder import RunFolder, earlier_flags, log
 
 
@@ -83,7 +83,7 @@ class Search:
         self.weight_batches = experiment.batches(self.features, self.weight_rows)
         self.alpha_batches = experiment.batches(self.features, self.alpha_rows, stream=1)
         self.steps = len(self.weight_batches)
-        self.pace = Pace()  # of pictures, which may take as long as an epoch on a GPU
+        self.pace = Throttle()  # of pictures, which may take as long as an epoch on a GPU
         self.network = experiment.place(make_supernet(config, len(self.store.classes)))
         criterion = JointLoss(experiment.class_weights(rows), aux_weight=0.0)
         self.bilevel = Bilevel(config, self.network, criterion, mean_gradient)
@@ -199,9 +199,9 @@ def draw_architecture(folder: RunFolder, network: SearchNetwork, epoch: int) -> 
         charts.draw_alphas(
             weights, network.space.of(kind)[1], picture, f"{cells.TITLES[kind]}, epoch {epoch}"
         )
-        folder.show(f"alphas/{kind}", picture, epoch)
+        folder.add_image(f"alphas/{kind}", picture, epoch)
     for picture in cells.draw_genotype(network.genotype(), folder.plots):
-        folder.show(f"cells/{picture.stem}", picture, epoch)
+        folder.add_image(f"cells/{picture.stem}", picture, epoch)
 
 
 def finish(
