@@ -18,6 +18,9 @@ from utils import UserError, whole_file
 VERSION = 2
 """Version of the layout of a checkpoint. Raise it when older checkpoints can no longer be resumed."""
 
+FOLDER_FLAG = 0x10
+"""Attribute of a folder in a zip file. If a flipped bit sets it, torch leaves the tensor uninitialised."""
+
 log = logging.getLogger("emodarts")
 
 
@@ -117,9 +120,12 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def _require_whole(archive: zipfile.ZipFile, size: int) -> None:
-    """Check the sizes and the checksums of a zip file of `size` bytes; torch checks neither."""
-    if sum(record.file_size for record in archive.infolist()) > size:  # checkpoints are not compressed
+    """Check what torch does not check in a zip file of `size` bytes: its sizes, folder flags and checksums."""
+    records = archive.infolist()
+    if sum(record.file_size for record in records) > size:  # checkpoints are not compressed
         raise DamagedCheckpoint("it claims to hold more than it has room for")
+    if any(record.external_attr & FOLDER_FLAG for record in records):
+        raise DamagedCheckpoint("it claims to hold a folder")
     if record := archive.testzip():
         raise DamagedCheckpoint(f"the checksum of {record} is wrong")
 

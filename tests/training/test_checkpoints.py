@@ -82,6 +82,13 @@ def bit_flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def folder_flag(path: Path) -> None:
+    """Flip the bit of the zip file's directory by which torch would take a tensor for a folder."""
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"archive/data/0") - 8] ^= 0x10
+    path.write_bytes(content)
+
+
 def a_list(path: Path) -> None:
     torch.save([1, 2, 3], path)
 
@@ -116,6 +123,7 @@ DAMAGE = [
     zeros,
     text,
     bit_flip,
+    folder_flag,
     a_list,
     other_zip,
     compressed,
