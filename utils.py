@@ -16,7 +16,7 @@ MAX_TEXT = 2**30
 
 
 class UserError(Exception):
-    """An error that the user can fix. The message is one line: what is wrong, where, and what would be right."""
+    """An error that the user can fix. The message is one line: what is wrong, where, what would be right."""
 
 
 class Interrupted(Exception):
@@ -31,7 +31,8 @@ def printable(text: str) -> str:
 def read_text(path: Path, limit: int = MAX_TEXT) -> str:
     """Read a UTF-8 text file of at most `limit` bytes, which may come from an untrusted source.
 
-    Raises `OSError` if it is larger or no regular file (a pipe may never end), `ValueError` if it is not UTF-8.
+    Raises `OSError` if it is larger or no regular file (a pipe may never end), `ValueError` if it
+    is not UTF-8.
     """
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not a regular file", str(path))
@@ -43,7 +44,7 @@ def read_text(path: Path, limit: int = MAX_TEXT) -> str:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object. Raises `OSError` or `ValueError` if it cannot be read as one."""
+    """Read a JSON object. Raises `OSError` or `ValueError` if the file holds something else."""
     try:
         value = json.loads(read_text(path))
     except RecursionError:

@@ -1,5 +1,6 @@
 """Shared helpers of the tests: running the commands, and a workspace with a small demo corpus."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ def line(command: str, *arguments: object) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of the commands: no GPU, and one thread a process, because tests run in parallel."""
+    """Return the environment of the commands: no GPU, and one thread, because tests run in parallel."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -39,8 +40,14 @@ def succeed(command: str, *arguments: object, cwd: Path, timeout: float = 240) -
     return done.stdout
 
 
+def contents(folder: Path) -> dict[str, str]:
+    """Return the hash of every file below a folder, lock files excepted."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
 def compile_nothing(patch: pytest.MonkeyPatch) -> None:
-    """Use torch operations instead of the compiled ones, as on other devices; torch's modes can see them."""
+    """Use torch operations in place of the compiled ones, as on other devices."""
     patch.setattr("models.fused.native.compiler.library", lambda: None)
 
 
@@ -53,7 +60,7 @@ def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the prepared demo corpus, and with `tiny.yaml`, under which a run takes seconds."""
+    """A folder with the prepared demo corpus and `tiny.yaml`, with which a run takes seconds."""
     folder = tmp_path_factory.mktemp("workspace")
     shutil.copy(ROOT / "configs" / "tiny.yaml", folder)
     succeed("prepare", "--corpus", "demo", "--config", "tiny.yaml", cwd=folder)

@@ -1,4 +1,4 @@
-"""An interrupted and resumed run gives the same bytes as an uninterrupted one: real processes and signals."""
+"""A run that is interrupted by a signal and resumed gives the same bytes as an uninterrupted one."""
 
 import signal
 import subprocess

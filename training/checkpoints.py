@@ -1,7 +1,8 @@
 """The checkpoints of a run: the newest one, and the one before it in case the newest is damaged.
 
-A checkpoint is a zip file written by `torch.save`, which stores a CRC-32 with every tensor. It is written to a
-temporary file and then renamed, so that a run that is killed leaves the earlier checkpoints whole.
+A checkpoint is a zip file written by `torch.save`, which stores a CRC-32 with every tensor. It is
+written to a temporary file and then renamed, so that a run that is killed leaves the earlier
+checkpoints whole.
 """
 
 import logging
@@ -19,7 +20,7 @@ VERSION = 2
 """Version of the layout of a checkpoint. Raise it when older checkpoints can no longer be resumed."""
 
 FOLDER_FLAG = 0x10
-"""Attribute of a folder in a zip file. If a flipped bit sets it, torch leaves the tensor uninitialised."""
+"""Attribute of a folder in a zip file. torch does not read a tensor that has it, and reports no error."""
 
 log = logging.getLogger("emodarts")
 
@@ -75,7 +76,7 @@ class Checkpoints:
 class Schedule:
     """Decides when the next checkpoint is due, as --checkpoint_every says.
 
-    `N`: after every N steps of an epoch and at the end of every epoch; `0`: only at the end of every epoch.
+    `N`: after every N steps of an epoch, and at its end. `0`: only at the end of every epoch.
     `Nmin`: after the first step that ends at least N minutes after the previous checkpoint.
     """
 
@@ -105,7 +106,7 @@ def _write(state: dict[str, Any], path: Path) -> None:
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a checkpoint: tensors and plain types only. Raises `DamagedCheckpoint` if a byte was changed."""
+    """Read tensors and plain types from a checkpoint. Raises `DamagedCheckpoint` if it was changed."""
     try:
         with zipfile.ZipFile(path) as archive:
             _require_whole(archive, path.stat().st_size)
@@ -120,7 +121,7 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def _require_whole(archive: zipfile.ZipFile, size: int) -> None:
-    """Check what torch does not check in a zip file of `size` bytes: its sizes, folder flags and checksums."""
+    """Check the sizes, folder flags and checksums of a zip file of `size` bytes, as torch does not."""
     records = archive.infolist()
     if sum(record.file_size for record in records) > size:  # checkpoints are not compressed
         raise DamagedCheckpoint("it claims to hold more than it has room for")

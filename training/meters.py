@@ -1,6 +1,7 @@
 """Time and memory: what an epoch takes, and a limit on the time spent on optional work.
 
-The numbers differ from run to run, so they go to TensorBoard and the log, never into the history or a checkpoint.
+The numbers differ from run to run, so they go to TensorBoard and the log, never into the history or
+a checkpoint.
 """
 
 import resource
@@ -99,7 +100,8 @@ def device_memory(device: torch.device) -> float | None:
 class Throttle:
     """Limits optional work, such as drawing, to a share of the run's time.
 
-    `if throttle.due: with throttle: ...` does the work if enough other time has passed since the last time.
+    `if throttle.due: with throttle: ...` does the work if enough other time has passed since the
+    last time.
     """
 
     def __init__(self, share: float = 0.1):

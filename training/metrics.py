@@ -1,7 +1,7 @@
-"""Test scores: UA, WA, macro-F1, recalls, confusion matrix and confidence intervals; their table and file.
+"""Scores of a test (UA, WA, macro-F1, recalls, confusion matrix, intervals), and the file of predictions.
 
-Scores are fractions of 1, computed over all utterances of a set at once. UA (unweighted accuracy) is the mean recall
-of the classes that occur; WA (weighted accuracy) is the plain accuracy.
+Scores are fractions of 1, computed over all utterances of a set at once. UA (unweighted accuracy)
+is the mean recall of the classes that occur; WA (weighted accuracy) is the plain accuracy.
 
 Shapes: N utterances. Labels and predictions are integer class ids (N,).
 """
@@ -53,7 +53,8 @@ def confidence_intervals(
 ) -> dict[str, list[float]]:
     """Return 95 % percentile bootstrap intervals {"ua": [low, high], "wa": [low, high]}.
 
-    The bootstrap resamples speakers, not utterances, because the utterances of a speaker are not independent.
+    The bootstrap resamples speakers, not utterances, because the utterances of a speaker are not
+    independent.
     """
     names, speaker = np.unique(np.asarray(speakers), return_inverse=True)
     confusions = np.zeros((len(names), classes, classes))  # (speakers, true, predicted)
@@ -87,7 +88,7 @@ def table(metrics: dict[str, Any]) -> str:
 def write_predictions(
     path: Path, manifest: Sequence[Row], classes: Sequence[str], probabilities: np.ndarray
 ) -> None:
-    """Write a CSV file with one line per utterance: its labels, the predicted class, the class probabilities.
+    """Write a CSV file with the labels, the predicted class and the class probabilities of each utterance.
 
     `probabilities` is (N, classes), in the order of `manifest` and `classes`.
     """

@@ -1,4 +1,4 @@
-"""Where a result comes from: the inputs of a run, and the program, versions, machine and device of each start.
+"""Where a result comes from: the inputs of a run, and the program and machine of each start.
 
 `origin.json` in the folder of a run holds them, and so does every checkpoint.
 """

@@ -44,9 +44,9 @@ def earlier_flags(kind: str, name: str) -> dict[str, Any]:
 
 
 class RunFolder:
-    """The folder runs/NAME/KIND of one configuration; a context manager that is entered to write to it.
+    """The folder runs/NAME/KIND of one configuration. Enter it as a context manager to write to it.
 
-    Of several processes, only the first writes (`writes`); in the others the methods that write do nothing.
+    In a distributed run only the first process writes (`writes`); elsewhere the methods that write do nothing.
     """
 
     def __init__(self, kind: str, config: RunConfig, writes: bool = True, origin: Origin | None = None):
@@ -100,7 +100,7 @@ class RunFolder:
         self.close()
 
     def open(self) -> None:
-        """Lock the folder, delete an earlier run if --overwrite says so, store the configuration, start the log.
+        """Lock the folder, delete the earlier run with --overwrite, store the configuration, start the log.
 
         Raises `UserError` if another process writes to the folder, or has started a run there meanwhile.
         """
@@ -117,7 +117,7 @@ class RunFolder:
         self._start_log()
 
     def _acquire_lock(self) -> None:
-        """Lock the folder. The operating system releases the lock when the process ends, even if it is killed."""
+        """Lock the folder. The operating system releases the lock when the process ends in any way."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self.lock.acquire(blocking=False)
@@ -128,11 +128,11 @@ class RunFolder:
 
     def _delete_existing_run(self) -> None:
         """Rename the folder, then delete it, so that a kill leaves the whole run in place or none of it."""
-        doomed = self.path.with_name(f".{self.path.name}.deleted")
-        delete_folder(doomed)  # left by an attempt that was killed
+        deleted = self.path.with_name(f".{self.path.name}.deleted")
+        delete_folder(deleted)  # left by an attempt that was killed
         if self.path.exists():
-            self.path.rename(doomed)
-            delete_folder(doomed)
+            self.path.rename(deleted)
+            delete_folder(deleted)
 
     def _refuse_links(self) -> None:
         """Raise `UserError` if a symbolic link in the folder would make the run write outside it.
@@ -148,7 +148,7 @@ class RunFolder:
     def _require_same_settings(
         self, flags: Mapping[str, Any], inputs: Mapping[str, Any], where: Path
     ) -> None:
-        """Raise `UserError` if the run or checkpoint at `where` was made with other flags or from other inputs."""
+        """Raise `UserError` if the run or checkpoint at `where` was made with other flags or inputs."""
         names = sorted((flags.keys() | self.flags.keys()) - FLAGS_THAT_MAY_CHANGE)
         changed = [name for name in names if flags.get(name) != self.flags.get(name)]
         if changed:
@@ -161,7 +161,8 @@ class RunFolder:
         for name, value in inputs.items():
             if name in self.origin.inputs and self.origin.inputs[name] != value:
                 raise UserError(
-                    f"{name} has changed since {where} was started: restore the old one, or choose another --name"
+                    f"{name} has changed since {where} was started: "
+                    "restore the old one, or choose another --name"
                 )
 
     def _read_origin(self) -> dict[str, Any]:
@@ -198,7 +199,8 @@ class RunFolder:
     def record(self, history: list[dict[str, Any]], usage: Usage) -> None:
         """Write the history, send the last epoch's numbers to TensorBoard, and log the main ones.
 
-        `usage` is left out of the history, so that the history is the same whenever the run is repeated.
+        `usage` is left out of the history, so that the history is the same whenever the run is
+        repeated.
         """
         if not self.writes:
             return
@@ -229,8 +231,8 @@ class RunFolder:
     def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
         """Return the state in the newest undamaged checkpoint, or None if there is no checkpoint.
 
-        Raises `UserError` if the checkpoint was copied here from a run with other flags or inputs. Its tensors
-        may have the right shapes.
+        Raises `UserError` if the checkpoint was copied here from a run with other flags or inputs.
+        Its tensors may have the right shapes.
         """
         state = self.checkpoints.load(device)
         if state is not None:

@@ -1,9 +1,8 @@
-"""Shared parts of the fault tests: a small augment run, in this process or in its own, and what it leaves.
+"""Shared parts of the fault tests: a small augment run, and the files that it leaves.
 
-In-process runs are fast; a process of its own is for signals, kills and limits of the operating system.
+Runs in this process (`run`) are fast. Separate processes (`start`) are for signals, kills and resource limits.
 """
 
-import hashlib
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +55,7 @@ def wait_for(process: subprocess.Popen, beginning: str) -> None:
 
 
 def disturb(monkeypatch: pytest.MonkeyPatch, action: Callable[[augment.Augment, dict], dict | None]) -> None:
-    """Call `action(task, metrics)` after the step `STEP`; the metrics that it returns replace those of the step."""
+    """Call `action(task, metrics)` after step `STEP`; metrics that it returns replace those of the step."""
     step = augment.Augment.step
 
     def disturbed_step(task: augment.Augment, i: int) -> dict:
@@ -80,12 +79,6 @@ def is_one_line(printed: str, *parts: str) -> bool:
 def result(name: str) -> dict[str, bytes]:
     """The files of a finished run that must not depend on what happened to it."""
     return {file: (folder(name) / file).read_bytes() for file in RESULTS["augment"]}
-
-
-def contents(path: Path) -> dict[str, str]:
-    """The hash of every file below a folder, lock files excepted."""
-    files = (file for file in path.rglob("*") if file.is_file() and file.suffix != ".lock")
-    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def checkpoint(name: str, file: str = "checkpoint.pt") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Hostile files: a strategy that damages a file, and for every file that is read, how to make and how to use it.
+"""Hostile files: a strategy that damages a file, and how to make and use each file that is read.
 
 `READERS` lists the files. The fuzz tests make each of them, damage it, and use it.
 """
@@ -38,16 +38,9 @@ from training.inference import load_run
 from training.loop import fit, weight_step
 from training.run_folder import RunFolder
 
-SETTINGS = {
-    "sample_rate": 4000,
-    "n_fft": 128,
-    "hop_length": 64,
-    "n_mels": 8,
-    "n_mfcc": 8,
-    "duration": 0.25,
-    "frames": 8,
-}
-FRONT_END = FrontEnd(**SETTINGS, long="chunks")
+FRONT_END = FrontEnd(
+    sample_rate=4000, n_fft=128, hop_length=64, n_mels=8, n_mfcc=8, duration=0.25, frames=8, long="chunks"
+)
 WORDS = [
     b"", b"0", b"-1", b"1e999", b"NaN", b"null", b"true", b"[]", b"{}", b'""', b'"word"', b"word", b"[0]", b'{"a": 1}',
     b'"\\ud800"', b"\xff\xfe", b"\0", b"\x1b[2J", b"\r", b"\n", b",", b'"', b"9" * 400, b"9" * 5000, b"-1.5", b"1e308",
@@ -62,7 +55,7 @@ TOKEN = re.compile(rb'"[^"\n]*"|[\w.+/-]+|[^\w\s]')
 
 @st.composite
 def damaged(draw: st.DrawFn, good: bytes) -> bytes:
-    """The bytes of a good file with one to three changes: words or bytes replaced, removed, doubled or cut off."""
+    """The bytes of a good file with one to three parts replaced, removed, doubled or cut off."""
     content = good
     for _ in range(draw(st.integers(1, 3))):
         spans = [match.span() for match in TOKEN.finditer(content[:50_000])]
@@ -80,7 +73,7 @@ def damaged(draw: st.DrawFn, good: bytes) -> bytes:
 
 @pytest.fixture(autouse=True)
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run every test in its own folder; return the folder around it, in which nothing may be written."""
+    """Run every test in its own folder; return the folder around it, where nothing may be written."""
     (tmp_path / "inside").mkdir()
     monkeypatch.chdir(tmp_path / "inside")
     return tmp_path

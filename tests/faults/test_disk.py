@@ -1,4 +1,4 @@
-"""Full disks, folders without write permission, and damaged files: saved work stays, and one line says what is wrong.
+"""Full disks, missing permissions, damaged files: saved work stays, and one line says what is wrong.
 
 Every run that a fault ended is resumed, and its result is that of an undisturbed run.
 """
@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import RESULTS
+from conftest import RESULTS, contents
 from harness import (
     checkpoint,
-    contents,
     expected,
     folder,
     in_workspace,

@@ -1,4 +1,4 @@
-"""Damaged and hostile files of every kind that the commands read: each is read or refused, and nothing is executed."""
+"""Damaged files of every kind that the commands read: each is read or refused, nothing is executed."""
 
 import os
 import shutil

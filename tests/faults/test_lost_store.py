@@ -1,4 +1,4 @@
-"""A feature store that is deleted, cut short or replaced, while a run reads it or before the run is resumed."""
+"""A feature store that is deleted, cut short or replaced, during a run or before it is resumed."""
 
 import os
 import shutil
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness import checkpoint, contents, disturb, folder, is_one_line, result, run
+from conftest import contents
+from harness import checkpoint, disturb, folder, is_one_line, result, run
 
 from data import batches
 
@@ -17,7 +18,7 @@ MINE = ("--dataset", "mine")
 
 @pytest.fixture(autouse=True)
 def store(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the store to damage; it is not called demo, because a missing demo store would be made anew."""
+    """A copy of the store to damage, with another name, because a missing demo store is made anew."""
     monkeypatch.chdir(workspace)
     path = Path("features/mine")
     shutil.copytree(ORIGINAL, path, dirs_exist_ok=True)
@@ -110,7 +111,7 @@ def test_resume_refuses_a_changed_store_until_it_is_restored(
 def test_a_run_keeps_reading_the_store_it_opened(
     store: Path, expected, monkeypatch, capsys, fault: Callable[[Path], None], resident: bool
 ):
-    """Only a file that is cut short while rows are read from disk stops the run, which can then be resumed."""
+    """Only a file that is cut short while rows are read from disk stops the run."""
     if not resident:
         monkeypatch.setitem(batches.RESIDENT_BYTES, "cpu", 0)
     with monkeypatch.context() as patch:

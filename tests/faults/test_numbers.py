@@ -1,4 +1,4 @@
-"""Losses and states that are not finite, and too little memory: the last good state stays, one line says what to do."""
+"""Values that are not finite, and too little memory: the last good state stays, with a line of advice."""
 
 from pathlib import Path
 
@@ -33,10 +33,10 @@ def test_a_loss_that_is_not_finite_ends_the_run(monkeypatch, capsys, bad: float)
 
 @pytest.mark.parametrize("part", ["network", "optimizer"])
 def test_a_state_that_is_not_finite_ends_the_run_before_it_is_saved(monkeypatch, capsys, part: str):
-    def spoil(task: augment.Augment, _: dict) -> None:
+    def set_nan(task: augment.Augment, _: dict) -> None:
         next(tensors_of(task.parts[part].state_dict())).view(-1)[0] = float("nan")
 
-    disturb(monkeypatch, spoil)
+    disturb(monkeypatch, set_nan)
     assert run("state", "--overwrite", "--checkpoint_every", STEP % EPOCH_STEPS + 1) == 2
     assert is_one_line(
         capsys.readouterr().err, f"the state of the {part} is no longer finite in epoch 2", "history"

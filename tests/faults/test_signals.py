@@ -1,7 +1,7 @@
 """Signals within an epoch, and a second or killed process in the folder of a run.
 
-Most tests send a signal to their own process in a known step: that step is finished and saved, and the resumed run
-ends with the same bytes as an undisturbed one.
+Most tests send a signal to their own process in a known step: that step is finished and saved, and
+the resumed run ends with the same bytes as an undisturbed one.
 """
 
 import os
@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RESULTS
+from conftest import RESULTS, contents
 from harness import (
-    contents,
     execute,
     expected,
     folder,

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, the previous one kept, damage detected, and nothing unpickled but plain state."""
+"""Checkpoints: written whole, the previous one kept, damage detected, only plain state unpickled."""
 
 import errno
 import logging

@@ -1,4 +1,4 @@
-"""The meter against a clock that the test moves, memory against an allocation, and the throttle's share of time."""
+"""The meter and the throttle on a clock that the test moves, and memory against an allocation."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Scores against scikit-learn, intervals against a plain bootstrap over speakers, and the files of predictions."""
+"""Scores against scikit-learn, intervals against a plain bootstrap over speakers, predictions.csv."""
 
 import csv
 import warnings
