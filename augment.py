@@ -272,7 +272,7 @@ def draw(folder: RunFolder, genotype: Genotype | None, metrics: dict[str, Any]) 
     picture = folder.plots / "confusion.png"
     draw_confusion(metrics, picture)
     step = folder.config.epochs + 1  # behind all epochs: a finished run that is resumed replaces it
-    folder.show("test/confusion", picture, step)
+    folder.add_image("test/confusion", picture, step)
     folder.add_scalars({f"test/{name}": metrics[name] for name in ("ua", "wa", "macro_f1")}, step)
 
 

@@ -33,7 +33,7 @@ from training.cuda_graphs import RecordedStep, keep_weights_in_place, make_recor
 from training.experiment import Experiment, start_experiment
 from training.loop import Metrics, fit
 from training.losses import JointLoss
-from training.pace import Pace
+from training.meters import Throttle
 from training.metrics import scores
 from training.predictions import compute_logits, mean_loss
 from training.run_folder import RunFolder, log
@@ -98,7 +98,7 @@ class Search:
             "alpha_optimizer": self.architect.alpha_optimizer,
             "scheduler": self.scheduler,
         }
-        self.pace = Pace()  # drawing may take longer than an epoch on a GPU
+        self.drawing = Throttle()  # it may take longer than an epoch on a GPU
 
     def run(self) -> Genotype:
         """Train the supernet and return its final genotype."""
@@ -148,8 +148,8 @@ class Search:
             "genotype": self.network.genotype().to_json(),
         }
         self.scheduler.step()
-        if self.folder.writes and (self.pace.due or epoch == self.config.epochs):
-            with self.pace:
+        if self.folder.writes and (self.drawing.due or epoch == self.config.epochs):
+            with self.drawing:
                 draw_architecture(self.folder, self.network, epoch)
         return record
 
