@@ -5,7 +5,7 @@ python augment.py --name NAME --dataset DATASET --fold K     ->  runs/NAME/augme
 --model cnn_lstm_att, for example, trains a network designed by hand in its place, and nothing else changes.
 """
 
-from cli import command_line, run_command
+from cli import command_line, note, run_command
 from config import AugmentConfig
 
 if __name__ == "__main__":
@@ -13,6 +13,7 @@ if __name__ == "__main__":
         AugmentConfig
     )  # before torch is imported, so that --help and mistakes are answered at once
 
+import json
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from data.leaks import few, refusal
 from data.speakers import SpeakerSet
 from data.transforms import cutout, mixup, spec_augment
-from genotypes import Found, Genotype, look_up
+from genotypes import Genotype, read_source
 from models.architecture import Architecture, Designed, Searched
 from models.augment_network import drop_paths_of
 from models.baselines import Shape
@@ -40,13 +41,14 @@ from training.losses import JointLoss, blend
 from training.metrics import table
 from training.precision import DTYPES
 from training.predictions import Predictions, draw_confusion, hear
-from training.run_folder import RUNS, RunFolder, log
+from training.run_folder import RunFolder, log
 from utils import UserError, write_json
 
 
 def run(config: AugmentConfig) -> dict[str, Any]:
     """Train, pick the epoch, test; return what metrics.json says."""
     genotype, searched_on = find_genotype(config)
+    config = without_missing_rnn(config, genotype)
     experiment = begin(config)
     origin = experiment.origin(genotype=genotype and genotype.to_json())
     folder = RunFolder("augment", config, experiment.fabric.is_global_zero, origin)
@@ -70,23 +72,41 @@ def introduce(folder: RunFolder, augment: "Augment") -> None:
     log.info("precision %s\n", augment.config.precision)
 
 
-def find_genotype(config: AugmentConfig) -> Found | tuple[None, None]:
-    """The genotype of the flag, or of the search of the same name, and whom the search heard, where that is known.
+def find_genotype(config: AugmentConfig) -> tuple[Genotype | None, SpeakerSet | None]:
+    """The genotype of --genotype or of a search, and the speakers that the search was trained on, if known.
 
-    Neither for a network that is designed by hand. `UserError` where there is none, or one that does not fit
-    --rnn_layers.
+    (None, None) for a network designed by hand. Raises `UserError` if no genotype is found or it is wrong.
     """
     if config.model != "searched":
         return None, None
-    path = RUNS / config.name / "search" / "genotype.json"
+    search = config.search_id or config.name
+    path = config.results_path / search / "search" / "genotype.json"
     if config.genotype is None and not path.exists():
+        raise UserError(f"--genotype is missing, and there is no {path}: run search.py --name {search} first")
+    source = config.genotype or str(path)
+    genotype, searched_on = read_source(source)
+    return genotype, parse_speakers(searched_on, source)
+
+
+def parse_speakers(searched_on: dict[str, Any] | None, source: str) -> SpeakerSet | None:
+    """Check `searched_on` of a genotype file. Raises `UserError` if it is not what search.py writes."""
+    if searched_on is None:
+        return None
+    try:  # from JSON, where a list stands for a tuple
+        return SpeakerSet.model_validate_json(json.dumps(searched_on))
+    except (ValueError, RecursionError):
         raise UserError(
-            f"--genotype is missing, and there is no {path}: run search.py --name {config.name} first"
-        )
-    found = look_up(config.genotype or str(path))
-    if config.rnn_layers and not found.genotype.rnn:
-        raise UserError("--genotype has no rnn part (is it one of pt.darts?): pass --rnn_layers 0")
-    return found
+            f"genotype {source[:80]!r}: searched_on must have the texts dataset and corpus and the list speakers, "
+            "as search.py writes it"
+        ) from None
+
+
+def without_missing_rnn(config: AugmentConfig, genotype: Genotype | None) -> AugmentConfig:
+    """Set --rnn_layers to 0 if the genotype has no SeqNN cell, as those of pt.darts."""
+    if genotype is None or genotype.rnn or not config.rnn_layers:
+        return config
+    note(f"the genotype has no rnn part: --rnn_layers is 0, not {config.rnn_layers}")
+    return config.model_copy(update={"rnn_layers": 0})
 
 
 def heard_in_search(searched_on: SpeakerSet | None, experiment: Experiment) -> list[str] | None:

@@ -39,7 +39,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     """Test the models; return what metrics.json says."""
     check_folder(config.out, config.overwrite)
     models = {str(path): SavedModel.load(find_model(path)) for path in config.model}
-    store, device = open_dataset(config.dataset, config.config), make_fabric(config.gpus).device
+    store = open_dataset(config.dataset, config.config, config.features)
+    device = make_fabric(config.gpus).device
     for name, model in models.items():
         check_fit(name, model, store)
     fold = choose_fold(make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers), config.fold)

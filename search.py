@@ -15,6 +15,7 @@ if __name__ == "__main__":
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ def run(config: SearchConfig) -> Genotype | None:
 
 def settled(config: SearchConfig, experiment: Experiment) -> planner.Planner:
     """The plan, with a choice for every `auto` of the flags; a run that is gone on with keeps its batch size."""
-    earlier = earlier_flags("search", config.name).get("batch_size") if config.resume else None
+    earlier = earlier_flags(config.folder / "search").get("batch_size") if config.resume else None
     if config.batch_size == "auto" and isinstance(earlier, int) and earlier > 1:
         config = config.model_copy(update={"batch_size": earlier})
     return planner.Planner.of(experiment, config).settle()
@@ -210,15 +211,12 @@ def finish(
     """Write the genotype and whom its search heard, and say what to do next."""
     path = folder.path / "genotype.json"
     if folder.writes:
-        genotype.save(path, searched_on)
+        genotype.save(path, searched_on and searched_on.model_dump())
     log.info("\n%s\n", genotype)
     log.info("genotype  %s\npictures  %s", path, folder.plots)
-    log.info(
-        "next      python augment.py --name %s --dataset %s --fold %d",
-        config.name,
-        config.dataset,
-        config.fold,
-    )
+    place = f" --results_path {config.results_path}" if config.results_path != Path("runs") else ""
+    words = config.name, config.dataset, config.fold, place
+    log.info("next      python augment.py --name %s --dataset %s --fold %d%s", *words)
     return genotype
 
 

@@ -97,7 +97,7 @@ WRONG = [
         "--model runs/there text.wav --device mps",
         "--device mps: this machine has none that torch can use",
     ),
-    ("search", TINY + "--epoch 3", "unknown flag --epoch; did you mean --epochs?"),
+    ("search", TINY + "--epochss 3", "unknown flag --epochss; did you mean --epochs?"),
     ("search", TINY + "--rnn_ops gru_1", "unknown op 'gru_1'"),
     ("search", "--config tiny.yaml --name ../escape", "--name ../escape"),
     ("search", "--config tiny.yaml --name there", "runs/there/search holds a run: --resume goes on with it"),
@@ -105,7 +105,6 @@ WRONG = [
     ("search", "--config nowhere.yaml", "--config nowhere.yaml: not a readable YAML file"),
     ("augment", TINY, "there is no runs/new/search/genotype.json: run search.py --name new first"),
     ("augment", TINY + "--genotype foreign.json", "unknown op 'conv_7x1_1x7'"),
-    ("augment", TINY + "--genotype darts_v2", "--genotype has no rnn part"),
     ("augment", TINY + "--genotype nowhere.json", "'nowhere.json' is not known"),
     ("augment", TINY + "--model gru", "--model gru: Input should be 'searched', 'cnn'"),
     (

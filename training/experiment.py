@@ -79,7 +79,7 @@ def begin(config: RunConfig) -> Experiment:
     settle(config.precision, fabric.device)  # after Fabric, which asks torch by the older API
     torch.manual_seed(config.seed)
     with fabric.rank_zero_first():
-        store = open_dataset(config.dataset, config.config)
+        store = open_dataset(config.dataset, config.config, config.features)
     fold = choose_fold(make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers), config.fold)
     leaks = verify(store.manifest, fold, config.allow_leak, f"fold {config.fold}")
     return Experiment(config, fabric, store, fold, leaks)

@@ -18,9 +18,10 @@ from training.meters import Cost
 from training.provenance import Origin, read_label
 from utils import UserError, delete_folder, read_text, write_json, write_text
 
-RUNS = Path("runs")
 MAY_DIFFER = {
     "name",
+    "results_path",
+    "features",
     "resume",
     "overwrite",
     "config",
@@ -35,10 +36,10 @@ MAY_DIFFER = {
 log = logging.getLogger("emodarts")
 
 
-def earlier_flags(kind: str, name: str) -> dict[str, Any]:
+def earlier_flags(folder: Path) -> dict[str, Any]:
     """What the configuration of a run says; nothing where there is none to be read."""
     try:
-        return dict(json.loads(read_text(RUNS / name / kind / "config.json")).items())
+        return dict(json.loads(read_text(folder / "config.json")).items())
     except (OSError, ValueError, AttributeError, RecursionError):
         return {}
 
@@ -49,7 +50,8 @@ class RunFolder:
     def __init__(self, kind: str, config: RunConfig, writes: bool = True, origin: Origin | None = None):
         """Look, but touch nothing. `UserError` where there is a run that the flags neither resume nor overwrite."""
         self.origin = origin or Origin({}, {})
-        self.path, self.writes, self.events, self.config = RUNS / config.name / kind, writes, None, config
+        self.path = config.folder / kind
+        self.writes, self.events, self.config = writes, None, config
         self.lock = FileLock(self.path.with_name(f".{kind}.lock"))  # beside: --overwrite deletes the folder
         self.plots, self.checkpoints = self.path / "plots", Checkpoints(self.path)
         self.flags = config.model_dump(mode="json", exclude={"resume", "overwrite", "config", "plan"})
