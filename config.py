@@ -48,14 +48,10 @@ def _lower_case(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-def _model_name(value: Any) -> Any:
-    """The name of a model in lower case; emoDARTS writes cnnlstm for cnn_lstm, and cnnlstmatt for cnn_lstm_att."""
-    name = _lower_case(value)
-    return (
-        {"cnnlstm": "cnn_lstm", "cnnlstmatt": "cnn_lstm_att"}.get(name, name)
-        if isinstance(name, str)
-        else name
-    )
+def _model_name(value: Any) -> str:
+    """The name of a model in lower case; emoDARTS writes cnnlstm and cnnlstmatt without underscores."""
+    name = str(value).lower()
+    return {"cnnlstm": "cnn_lstm", "cnnlstmatt": "cnn_lstm_att"}.get(name, name)
 
 
 def _check_interval(text: str) -> str:
@@ -192,7 +188,6 @@ class FrontEnd(BaseModel):
 
 FOLD_SCHEMES = ("auto", "session", "speaker", "official", "emodarts")
 
-
 Leak = Annotated[Literal["speakers", "sessions", "texts"], BeforeValidator(_lower_case)]
 
 
@@ -220,9 +215,9 @@ CORPORA = ("demo", "iemocap", "msp_improv", "msp_podcast")
 
 
 def store_name(name: str) -> str:
-    """The dataset that `name` means: also in other case, without underscores, or with emoDARTS' `_kfold` at the end.
+    """The dataset that `name` stands for, without regard to case, underscores and a final `_kfold` (as in emoDARTS).
 
-    Returns `name` unchanged if no store and no corpus matches. Raises `ValueError` if several stores match.
+    Returns `name` itself if there is such a store, or if nothing matches. Raises `ValueError` if several stores match.
     """
 
     def simplify(text: str) -> str:
@@ -233,7 +228,7 @@ def store_name(name: str) -> str:
         return name
     similar = [store for store in sorted(stores) if simplify(store) == simplify(name)]
     if len(similar) > 1:
-        raise ValueError(f"which of {', '.join(similar)}?")
+        raise ValueError(f"it could be any of {', '.join(similar)}: give one of these names")
     corpora = [corpus for corpus in CORPORA if simplify(corpus) == simplify(name)]
     return (similar or corpora or [name])[0]
 

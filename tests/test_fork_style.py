@@ -207,7 +207,7 @@ def test_dataset_that_matches_several_stores_must_be_exact(tmp_path: Path, monke
     for name in ("iemocap", "iemocap_kfold"):
         Path("features", name).mkdir(parents=True)
     assert parse(SearchConfig, ["--dataset", "iemocap_kfold"]).dataset == "iemocap_kfold"
-    with pytest.raises(UserError, match="--dataset IEMOCAP: which of iemocap, iemocap_kfold"):
+    with pytest.raises(UserError, match="--dataset IEMOCAP: it could be any of iemocap, iemocap_kfold"):
         parse(SearchConfig, ["--dataset", "IEMOCAP"])
 
 
