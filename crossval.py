@@ -25,7 +25,6 @@ from study import cluster
 from study.board import Board
 from study.runner import compare, flags_of, is_done, plan, run_trial
 from training.interruption import Interruption
-from training.run_folder import RUNS
 from utils import Interrupted, UserError, delete_folder, write_json
 
 MARK = "crossval.json"
@@ -39,23 +38,19 @@ def run(config: CrossvalConfig) -> dict[Key, str]:
     """
     keys = check(config)
     todo = [key for key in keys if config.overwrite or not is_done(key, config)]
-    print(
-        f"{len(keys)} trials, {len(keys) - len(todo)} of them done already; runs are in {RUNS / config.name}"
-    )
+    print(f"{len(keys)} trials, {len(keys) - len(todo)} of them done already; runs are in {config.folder}")
     failed = work_off(todo, config) if todo else {}
-    if not any(is_done(key, config) for key in keys_in(RUNS / config.name)):
+    if not any(is_done(key, config) for key in keys_in(config.folder)):
         print("no trial has finished: there is nothing to report")
         return failed
-    page = write_report(
-        RUNS / config.name, shlex.join(["python", "crossval.py", *sys.argv[1:]]), keys, failed
-    )
+    page = write_report(config.folder, shlex.join(["python", "crossval.py", *sys.argv[1:]]), keys, failed)
     print(f"\n{page.with_name('results.md').read_text()}\nreport  {page}")
     return failed
 
 
 def check(config: CrossvalConfig) -> list[Key]:
     """The trials, once the dataset, the folds, every trial's flags and what is there already are seen to be right."""
-    store = open_dataset(config.dataset, config.config)
+    store = open_dataset(config.dataset, config.config, config.features)
     folds = make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers)
     keys = list(plan(config, len(folds)))
     for number in sorted({key.fold for key in keys}):
@@ -68,7 +63,7 @@ def check(config: CrossvalConfig) -> list[Key]:
 
 def look(config: CrossvalConfig, keys: list[Key]) -> None:
     """`UserError` where the folder is not the study's, is neither resumed nor overwritten, or had other settings."""
-    folder = RUNS / config.name
+    folder = config.folder
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / MARK).exists():
@@ -85,8 +80,8 @@ def look(config: CrossvalConfig, keys: list[Key]) -> None:
 def take(config: CrossvalConfig) -> None:
     """Begin to write: delete what --overwrite deletes, and mark the folder as a study's."""
     if config.overwrite:
-        delete_folder(RUNS / config.name)
-    write_json(RUNS / config.name / MARK, config.model_dump(mode="json", exclude={"resume", "overwrite"}))
+        delete_folder(config.folder)
+    write_json(config.folder / MARK, config.model_dump(mode="json", exclude={"resume", "overwrite"}))
 
 
 def work_off(todo: list[Key], config: CrossvalConfig) -> dict[Key, str]:

@@ -38,7 +38,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     check_output_folder(config.out, config.overwrite)
     models = {str(path): SavedModel.load(find_model(path)) for path in config.model}
     device = choose_device(config.gpus)
-    store = open_dataset(config.dataset, config.config)
+    store = open_dataset(config.dataset, config.config, config.features)
     for name, model in models.items():
         check_compatible(name, model, store)
     folds = make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers)

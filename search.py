@@ -193,7 +193,7 @@ def finish(
     """Write the genotype and the speakers it was searched on, and print the next command."""
     path = folder.path / "genotype.json"
     if folder.writes:
-        genotype.save(path, searched_on)
+        genotype.save(path, searched_on and searched_on.model_dump())
     log.info("\n%s\n", genotype)
     log.info("genotype  %s\npictures  %s", path, folder.plots)
     log.info(

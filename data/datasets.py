@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cli import from_file
-from config import FrontEnd, PrepareConfig
+from config import FEATURES, FrontEnd, PrepareConfig
 from data.corpora import read_corpus
 from data.corpora.utterance import Utterance
 from data.emotions import ALL, FOUR, pick_emotions
@@ -11,7 +11,6 @@ from data.preparation import Settings, prepare
 from data.store import FeatureStore
 from utils import UserError
 
-FEATURES = Path("features")
 DEMO_ROOT = Path("corpora/demo")
 OWN_LABELS = {"demo", "manifest"}
 """Corpora whose labels are the user's own: all are classes unless --emotions picks some; elsewhere the usual four."""
@@ -53,9 +52,19 @@ def prepare_dataset(config: PrepareConfig, listed: list[Utterance]) -> tuple[Fea
     return prepare(pick_emotions(listed, picks), settings, folder_of(config))
 
 
-def open_dataset(name: str, settings: Path | None) -> FeatureStore:
-    """The store features/NAME. The demo corpus is made on first use, prepared as the configuration file says."""
+def open_dataset(name: str, settings: Path | None, features: str | None = None) -> FeatureStore:
+    """Open the store features/NAME. The demo corpus is made on first use, prepared as the configuration file says.
+
+    Raises `UserError` if the store holds other features than `features`.
+    """
     if name == "demo" and not (FEATURES / name).exists():
         config = from_file(PrepareConfig, settings, corpus="demo")
-        return prepare_dataset(config, list_corpus(config))[0]
-    return FeatureStore.open(FEATURES / name)
+        store = prepare_dataset(config, list_corpus(config))[0]
+    else:
+        store = FeatureStore.open(FEATURES / name)
+    if features not in (None, store.front_end.features):
+        raise UserError(
+            f"--features {features}, but {store.folder} holds {store.front_end.features}: "
+            "choose another --dataset, or prepare these features with prepare.py --features and --out"
+        )
+    return store

@@ -15,7 +15,7 @@ import search
 from cli import from_file
 from config import AugmentConfig, CrossvalConfig, SearchConfig
 from report.trials import SEARCHED, Key
-from training.run_folder import RUNS, RunFolder
+from training.run_folder import RunFolder
 from utils import write_json
 
 
@@ -28,7 +28,7 @@ def plan(config: CrossvalConfig, folds: int) -> Iterator[Key]:
 
 def folder_of(key: Key, config: CrossvalConfig) -> Path:
     """Where a trial's runs are."""
-    return RUNS / config.name / str(key)
+    return config.folder / str(key)
 
 
 def is_done(key: Key, config: CrossvalConfig) -> bool:
@@ -54,6 +54,7 @@ def flags_of(key: Key, config: CrossvalConfig) -> tuple[SearchConfig | None, Aug
     """
     flags = {
         "name": f"{config.name}/{key}",
+        "results_path": config.results_path,
         "dataset": config.dataset,
         "fold": key.fold,
         "folds_by": config.folds_by,
@@ -84,7 +85,7 @@ def run_trial(
     `seconds.json` is for the report; a trial that is begun again has none, for the time that was lost is not known.
     """
     os.chdir(place)
-    again = (RUNS / retraining.name).exists()
+    again = retraining.folder.exists()
     torch.set_num_threads(threads)
     start = time.perf_counter()
     if searching:
@@ -93,5 +94,5 @@ def run_trial(
     metrics = augment.run(retraining)
     seconds = {"search": searched - start, "augment": time.perf_counter() - searched}
     if not again:
-        write_json(RUNS / retraining.name / "seconds.json", seconds)
+        write_json(retraining.folder / "seconds.json", seconds)
     return metrics

@@ -74,7 +74,7 @@ def start_experiment(config: RunConfig) -> Experiment:
     set_precision(config.precision, device)
     torch.manual_seed(config.seed)
     with distributed.first_rank_first():
-        store = open_dataset(config.dataset, config.config)
+        store = open_dataset(config.dataset, config.config, config.features)
     folds = make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers)
     fold = choose_fold(folds, config.fold)
     leaks = verify(store.manifest, fold, config.allow_leak, f"fold {config.fold}")

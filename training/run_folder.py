@@ -18,9 +18,10 @@ from training.meters import Usage
 from training.provenance import Origin, read_checkpoint_record
 from utils import UserError, delete_folder, read_json_object, write_json, write_text
 
-RUNS = Path("runs")
 FLAGS_THAT_MAY_CHANGE = {
     "name",
+    "results_path",
+    "features",
     "resume",
     "overwrite",
     "config",
@@ -35,10 +36,10 @@ FLAGS_THAT_MAY_CHANGE = {
 log = logging.getLogger("emodarts")
 
 
-def earlier_flags(kind: str, name: str) -> dict[str, Any]:
+def earlier_flags(folder: Path) -> dict[str, Any]:
     """Return the flags of an earlier run from its config.json, or {} if there is none that can be read."""
     try:
-        return read_json_object(RUNS / name / kind / "config.json")
+        return read_json_object(folder / "config.json")
     except (OSError, ValueError):
         return {}
 
@@ -56,7 +57,7 @@ class RunFolder:
         """
         self.config = config
         self.origin = origin or Origin({}, {})
-        self.path = RUNS / config.name / kind
+        self.path = config.folder / kind
         self.writes = writes
         self.events: SummaryWriter | None = None
         self.lock = FileLock(

@@ -21,7 +21,7 @@ from torch import nn
 
 import data.preparation
 import prepare
-from augment import Best
+from augment import BestEpoch, parse_speakers
 from cli import parse
 from config import FrontEnd, PrepareConfig, SearchConfig
 from data.corpora.manifest import files_of, read
@@ -29,7 +29,7 @@ from data.features import Transform, read_clips
 from data.journal import Entry, Job
 from data.preparation import Settings
 from data.speakers import SpeakerSet
-from genotypes import BUILT_IN, resolve
+from genotypes import BUILT_IN, read_source, resolve
 from models.architecture import Designed
 from models.saved import SavedModel
 from report.page import write_report
@@ -90,7 +90,7 @@ class Toy:
         self.network = nn.Linear(3, 2)
         self.optimizer = torch.optim.Adam(self.network.parameters())
         self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, 2)
-        self.best = Best(self.network)
+        self.best = BestEpoch(self.network)
         parts = ("network", "optimizer", "scheduler", "best")
         self.parts = {name: getattr(self, name) for name in parts}
 
@@ -157,7 +157,12 @@ def write_model() -> None:
 
 def write_genotype() -> None:
     searched_on = SpeakerSet(dataset="toy", corpus="manifest", speakers=("S1", "Zoë"))
-    BUILT_IN["cnn_lstm"].save("genotype.json", searched_on)
+    BUILT_IN["cnn_lstm"].save("genotype.json", searched_on.model_dump())
+
+
+def read_searched_genotype() -> None:
+    source = read_source("genotype.json")
+    parse_speakers(source.searched_on, "genotype.json")
 
 
 def write_flags() -> None:
@@ -191,7 +196,7 @@ def write_study() -> None:
 TRIAL = ("augment/metrics.json", "augment/predictions.csv", "augment/config.json", "augment/history.jsonl",
          "search/genotype.json", "search/history.jsonl", "seconds.json")  # fmt: skip
 READERS = {
-    "genotype.json": Reader(write_genotype, lambda: resolve("genotype.json")),
+    "genotype.json": Reader(write_genotype, read_searched_genotype),
     "genotype": Reader(lambda: Path("genotype").write_text(str(BUILT_IN["cnn_lstm"])), lambda: resolve("genotype")),
     "flags.yaml": Reader(write_flags, lambda: parse(SearchConfig, ["--config", "flags.yaml"])),
     "list.csv": Reader(write_corpus, lambda: (files_of(Path("list.csv")), prepare_corpus())),
