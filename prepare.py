@@ -1,7 +1,7 @@
 """Prepare: read a corpus as its publisher ships it, and compute its features once for all folds.
 
 python prepare.py --corpus manifest --root my.csv             writes features/my/
-python prepare.py --corpus manifest --root my.csv --check     prints what training and test share; writes nothing
+python prepare.py --corpus manifest --root my.csv --check     prints what training and test share
 """
 
 from cli import command_line, run_command
@@ -29,18 +29,14 @@ from plots.charts import draw_balance
 from plots.spectrograms import draw_spectrograms
 from utils import UserError, printable
 
-MAX_FOLDS = 12
-"""Folds drawn in balance.png."""
-MAX_EXAMPLES = 9
-"""Classes drawn in spectrograms.png."""
-MAX_LINES = 40
-"""Lines printed of a table."""
-MAX_NAMES = 8
-"""Speakers printed of a fold."""
+MAX_FOLDS = 12  # in balance.png
+MAX_EXAMPLES = 9  # in spectrograms.png
+MAX_LINES = 40  # of a printed table
+MAX_NAMES = 8  # of speakers in a line
 
 
 def run(config: PrepareConfig) -> FeatureStore:
-    """Make the feature store or bring it up to date, print its content and draw it; with --check, only check it."""
+    """Make a feature store or bring it up to date, describe it and draw it. Or only check it."""
     if config.check:
         return check(config)
     utterances = list_corpus(config)
@@ -59,8 +55,8 @@ def run(config: PrepareConfig) -> FeatureStore:
         print(f"{fold_table(store, folds)}\n")
         draw_folds(store, folds, store.folder / "balance.png")
         print(f"picture  {store.folder / 'balance.png'}")
-    draw_examples(store, store.folder / "spectrograms.png")
-    print(f"picture  {store.folder / 'spectrograms.png'}")
+    if draw_examples(store, store.folder / "spectrograms.png"):
+        print(f"picture  {store.folder / 'spectrograms.png'}")
     if folds:
         print(f"next     python search.py --dataset {store.folder.name} --fold 1")
     return store
@@ -86,15 +82,12 @@ def folds_of(store: FeatureStore, config: PrepareConfig) -> list[Fold]:
 
 
 def parts_of(fold: Fold) -> dict[str, Sequence[int]]:
-    """The rows of each part of a fold."""
+    """The rows of each part of a fold, by its name."""
     return {"train": fold.train, "validation": fold.validation, "test": fold.test}
 
 
-# ---------------------------------------------------------------- text
-
-
 def summary(store: FeatureStore) -> str:
-    """Describe a store: its size, and the utterances of each class, session, split, copy and speaker."""
+    """Describe a store: its size, and the utterances of each class, session and speaker."""
     originals = list({row.utterance: row for row in store.manifest if not row.copy}.values())
     hours = sum(row.duration for row in originals) / 3600
     clips = f" ({len(store):,} clips)" if len(store) > len(originals) else ""
@@ -113,7 +106,7 @@ def summary(store: FeatureStore) -> str:
 
 
 def fold_table(store: FeatureStore, folds: Sequence[Fold]) -> str:
-    """Describe the folds: the utterances of each part, the test speakers, and what training and test share."""
+    """Describe the folds: utterances, test speakers, and what training and test share."""
     lines = []
     leaks = []
     for number, fold in enumerate(folds, 1):
@@ -129,7 +122,7 @@ def fold_table(store: FeatureStore, folds: Sequence[Fold]) -> str:
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str | int]]) -> str:
-    """Align the columns of a table: text to the left, numbers to the right. A long table is cut off."""
+    """Align the columns: text to the left, numbers to the right. A long table is cut off."""
     is_number = [isinstance(value, int) for value in lines[0]]
     rows = [header]
     for line in lines[:MAX_LINES]:
@@ -145,9 +138,6 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str | int]]) -> str:
     return "\n".join(text)
 
 
-# ---------------------------------------------------------------- pictures
-
-
 def draw_folds(store: FeatureStore, folds: Sequence[Fold], path: Path) -> None:
     """Draw how many clips of each class the parts of the first folds have."""
     drawn = folds[:MAX_FOLDS]
@@ -161,20 +151,19 @@ def draw_folds(store: FeatureStore, folds: Sequence[Fold], path: Path) -> None:
     draw_balance(counts, store.classes, path, title)
 
 
-def draw_examples(store: FeatureStore, path: Path) -> None:
-    """Draw the mel spectrogram of one utterance of each class."""
+def draw_examples(store: FeatureStore, path: Path) -> bool:
+    """Draw one utterance of each class; return False if the recordings are gone."""
     front_end = store.front_end
     examples = []
     for row in example_rows(store)[:MAX_EXAMPLES]:
         with suppress(UnreadableAudio), closing(read_clips(Path(row.file), front_end)) as clips:
             clip = next(clips)
             samples = round((clip.end - clip.start) * front_end.sample_rate)
-            sound = clip.sound[
-                : max(samples, front_end.n_fft)
-            ]  # without the padding, but at least one window
-            examples.append((row.emotion, printable(row.utterance), sound))
-    if examples:  # none if the files have been deleted in the meantime
+            without_padding = clip.sound[: max(samples, front_end.n_fft)]  # but at least one window
+            examples.append((row.emotion, printable(row.utterance), without_padding))
+    if examples:
         draw_spectrograms(examples, front_end, path, f"{store.corpus}: one utterance of each class")
+    return bool(examples)
 
 
 def example_rows(store: FeatureStore) -> list[Row]:

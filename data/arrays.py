@@ -1,7 +1,7 @@
 """A `.npy` file of float32 rows: written row by row, and read by row number.
 
-It is read with plain reads instead of a memory map. The pages of a memory map count as memory of the process, and
-if the file is truncated while it is mapped, the process is killed.
+It is read with plain reads instead of a memory map. The pages of a memory map count as memory of
+the process, and if the file is truncated while it is mapped, the process is killed.
 """
 
 import math
@@ -17,10 +17,10 @@ DTYPE = np.dtype("<f4")
 
 
 class RowWriter:
-    """Append float32 rows to a `.npy` file. The row count in its header is correct once it is closed."""
+    """Append float32 rows to a `.npy` file, whose header is correct once it is closed."""
 
     def __init__(self, path: Path, shape: Sequence[int], keep: int = 0):
-        """Open `path` for rows of the shape `shape`; its first `keep` rows stay, the rest is deleted."""
+        """Open `path` for rows of this shape. Its first `keep` rows stay, the rest is deleted."""
         self.shape = tuple(shape)
         self.rows = keep
         self.file = path.open("r+b" if keep else "w+b")
@@ -42,7 +42,7 @@ class RowWriter:
             self.file.close()
 
     def _write_header(self) -> int:
-        """Write the header and return its length, which NumPy keeps the same for any number of rows."""
+        """Write the header and return its length, which does not depend on the number of rows."""
         self.file.seek(0)
         header = {"descr": DTYPE.str, "fortran_order": False, "shape": (self.rows, *self.shape)}
         npy.write_array_header_1_0(self.file, header)
@@ -53,7 +53,7 @@ class RowReader:
     """A `.npy` file of float32 rows on disk: `reader[rows]` reads these rows into a new array."""
 
     def __init__(self, path: Path):
-        """Raises `OSError` if the file cannot be opened, `ValueError` if it holds another array or a part of one."""
+        """Raises `OSError` if the file cannot be opened, `ValueError` if it is not a whole array."""
         if path.exists() and not path.is_file():
             raise ValueError(f"{path.name} is not a regular file")
         self.file = path.open("rb", buffering=0)
@@ -71,7 +71,7 @@ class RowReader:
         return self.shape[0]
 
     def __getitem__(self, rows: int | slice | np.ndarray | Sequence[int]) -> np.ndarray:
-        """Read one row, a slice, or an array of row numbers, as NumPy indexes an array. Safe from several threads."""
+        """Read rows, indexed as a NumPy array is. Several threads may read at the same time."""
         numbers = np.arange(len(self))[rows]
         array = np.empty((numbers.size, *self.shape[1:]), DTYPE)
         for place, row in enumerate(numbers.flat):
@@ -99,7 +99,7 @@ def rows_written(path: Path, shape: Sequence[int]) -> int:
 
 
 def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Return shape, order and type of an array. The header is parsed as a literal; nothing is unpickled."""
+    """Return the shape, the order and the type of an array. Nothing is unpickled."""
     version = npy.read_magic(file)
     if version != (1, 0):
         raise ValueError(f"{file.name} has .npy version {version}, not (1, 0)")

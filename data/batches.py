@@ -1,6 +1,7 @@
 """Feature store -> batches on a device.
 
-The batch of a step depends only on the rows, the seed and the step, so that a run can be resumed at any step.
+The batch of a step depends only on the rows, the seed and the step, so that a run can be resumed at
+any step.
 
 Shapes: N rows of the store or of a batch, F coefficients, T frames.
 """
@@ -18,13 +19,12 @@ from data.store import FeatureStore
 from utils import UserError
 
 RESIDENT_BYTES = {"cpu": 2**28, "else": 2**32}
-"""Features up to this size are kept on the device, by its type; larger ones are read from disk for each batch."""
-STEPS_AHEAD = 2
-"""Number of batches that threads read before they are asked for."""
+"""Features up to this size, by type of device, are kept on it; larger ones are read for each batch."""
+STEPS_AHEAD = 2  # batches that threads read before they are needed
 
 
 class Features:
-    """Standardised features of a store, as tensors (N, 1, F, T) on a device. All parts of a fold share one copy."""
+    """Standardised features of a store as tensors (N, 1, F, T) on a device."""
 
     def __init__(self, store: FeatureStore, mean: np.ndarray, std: np.ndarray, device: torch.device):
         """`mean` and `std` (F,): statistics of each coefficient over the training rows."""
@@ -44,7 +44,7 @@ class Features:
         return x.pin_memory() if self.device.type == "cuda" else x
 
     def fetch(self, rows: np.ndarray, read: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return x (N, 1, F, T) and y (N,) of these rows; `read` is the result of `self.read(rows)`, if it is there."""
+        """Return x (N, 1, F, T) and y (N,) of rows; `read` is the result of `self.read`, if it ran."""
         index = self._to_device(torch.from_numpy(rows))
         if self.resident is not None:
             return self.resident[index], self.labels[index]
@@ -57,7 +57,7 @@ class Features:
             yield self.fetch(rows[start : start + batch_size])
 
     def _to_device(self, x: Tensor) -> Tensor:
-        """Copy to the device, asynchronously on CUDA only: MPS could read memory that is already freed."""
+        """Copy to the device; asynchronously on CUDA alone, as MPS could read freed memory."""
         return x.to(self.device, non_blocking=self.device.type == "cuda")
 
     def _standardise(self, x: Tensor) -> Tensor:
@@ -68,9 +68,9 @@ class Features:
 class TrainingBatches:
     """Shuffled batches of equal size, without end: `batches[step]`. One epoch is `len(batches)` steps.
 
-    In every epoch each row occurs at most once; the rows that do not fill a batch are dropped, others each time.
-    If `balanced`, an epoch has the same number of rows of each class instead: large classes are sampled, with other
-    rows each time, and rows of small classes are repeated.
+    In every epoch each row occurs at most once; the rows that do not fill a batch are dropped,
+    others each time. If `balanced`, an epoch has the same number of rows of each class instead:
+    large classes are sampled, with other rows each time, and rows of small classes are repeated.
     """
 
     def __init__(
@@ -87,7 +87,8 @@ class TrainingBatches:
         """rows: the rows to draw from.
         batch_size: rows per batch, over all processes.
         workers: threads that read batches ahead, if the features are not on the device.
-        share: (rank, number of processes); all processes share one permutation, and each takes its own rows of it.
+        share: (rank, number of processes); all processes share one permutation, and each takes its
+        own rows of it.
         stream: distinguishes the shuffles of one seed.
 
         Raises `UserError` if the batch size is larger than the rows, or cannot be shared.
@@ -97,8 +98,8 @@ class TrainingBatches:
         processes = share[1]
         if batch_size % processes or batch_size < 2 * processes:
             raise UserError(
-                f"--batch_size {batch_size} must give each of {processes} processes the same number of rows, "
-                "two or more"
+                f"--batch_size {batch_size} must give each of {processes} processes the same number of "
+                "rows, two or more"
             )
         self.features = features
         self.rows = rows
@@ -141,7 +142,7 @@ class TrainingBatches:
         return rng.permutation(self._balanced_rows(rng) if self.balanced else self.rows)
 
     def _balanced_rows(self, rng: np.random.Generator) -> np.ndarray:
-        """Draw the same number of rows of each class, and each row of a class equally often (at most one apart)."""
+        """Draw equally many rows of each class, and each row of a class equally often (within 1)."""
         labels = self.features.host_labels[self.rows]
         classes = np.unique(labels)
         per_class = -(-len(self.rows) // len(classes))

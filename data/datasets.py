@@ -17,7 +17,7 @@ from utils import UserError
 FEATURES = Path("features")
 DEMO_ROOT = Path("corpora/demo")
 OWN_LABELS = {"demo", "manifest"}
-"""Corpora of which all labels are classes by default. Of the others, it is the usual four emotions."""
+"""Corpora whose labels are all classes by default; of the others, the usual four emotions are."""
 
 
 def list_corpus(config: PrepareConfig) -> list[Utterance]:

@@ -1,7 +1,7 @@
 """Audio file -> clips -> features: reading a recording, and the transform of its clips.
 
-soundfile and soxr read and resample, as librosa.load does inside. librosa itself is not used here, because its import
-would make every predict.py start more than a second later.
+soundfile and soxr read and resample, as librosa.load does inside. librosa itself is not used here,
+because its import would make every predict.py start more than a second later.
 
 Shapes: N clips, F coefficients, T frames; a hop is a window of the Fourier transform before pooling.
 """
@@ -26,18 +26,12 @@ from config import FrontEnd
 from data.perturbation import perturb, speed_of
 from utils import UserError
 
-MAX_SAMPLE = 1e9
-"""Upper bound of a sample's magnitude. Real samples are near 1; the square of this one still fits float32."""
-MIN_RATE, MAX_RATE = 1_000, 1_000_000
-"""Sample rates that are read, in Hz. A damaged header may state any number."""
-MAX_HOURS = 24
-"""Length of the longest recording that is cut into clips. A small file can state, and even hold, weeks of sound."""
-UNKNOWN_LENGTH = 2**63 - 1
-"""What libsndfile returns as the number of samples if the header does not state it."""
-BLOCK = 32
-"""Hops that are transformed at a time."""
-TOP_DB = 80.0
-"""Range of a log spectrogram: values more than this below the maximum of a clip are raised to that level."""
+MAX_SAMPLE = 1e9  # far above real samples, and far below those whose power spectrum overflows float32
+MIN_RATE, MAX_RATE = 1_000, 1_000_000  # sample rates that are read, in Hz; a header may state any number
+MAX_HOURS = 24  # longest recording that is cut into clips; a small file can hold weeks of sound
+UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's number of samples if the header does not state it
+BLOCK = 32  # hops that are transformed at a time
+TOP_DB = 80.0  # range of a log spectrogram: lower values are raised to this far below its maximum
 
 
 class UnreadableAudio(UserError):
@@ -62,13 +56,11 @@ class Clip:
     sound: np.ndarray  # (samples,) float32
 
 
-# ---------------------------------------------------------------- the transform
-
-
 class Transform(nn.Module):
     """The front-end: librosa's transform with its default settings, then max-pooling along time.
 
-    (N, samples) float32 -> (N, F, T). The result for a clip does not depend on the other clips of the batch.
+    (N, samples) float32 -> (N, F, T). The result for a clip does not depend on the other clips of
+    the batch.
     """
 
     def __init__(self, front_end: FrontEnd) -> None:
@@ -90,8 +82,8 @@ class Transform(nn.Module):
 class MelBands(nn.Module):
     """Power in Slaney's mel bands, as librosa computes it: (N, 1, samples) -> (N, 1, bands, hops).
 
-    It works on blocks of hops: a block stays in the processor's cache, which is several times faster than
-    a whole spectrogram, whose memory would be allocated anew for every clip.
+    It works on blocks of hops: a block stays in the processor's cache, which is several times
+    faster than a whole spectrogram, whose memory would be allocated anew for every clip.
     """
 
     def __init__(self, front_end: FrontEnd) -> None:
@@ -157,20 +149,18 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-# ---------------------------------------------------------------- reading recordings
-
-
 def read_clips(path: Path, front_end: FrontEnd, copy: str = "", name: str = "") -> Iterator[Clip]:
-    """Yield the clips that the front-end keeps of a file: mono, resampled, padded with zeros to full length.
+    """Yield the clips that the front-end keeps of a file: mono, resampled, padded with zeros.
 
-    There is one clip, or if `front_end.long` is "chunks", as many as cover the file; silent ones are skipped.
-    Every format, sample rate and channel count of libsndfile is read. From the few formats that cannot seek,
-    only the start of the file can be read. Only one clip is in memory at a time.
+    There is one clip, or if `front_end.long` is "chunks", as many as cover the file; silent ones
+    are skipped. All formats and channel counts of libsndfile are read; of the few formats that
+    cannot seek, only the start of a file. Only one clip is in memory at a time.
 
     copy: a perturbation such as "speed:0.9", or "" for the original.
-    name: the utterance's name, the seed of the noise.
+    name: the name of the utterance, which is the seed of added noise.
 
-    Raises `UnreadableAudio` if the file is missing, not audio, empty, silent, or has samples that are not finite.
+    Raises `UnreadableAudio` if the file is missing, not audio, empty, silent, or has samples that
+    are not finite.
     """
     path = Path(path)
     silence = 0.0
@@ -180,9 +170,8 @@ def read_clips(path: Path, front_end: FrontEnd, copy: str = "", name: str = "") 
         rate = file.samplerate * speed_of(copy)
         length = max(1, round(front_end.duration * rate))
         if front_end.long == "chunks" and seconds > MAX_HOURS * 3600:
-            raise UnreadableAudio(
-                path, f"{seconds / 3600:.0f} hours, of which at most {MAX_HOURS} can be cut up"
-            )
+            hours = round(seconds / 3600)
+            raise UnreadableAudio(path, f"{hours} hours, of which at most {MAX_HOURS} can be cut up")
         for start in clip_starts(file.frames, length, front_end.long):
             if start:
                 file.seek(start)
@@ -202,7 +191,7 @@ def read_clips(path: Path, front_end: FrontEnd, copy: str = "", name: str = "") 
 
 
 def clip_starts(samples: int, length: int, long: str) -> Iterator[int]:
-    """Yield the first sample of each clip of a recording; chunks are spread evenly and end where it ends."""
+    """Yield the first sample of each clip; chunks are spread evenly over the recording."""
     spare = samples - length
     if long == "first" or spare <= 0:
         yield 0

@@ -1,7 +1,8 @@
-"""The journal of a feature store that is being made: what is done stays done if the process is killed.
+"""The journal of a feature store in the making: what is done stays done after a kill.
 
-For every file, the features are appended to `features.npy` first, then a line to `journal.jsonl`. Features without
-a line do not count. The next attempt starts after the last line that is still valid.
+For every file, the features are appended to `features.npy` first, then a line to `journal.jsonl`.
+Features without a line do not count. The next attempt starts after the last line that is still
+valid.
 """
 
 import json
@@ -78,14 +79,14 @@ ENTRY = TypeAdapter(Entry)
 
 
 class Attempt(BaseModel):
-    """The content of `settings.json`: the settings that the features of the partial store depend on."""
+    """The content of `settings.json`: the settings that the features depend on."""
 
     front_end: FrontEnd
     overwrite: bool
 
 
 def stamp(file: Path) -> str:
-    """Size and modification time of a file, which show whether it has changed; empty if there is no file."""
+    """Size and modification time, which show whether a file has changed; empty without a file."""
     try:
         found = file.stat()
     except (OSError, ValueError):  # ValueError: a name that no file can have
@@ -97,7 +98,7 @@ class Journal:
     """The folder in which a store is made: `journal.jsonl`, `features.npy` and `settings.json`."""
 
     def __init__(self, folder: Path, settings: Settings, jobs: Sequence[Job]):
-        """Open `folder` and keep what an earlier attempt has done of these jobs; see `read_entries`."""
+        """Open `folder` and keep what an earlier attempt has done; see `read_entries`."""
         self.entries = read_entries(folder, settings, jobs)
         rows = sum(len(entry.starts) for entry in self.entries)
         attempt = Attempt(front_end=settings.front_end, overwrite=settings.overwrite)
@@ -124,9 +125,9 @@ class Journal:
 def read_entries(folder: Path, settings: Settings, jobs: Sequence[Job]) -> list[Entry]:
     """Return the entries of an earlier attempt that are still valid, from the first job on.
 
-    They end before the first job whose file has changed or whose features are incomplete, and if `strict`,
-    before the first unreadable file. There are none if the front-end differs, or if `overwrite` is set now
-    but was not set then.
+    They end before the first job whose file has changed or whose features are incomplete, and if
+    `strict`, before the first unreadable file. There are none if the front-end differs, or if
+    `overwrite` is set now but was not set then.
     """
     try:
         attempt = Attempt.model_validate_json(read_text(folder / "settings.json"))

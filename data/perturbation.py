@@ -14,8 +14,8 @@ def perturb(sound: np.ndarray, rate: int, copy: str, name: str) -> np.ndarray:
     """Add the noise of a copy, or shift its pitch.
 
     sound: (samples,) float32 at `rate` Hz; the result has the same shape.
-    copy: a perturbation such as "noise:10". A "speed" copy is returned as it is, because `read_clips` changes
-    the speed by resampling from another rate.
+    copy: a perturbation such as "noise:10". A "speed" copy is returned as it is, because
+    `read_clips` changes the speed by resampling from another rate.
     name: the seed of the noise; the same name and copy always give the same noise.
     """
     kind, amount = parse_perturbation(copy) if copy else ("", 0.0)
@@ -35,7 +35,7 @@ def add_noise(sound: np.ndarray, ratio: float, rng: np.random.Generator) -> np.n
 
 def shift_pitch(sound: np.ndarray, rate: int, semitones: float) -> np.ndarray:
     """Shift the pitch and keep the tempo, by librosa's phase vocoder and soxr."""
-    from librosa.effects import pitch_shift  # imported here because the import takes more than a second
+    from librosa.effects import pitch_shift  # here, because the import takes more than a second
 
     n_fft = max(16, 2 * round(rate * VOCODER_WINDOW / 2))
     margin = max(n_fft // 4, n_fft - len(sound))  # at least one window; the last hop must be whole
@@ -44,6 +44,6 @@ def shift_pitch(sound: np.ndarray, rate: int, semitones: float) -> np.ndarray:
 
 
 def speed_of(copy: str) -> float:
-    """The factor by which a copy is played faster than the original; 1 unless it is a "speed" copy."""
+    """How much faster than the original a copy is played; 1 unless it is a "speed" copy."""
     kind, amount = parse_perturbation(copy) if copy else ("", 1.0)
     return amount if kind == "speed" else 1.0

@@ -1,7 +1,8 @@
 """Make a feature store: read and transform every file of a corpus once, for all folds.
 
-Features of files that have not changed are taken from the earlier store, and a run that was killed continues where
-it stopped. The result is the same, to the byte, as that of a single run without an earlier store.
+Features of files that have not changed are taken from the earlier store, and a run that was killed
+continues where it stopped. The result is the same, to the byte, as that of a single run without an
+earlier store.
 """
 
 import json
@@ -28,21 +29,19 @@ from utils import UserError, progress, read_text, sync, write_json
 PICTURES = ("balance.png", "spectrograms.png")
 STORE_FILES = {"manifest.csv", "features.npy", "config.json", "skipped.csv", *PICTURES, *JOURNAL_FILES}
 """Files that a store may hold; a folder with any other file is not replaced."""
-UNFINISHED = re.compile(r"^\.(.+)\.\d+$")
-"""Name of a file that `utils.whole_file` had not finished when the process was killed."""
-JOBS_AHEAD = 4
-"""Number of results, per thread, that may wait for an earlier one."""
+UNFINISHED = re.compile(r"^\.(.+)\.\d+$")  # name of a file that `utils.whole_file` had not finished
+JOBS_AHEAD = 4  # results, per thread, that may wait for an earlier one
 
 
 def prepare(utterances: Sequence[Utterance], settings: Settings, folder: Path) -> tuple[FeatureStore, int]:
     """Make the store in `folder`, or bring it up to date.
 
-    The store changes as a whole or not at all. `settings.workers` threads read one file each; memory does not grow
-    with the corpus. Unreadable files are left out and listed in `skipped.csv`.
+    The store changes as a whole or not at all. `settings.workers` threads read one file each;
+    memory does not grow with the corpus. Unreadable files are left out and listed in `skipped.csv`.
 
     Returns the store, and the number of files whose features were already there.
-    Raises `UserError` if the folder holds something else or another corpus, if two utterances have the same name, if
-    no file is readable, or if `settings.strict` is set and one file is not.
+    Raises `UserError` if the folder holds something else or another corpus, if two utterances have
+    the same name, if no file is readable, or if `settings.strict` is set and one file is not.
     """
     folder = Path(folder).resolve()
     check_replaceable(folder, settings)
@@ -77,24 +76,20 @@ def check_replaceable(folder: Path, settings: Settings) -> None:
     except (OSError, ValueError, LookupError, TypeError, RecursionError):  # no store, or a damaged one
         return
     if corpus != settings.corpus and not settings.overwrite:
-        message = (
-            f"{folder} holds features of {corpus}: pass --overwrite to replace them, or --out to keep both"
-        )
-        raise UserError(message)
+        advice = "pass --overwrite to replace them, or --out to keep both"
+        raise UserError(f"{folder} holds features of {corpus}: {advice}")
 
 
 def _list_jobs(utterances: Sequence[Utterance], settings: Settings) -> list[Job]:
-    """List the files to read and the copies to make, sorted by name so that the order on disk does not matter."""
+    """List the files to read and the copies to make, sorted by name."""
     for utterance in utterances:
         if not _is_text(utterance):
             raise UserError(f"{utterance.file}: its name is not UTF-8 and cannot be in a manifest; rename it")
     counts = Counter(utterance.utterance for utterance in utterances)
     repeated = [name for name, count in counts.items() if count > 1]
     if repeated:
-        number = len(repeated)
-        raise UserError(
-            f"corpus {settings.corpus!r} has {number} utterance names more than once: {repeated[0]!r} ..."
-        )
+        problem = f"{len(repeated)} utterance names more than once, for example {repeated[0]!r}"
+        raise UserError(f"corpus {settings.corpus!r} has {problem}")
     copies = dict.fromkeys(("", *settings.copies))  # the original first; each copy once
     by_name = sorted(utterances, key=lambda utterance: utterance.utterance)
     return [Job(utterance, copy) for utterance in by_name for copy in copies]
@@ -133,7 +128,7 @@ class EarlierStore:
 
 
 def _do_jobs(jobs: Sequence[Job], settings: Settings, earlier: EarlierStore, journal: Journal) -> int:
-    """Write the results of the jobs to the journal, in order; return how many the earlier store had."""
+    """Write the results of the jobs to the journal; return how many the earlier store had."""
     transform = Transform(settings.front_end)
     found = 0
 
@@ -158,7 +153,7 @@ def _do_jobs(jobs: Sequence[Job], settings: Settings, earlier: EarlierStore, jou
 def _compute(
     entry: Entry, file: Path, front_end: FrontEnd, transform: Transform
 ) -> tuple[Entry, np.ndarray | None]:
-    """Read a file and transform its clips, one at a time, so that a result does not depend on the batch size."""
+    """Read a file and transform its clips, one at a time: the result depends on no other clip."""
     starts, features = [], []
     try:
         for clip in read_clips(file, front_end, entry.copy, entry.utterance):
@@ -170,7 +165,7 @@ def _compute(
 
 
 def _in_order(function: Callable, items: Sequence, workers: int) -> Iterator[Any]:
-    """Yield `function(item)` for each item in order, computed by threads that run a bounded number of items ahead."""
+    """Yield `function(item)` for each item in order; threads compute a few items ahead."""
     waiting = deque()
     with ThreadPoolExecutor(workers) as pool:  # soundfile, soxr and torch release Python's global lock
         for item in items:
@@ -201,7 +196,7 @@ def _write_tables(partial: Path, entries: Sequence[Entry], jobs: Sequence[Job], 
 
 
 def _replace(folder: Path, new: Path, old: Path) -> None:
-    """Put the new store in the place of the old one, which is deleted once the new one is safely on disk."""
+    """Replace the old store by the new one; it is deleted once the new one is on disk."""
     shutil.rmtree(old, ignore_errors=True)
     for path in (*new.iterdir(), new):
         sync(path)

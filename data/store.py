@@ -55,14 +55,14 @@ class FeatureStore:
     folder: Path
     corpus: str
     front_end: FrontEnd
-    classes: tuple[str, ...]  # sorted, of the whole manifest, so that class ids do not depend on the fold
+    classes: tuple[str, ...]  # sorted, of the whole manifest: class ids do not depend on the fold
     manifest: list[Row]
     features: RowReader  # (N, F, T) float32
     skipped: list[tuple[str, str]]  # file, reason
 
     @classmethod
     def open(cls, folder: Path) -> "FeatureStore":
-        """Open the store in `folder`. Raises `UserError` if there is no store, or if its files are damaged."""
+        """Open the store in `folder`. Raises `UserError` if it does not exist or is damaged."""
         folder = Path(folder)
         if not (folder / "config.json").is_file():
             others = sorted(path.parent.name for path in folder.parent.glob("[!.]*/config.json"))
@@ -109,7 +109,7 @@ class FeatureStore:
         return [row.speaker for row in self.manifest]
 
     def fingerprint(self) -> str:
-        """The SHA-256 of the front-end, the manifest and the features; it differs between different stores."""
+        """The SHA-256 of the front-end, the manifest and the features."""
         digest = hashlib.sha256()
         for name in ("config.json", "manifest.csv", "features.npy"):
             with (self.folder / name).open("rb") as file:
@@ -121,7 +121,7 @@ class FeatureStore:
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[list[str]]:
-    """Read the rows of a CSV file. Raises `ValueError` unless it has exactly these columns in every line."""
+    """Read a CSV file. Raises `ValueError` unless it has exactly these columns in every line."""
     header, *rows = list(csv.reader(io.StringIO(read_text(path), newline=""))) or [[]]
     if header != list(columns):
         raise ValueError(f"{path.name} must have the columns {','.join(columns)}")
@@ -134,7 +134,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence]) -> N
     """Write a CSV file that `read_csv` reads back as it was."""
     with path.open("w", encoding="utf-8", newline="") as file:
         for row in [columns, *rows]:
-            # csv does not quote a carriage return if the line terminator is "\n", but reads it as an end of line
+            # csv reads a carriage return as the end of a line unless it is quoted, but does not quote it
             quoting = csv.QUOTE_ALL if any("\r" in str(value) for value in row) else csv.QUOTE_MINIMAL
             csv.writer(file, lineterminator="\n", quoting=quoting).writerow(row)
 
@@ -151,7 +151,7 @@ def statistics(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each coefficient over all frames of these rows, each (F,) float32.
 
-    The sums are in float64. Only `chunk` rows are in memory at a time. The standard deviation is at least 1e-6.
+    The sums are in float64, over `chunk` rows at a time. The standard deviation is at least 1e-6.
     The order of `rows` does not matter. Raises `ValueError` if there are no rows.
     """
     if not len(rows):

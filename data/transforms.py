@@ -1,4 +1,4 @@
-"""Random changes of a training batch: cutout, SpecAugment and mixup. Validation and test never use them.
+"""Random changes of training batches: cutout, SpecAugment and mixup. Tests never use them.
 
 Shapes: N utterances, F coefficients, T frames; features are standardised, so that 0 is the mean.
 """
@@ -11,7 +11,8 @@ from torchaudio.functional import mask_along_axis_iid
 def cutout(x: Tensor, length: int) -> Tensor:
     """Set one random square of side `length` to 0 in each utterance of x (N, 1, F, T); 0 changes nothing.
 
-    The centre is uniform over the input, so that a square may reach over its edge (DeVries and Taylor 2017).
+    The centre is uniform over the input, so that a square may reach over its edge (DeVries and
+    Taylor 2017).
     """
     if length == 0:
         return x
@@ -29,10 +30,10 @@ def _random_interval(n: int, size: int, length: int, device: torch.device) -> Te
 
 
 def spec_augment(x: Tensor, coefficients: int, frames: int) -> Tensor:
-    """Set fewer than `coefficients` rows and fewer than `frames` columns to 0 in each utterance of x (N, 1, F, T).
+    """Set a band of coefficients and a band of frames to 0 in each utterance of x (N, 1, F, T).
 
-    Rows and columns are each consecutive; a width of 0 masks none. These are the masks of SpecAugment
-    (Park et al., Interspeech 2019), without its time warping.
+    The bands are narrower than `coefficients` and `frames`; 0 masks none. These are the masks of
+    SpecAugment (Park et al., Interspeech 2019), without its time warping.
     """
     for axis, width in ((2, coefficients), (3, frames)):
         if width:
@@ -43,7 +44,7 @@ def spec_augment(x: Tensor, coefficients: int, frames: int) -> Tensor:
 def mixup(x: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
     """Blend each input with another input of the batch (Zhang et al., ICLR 2018).
 
-    Returns share * x + (1 - share) * x[partner], `partner` (N,), and `share`, one draw from Beta(alpha, alpha).
+    Returns share * x + (1 - share) * x[partner], `partner` (N,) and `share` from Beta(alpha, alpha).
     """
     share = torch.distributions.Beta(alpha, alpha).sample()
     partner = torch.randperm(len(x), device=x.device)

@@ -11,10 +11,8 @@ from config import FrontEnd
 from plots.charts import INK, MUTED
 from utils import whole_file
 
-RANGE = 60
-"""Range of the colours, in dB below the loudest point of an utterance."""
-MAX_HOPS, MAX_BANDS = 1000, 128
-"""Windows and mel bands of a panel; more would take long to draw and could not be seen."""
+RANGE = 60  # dB below the loudest point of an utterance
+MAX_HOPS, MAX_BANDS = 1000, 128  # of a panel; more would take long to draw and could not be seen
 
 
 def draw_spectrograms(
@@ -22,8 +20,9 @@ def draw_spectrograms(
 ) -> None:
     """Draw one panel per example: the level in dB as a colour, by time and frequency.
 
-    examples: (class, name, sound) of each; sound (samples,) float32 at the front-end's sample rate, at least one
-    window long. The windows and the mel bands are those of the front-end, but not more than can be seen.
+    examples: (class, name, sound) of each; sound (samples,) float32 at the front-end's sample rate,
+    at least one window long. The windows and the mel bands are those of the front-end, but not more
+    than can be seen.
     """
     columns = min(len(examples), 2 if len(examples) <= 4 else 3)
     rows = -(-len(examples) // columns)

@@ -1,4 +1,4 @@
-"""prepare.py as a user runs it: its output, its exit code, its pictures, and a store continued after kills."""
+"""prepare.py as a user runs it: its output, its exit code, its pictures, and kills."""
 
 import random
 import signal
@@ -23,7 +23,7 @@ EMOTIONS = ("angry", "happy", "neutral", "sad")
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
-    """Four speakers in two sessions, four emotions, six takes. In telling.csv, the text reveals the emotion."""
+    """Four speakers in two sessions, four emotions. In telling.csv, the text reveals the emotion."""
     folder, rng = tmp_path_factory.mktemp("corpus"), np.random.default_rng(0)
     fair, telling = (["file,speaker,emotion,session,text"] for _ in range(2))
     for number in range(96):
@@ -80,7 +80,7 @@ def test_spectrograms_are_not_drawn_if_the_recordings_are_gone(
 ) -> None:
     store = FeatureStore.open(corpus / "features" / "fair")
     lost = [replace(row, file="lost.wav") for row in store.manifest]
-    prepare.draw_examples(replace(store, manifest=lost), tmp_path / "x.png")
+    assert not prepare.draw_examples(replace(store, manifest=lost), tmp_path / "x.png")
     assert not (tmp_path / "x.png").exists()
 
 

@@ -1,4 +1,4 @@
-"""The transform equals librosa's on speech-like sound; recordings are read as librosa, soundfile and soxr read them."""
+"""The transform equals librosa's on speech-like sound; recordings are read as librosa reads them."""
 
 import tracemalloc
 from contextlib import suppress
@@ -30,7 +30,7 @@ def load_clips(path: Path, *arguments: object) -> tuple[float, list[Clip]]:
 
 
 def voiced(seconds: float, rate: int, seed: int = 0) -> np.ndarray:
-    """Speech-like sound: harmonics of a gliding pitch with formants, syllables and pauses, over faint noise."""
+    """Harmonics of a gliding pitch, with formants, syllables and pauses, over faint noise."""
     rng = np.random.default_rng(seed)
     t = np.arange(int(seconds * rate)) / rate
     pitch = rng.uniform(90, 220) * (1 + 0.2 * np.sin(2 * np.pi * 0.6 * t + rng.uniform(0, 6)))
@@ -69,7 +69,7 @@ def changed(front_end: FrontEnd, **settings: object) -> FrontEnd:
 
 
 def load_one(path: Path, front_end: FrontEnd) -> tuple[np.ndarray, float]:
-    """The sound of a file that has one clip, which begins at its start; and the length of the file in seconds."""
+    """The sound of a file that has one clip, and the length of the file in seconds."""
     seconds, clips = load_clips(path, front_end)
     assert [clip.start for clip in clips] == [0.0]
     return clips[0].sound, seconds

@@ -379,7 +379,7 @@ for line in sys.stdin:
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
-"""For each number n on its input, start a process that prepares the store and kills itself at its n-th line of code."""
+"""For each number n on its input, start a preparation that kills itself at its n-th line of code."""
 
 
 def test_a_line_of_the_journal_is_written_after_its_features(corpus, tmp_path, monkeypatch) -> None:
@@ -567,7 +567,7 @@ from data.corpora import Utterance
 from config import FrontEnd
 from data.preparation import Settings, prepare
 
-front_end = FrontEnd(features="stft", sample_rate=8000, n_fft=2048, hop_length=128, duration=1, frames=60)  # 1/4 MB
+front_end = FrontEnd(features="stft", sample_rate=8000, n_fft=2048, hop_length=128, duration=1, frames=60)  # 250 kB
 for count in (100, 400):
     corpus = [Utterance(f"{number:03d}", Path(sys.argv[1]), "S", "sad") for number in range(count)]
     prepare(corpus, Settings("tones", front_end, workers=2, overwrite=True), Path(sys.argv[2]))
