@@ -196,12 +196,10 @@ def finish(
         genotype.save(path, searched_on and searched_on.model_dump())
     log.info("\n%s\n", genotype)
     log.info("genotype  %s\npictures  %s", path, folder.plots)
-    log.info(
-        "next      python augment.py --name %s --dataset %s --fold %d",
-        config.name,
-        config.dataset,
-        config.fold,
-    )
+    command = f"python augment.py --name {config.name} --dataset {config.dataset} --fold {config.fold}"
+    if config.results_path != Path("runs"):
+        command += f" --results_path {config.results_path}"
+    log.info("next      %s", command)
 
 
 if __name__ == "__main__":
