@@ -17,7 +17,7 @@ from config import FrontEnd, SearchConfig
 from data.arrays import RowReader
 from data.features import read_clips
 from models.saved import SavedModel
-from report.details import number
+from report.summaries import valid_number
 from report.trials import read_trials
 from training.checkpoints import Checkpoints
 from utils import UserError
@@ -151,9 +151,9 @@ def test_names_of_trials_do_not_multiply_without_bound():
 
 
 def test_numbers_of_any_size_are_none():
-    assert [number(n) for n in (10**400, -(10**400), float("nan"), float("inf"), True, "1", 3, 0.5)] == [
-        None
-    ] * 6 + [
+    assert [
+        valid_number(n) for n in (10**400, -(10**400), float("nan"), float("inf"), True, "1", 3, 0.5)
+    ] == [None] * 6 + [
         3,
         0.5,
     ]
