@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch

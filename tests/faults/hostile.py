@@ -32,7 +32,7 @@ from data.speakers import SpeakerSet
 from genotypes import BUILT_IN, read_source, resolve
 from models.architecture import Designed
 from models.saved import SavedModel
-from report.page import write_report
+from report.writer import write_report
 from training.inference import load_run
 from training.loop import fit, weight_step
 from training.run_folder import RunFolder

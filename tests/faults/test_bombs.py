@@ -14,7 +14,7 @@ from config import FrontEnd, SearchConfig
 from data.arrays import RowReader
 from data.features import read_clips
 from models.saved import SavedModel
-from report.details import number
+from report.summaries import valid_number
 from report.trials import read_trials
 from utils import UserError
 
@@ -104,4 +104,4 @@ def test_too_many_trials_are_refused():
 
 def test_numbers_that_a_report_cannot_show_are_none():
     values = (10**400, -(10**400), float("nan"), float("inf"), True, "1", 3, 0.5)
-    assert [number(value) for value in values] == [None] * 6 + [3, 0.5]
+    assert [valid_number(value) for value in values] == [None] * 6 + [3, 0.5]
