@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from data.leaks import few, refusal
+from data.leaks import abbreviate, leak_error
 from data.speakers import SpeakerSet
 from data.transforms import cutout, mixup, spec_augment
 from genotypes import Found, Genotype, look_up
@@ -99,9 +99,9 @@ def heard_in_search(searched_on: SpeakerSet | None, experiment: Experiment) -> l
         return None
     config, heard = experiment.config, searched_on.overlap(experiment.speakers(experiment.fold.test))
     if heard and "speakers" not in config.allow_leak:
-        leak = f"the search of the genotype heard {few(heard)}, so this is no test"
+        leak = f"the search of the genotype heard {abbreviate(heard)}, so this is no test"
         better = f"search on this fold (search.py --fold {config.fold}, the same --folds_by)"
-        raise refusal(f"fold {config.fold}", leak, better)
+        raise leak_error(f"fold {config.fold}", leak, better)
     return heard
 
 

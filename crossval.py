@@ -18,7 +18,7 @@ from pathlib import Path
 
 from data.datasets import open_dataset
 from data.folds import choose_fold, make_folds
-from data.leaks import verify
+from data.leaks import check_leaks
 from report.page import write_report
 from report.trials import METHODS, Key, keys_in
 from study import cluster
@@ -59,7 +59,7 @@ def check(config: CrossvalConfig) -> list[Key]:
     folds = make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers)
     keys = list(plan(config, len(folds)))
     for number in sorted({key.fold for key in keys}):
-        verify(store.manifest, choose_fold(folds, number), config.allow_leak, f"fold {number}")
+        check_leaks(store.manifest, choose_fold(folds, number), config.allow_leak, f"fold {number}")
     for key in keys:
         flags_of(key, config)
     look(config, keys)

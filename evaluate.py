@@ -21,7 +21,7 @@ import numpy as np
 from data.batches import Features
 from data.datasets import open_dataset
 from data.folds import choose_fold, make_folds
-from data.leaks import Leaks, few, refusal, speaker_set, verify
+from data.leaks import Leaks, abbreviate, check_leaks, leak_error, speaker_set
 from data.speakers import SpeakerSet
 from data.store import FeatureStore
 from models.saved import SavedModel
@@ -49,7 +49,9 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         model.trained_on and model.trained_on.comparable_with(tested) for model in models.values()
     )
     leaks = (
-        verify(store.manifest, fold, config.allow_leak, f"fold {config.fold}") if trained_here else Leaks()
+        check_leaks(store.manifest, fold, config.allow_leak, f"fold {config.fold}")
+        if trained_here
+        else Leaks()
     )
 
     predictions = []
@@ -108,9 +110,9 @@ def heard_before(
     for name, model in models.items():
         found[name] = model.trained_on and model.trained_on.overlap(tested)
         if found[name] != [] and "speakers" not in config.allow_leak:
-            why = "does not say whom it heard" if found[name] is None else f"heard {few(found[name])}"
+            why = "does not say whom it heard" if found[name] is None else f"heard {abbreviate(found[name])}"
             leak = f"{name} {why} in training, so this is no test"
-            raise refusal(f"fold {config.fold}", leak, "evaluate it on the fold it was trained on")
+            raise leak_error(f"fold {config.fold}", leak, "evaluate it on the fold it was trained on")
     return found
 
 

@@ -15,11 +15,11 @@ if __name__ == "__main__":
 from collections import Counter
 from collections.abc import Sequence
 
-from data.complete import compare
+from data.corpora.completeness import count_differences
 from data.datasets import folder_of, list_corpus, prepare_dataset
+from data.fold_schemes import natural_sort_key
 from data.folds import Fold, make_folds
-from data.leaks import find_leaks, verify
-from data.protocols import natural
+from data.leaks import check_leaks, find_leaks
 from data.store import FeatureStore
 from plots.charts import draw_balance
 from utils import UserError, printable
@@ -33,7 +33,7 @@ def run(config: PrepareConfig) -> FeatureStore:
     if config.check:
         return check(config)
     listed = list_corpus(config)
-    for line in compare(config.corpus, listed, config.reader_options()):
+    for line in count_differences(config.corpus, listed, config.reader_options()):
         print(f"incomplete?  {line}")
     store, taken_over = prepare_dataset(config, listed)
     if taken_over:
@@ -56,7 +56,7 @@ def check(config: PrepareConfig) -> FeatureStore:
     folds = folds_of(store, config)
     print(f"{summary(store)}\n\n{table_of(store, folds)}")
     for number, fold in enumerate(folds, 1):
-        verify(store.manifest, fold, config.allow_leak, f"fold {number}")
+        check_leaks(store.manifest, fold, config.allow_leak, f"fold {number}")
     print(f"\nno leak in {len(folds)} folds by {config.folds_by}")
     return store
 
@@ -79,7 +79,7 @@ def summary(store: FeatureStore) -> str:
     for column in ("emotion", "session", "split", "copy", "speaker"):
         counts = Counter(getattr(row, column) for row in (store.manifest if column == "copy" else originals))
         if set(counts) != {""}:
-            lines = [(key or "-", counts[key]) for key in sorted(counts, key=natural)]
+            lines = [(key or "-", counts[key]) for key in sorted(counts, key=natural_sort_key)]
             blocks.append(_table((column, "clips" if column == "copy" else "utterances"), lines))
     return "\n\n".join(blocks)
 
@@ -88,7 +88,7 @@ def table_of(store: FeatureStore, folds: Sequence[Fold]) -> str:
     """The folds: how many utterances each part has, whom it tests, and what its parts share."""
     lines, shared = [], []
     for number, fold in enumerate(folds, 1):
-        tested = sorted({store.speakers[row] for row in fold.test}, key=natural)
+        tested = sorted({store.speakers[row] for row in fold.test}, key=natural_sort_key)
         sizes = [len({store.manifest[row].utterance for row in part}) for part in parts_of(fold).values()]
         lines.append((number, *sizes, len(tested), _few(tested)))
         shared += [f"fold {number}: {line}" for line in find_leaks(store.manifest, fold).lines()]

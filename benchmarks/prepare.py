@@ -25,8 +25,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from config import FrontEnd, available_cores
+from data.corpora.demo import write_demo
 from data.corpora.utterance import Utterance
-from data.demo import write_demo
 from data.features import Transform, one_thread
 from data.preparation import Settings, prepare
 

@@ -12,7 +12,7 @@ from config import RunConfig
 from data.batches import Features, TrainingBatches
 from data.datasets import open_dataset
 from data.folds import Fold, choose_fold, make_folds
-from data.leaks import Leaks, speaker_set, verify
+from data.leaks import Leaks, check_leaks, speaker_set
 from data.speakers import SpeakerSet
 from data.store import FeatureStore, statistics
 from models.fused.cnn.sync_batchnorm import synchronise
@@ -81,5 +81,5 @@ def begin(config: RunConfig) -> Experiment:
     with fabric.rank_zero_first():
         store = open_dataset(config.dataset, config.config)
     fold = choose_fold(make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers), config.fold)
-    leaks = verify(store.manifest, fold, config.allow_leak, f"fold {config.fold}")
+    leaks = check_leaks(store.manifest, fold, config.allow_leak, f"fold {config.fold}")
     return Experiment(config, fabric, store, fold, leaks)
