@@ -1,33 +1,23 @@
-"""The named schemes: the exact folds of each on small manifests like those of the corpora, and their errors."""
+"""The fold schemes: the exact folds of each on small manifests like those of the corpora, and errors."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from manifest_rows import Row
 from pydantic import ValidationError
 
 from config import FoldFlags
-from data.folds import make_folds
-from data.protocols import REGISTRY, SCHEMES, sides_of
+from data.fold_schemes import SCHEME_NAMES, SCHEMES, natural_sort_key, utterance_folds
+from data.folds import Fold, make_folds
 from utils import UserError
 
 EMOTIONS = ("angry", "sad")
 
 
-@dataclass
-class Row:
-    utterance: str
-    speaker: str
-    emotion: str
-    session: str = ""
-    split: str = ""
-    text: str = ""
-    copy: str = ""
-
-
 def corpus(name: str, speakers: list[tuple[str, str, str]]) -> list[Row]:
-    """An utterance an emotion of each (speaker, session, split); `name` is a format of number, session and speaker."""
+    """One utterance per emotion of each (speaker, session, split); `name` formats number, session and speaker."""
     return [
         Row(name.format(2 * n + i, session=session, speaker=speaker), speaker, emotion, session, split)
         for n, (speaker, session, split) in enumerate(speakers)
@@ -36,9 +26,8 @@ def corpus(name: str, speakers: list[tuple[str, str, str]]) -> list[Row]:
 
 
 def iemocap() -> list[Row]:
-    return corpus(
-        "Ses{speaker}_impro01_{0:03d}", [(f"0{k}{side}", str(k), "") for k in range(1, 6) for side in "FM"]
-    )
+    speakers = [(f"0{k}{side}", str(k), "") for k in range(1, 6) for side in "FM"]
+    return corpus("Ses{speaker}_impro01_{0:03d}", speakers)
 
 
 def improv() -> list[Row]:
@@ -51,30 +40,34 @@ def podcast(*speakers: tuple[str, str]) -> list[Row]:
 
 
 def balanced(speakers: int, sessions: int = 0) -> list[Row]:
-    """Neighbours share a session."""
-    return corpus(
-        "{0}", [(f"S{s}", str(s * sessions // speakers + 1) if sessions else "", "") for s in range(speakers)]
-    )
+    """Consecutive speakers share a session."""
+    names = [str(s * sessions // speakers + 1) if sessions else "" for s in range(speakers)]
+    return corpus("{0}", [(f"S{s}", session, "") for s, session in enumerate(names)])
+
+
+def parts_of(fold: Fold) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return fold.train, fold.validation, fold.test
+
+
+def values(rows: list[Row], part: np.ndarray, field: str) -> str:
+    """The distinct values of a field in a part of a fold."""
+    return " ".join(sorted({getattr(rows[n], field) for n in part}))
 
 
 def held_out(rows: list[Row], scheme: str, field: str = "speaker") -> list[str]:
-    """What each fold tests, in a line."""
-    return [
-        " ".join(sorted({getattr(rows[n], field) for n in fold.test})) for fold in make_folds(rows, scheme)
-    ]
+    """The speakers (or sessions) that each fold tests."""
+    return [values(rows, fold.test, field) for fold in make_folds(rows, scheme)]
 
 
-def splits_of(rows: list[Row], scheme: str = "official", **options) -> list[tuple[str, ...]]:
-    """The splits in the three parts of each fold."""
-    folds = make_folds(rows, scheme, **options)
-    parts = [(fold.train, fold.validation, fold.test) for fold in folds]
-    return [tuple(" ".join(sorted({rows[n].split for n in part})) for part in three) for three in parts]
+def official_splits(rows: list[Row], **options) -> list[tuple[str, ...]]:
+    """The publisher's splits in the three parts of each fold of the scheme `official`."""
+    folds = make_folds(rows, "official", **options)
+    return [tuple(values(rows, part, "split") for part in parts_of(fold)) for fold in folds]
 
 
 def test_session_folds_are_in_natural_order() -> None:
-    rows = balanced(10, sessions=5)
-    for row in rows:
-        row.session = {"1": "Ses10", "2": "Ses9", "3": "Ses1", "4": "Ses2", "5": "Ses30"}[row.session]
+    names = {"1": "Ses10", "2": "Ses9", "3": "Ses1", "4": "Ses2", "5": "Ses30"}
+    rows = [replace(row, session=names[row.session]) for row in balanced(10, sessions=5)]
     assert held_out(rows, "session", "session") == ["Ses1", "Ses2", "Ses9", "Ses10", "Ses30"]
     assert held_out(rows, "auto", "session") == ["Ses1", "Ses2", "Ses9", "Ses10", "Ses30"]
 
@@ -86,110 +79,97 @@ def test_speaker_folds_are_in_natural_order() -> None:
 @pytest.mark.parametrize(
     ("speakers", "sessions", "folds"), [(12, 4, 4), (12, 2, 5), (12, 0, 5), (4, 0, 4), (3, 0, 3)]
 )
-def test_auto(speakers: int, sessions: int, folds: int) -> None:
+def test_auto_uses_three_or_more_sessions_else_five_groups(speakers: int, sessions: int, folds: int) -> None:
     assert len(make_folds(balanced(speakers, sessions))) == folds
 
 
-def test_auto_leaves_sessions_that_share_a_speaker_or_are_not_known() -> None:
-    rows = balanced(8, sessions=4)
-    rows[0].session = "4"
+@pytest.mark.parametrize(
+    ("session", "message"),
+    [("4", "speaker S0 is in more than one session"), ("", "utterance 0 has no session")],
+)
+def test_auto_ignores_sessions_that_share_a_speaker_or_are_missing(session: str, message: str) -> None:
+    first, *others = balanced(8, sessions=4)
+    rows = [replace(first, session=session), *others]
     assert len(make_folds(rows)) == 5
-    with pytest.raises(UserError, match="speaker S0 is in more than one session"):
-        make_folds(rows, "session")
-    rows[0].session = ""
-    assert len(make_folds(rows)) == 5
-    with pytest.raises(UserError, match="utterance 0 has no session"):
+    with pytest.raises(UserError, match=message):
         make_folds(rows, "session")
 
 
-def test_official_podcast_has_a_fold_a_test_set_and_the_others_are_in_none_of_it() -> None:
+def test_official_has_one_fold_per_test_set_without_the_other_test_sets() -> None:
     splits = ("Test3", "Train", "Development", "Test1", "Train", "Test2", "Test10")
     rows = podcast(*((str(n), split) for n, split in enumerate(splits)))
     expected = [("Train", "Development", test) for test in ("Test1", "Test2", "Test3", "Test10")]
-    assert splits_of(rows) == expected
-    assert [
-        sum(map(len, (fold.train, fold.validation, fold.test))) for fold in make_folds(rows, "official")
-    ] == [8] * 4
+    assert official_splits(rows) == expected
+    assert [sum(map(len, parts_of(fold))) for fold in make_folds(rows, "official")] == [8] * 4
 
 
-def test_official_esd_shares_its_speakers() -> None:
+def test_official_folds_of_esd_share_speakers() -> None:
     rows = [
         Row(f"{speaker}_{split}_{emotion}", speaker, emotion, split=split)
         for speaker in ("0011", "0012", "0013")
         for split in ("train", "evaluation", "test")
         for emotion in EMOTIONS
     ]
-    assert splits_of(rows) == [("train", "evaluation", "test")]
+    assert official_splits(rows) == [("train", "evaluation", "test")]
     (fold,) = make_folds(rows, "official")
-    assert (
-        {rows[n].speaker for n in fold.test}
-        == {rows[n].speaker for n in fold.train}
-        == {"0011", "0012", "0013"}
-    )
+    assert values(rows, fold.test, "speaker") == values(rows, fold.train, "speaker") == "0011 0012 0013"
 
 
 @pytest.mark.parametrize("name", ["development", "DEV", "Validation", "valid", "val", " evaluation "])
 @pytest.mark.parametrize(("train", "test"), [("train", "TEST"), ("Training", "test_unseen")])
-def test_official_names_of_splits(name: str, train: str, test: str) -> None:
+def test_official_accepts_common_names_of_splits(name: str, train: str, test: str) -> None:
     rows = podcast(("1", train), ("2", name), ("3", test), ("4", train))
-    assert splits_of(rows) == [(train, name, test)]
+    assert official_splits(rows) == [(train, name, test)]
 
 
-def test_official_without_a_development_split_takes_speakers_of_training() -> None:
+def test_official_without_validation_split_holds_out_training_speakers() -> None:
     rows = podcast(("1", "Train"), ("2", "Train"), ("3", "Train"), ("4", "Test1"))
-    assert splits_of(rows) == [("Train", "Train", "Test1")]
+    assert official_splits(rows) == [("Train", "Train", "Test1")]
     (fold,) = make_folds(rows, "official")
-    assert [len(part) for part in (fold.train, fold.validation, fold.test)] == [4, 2, 2]
+    assert [len(part) for part in parts_of(fold)] == [4, 2, 2]
 
 
-def test_official_with_unknown_speakers() -> None:
-    rows = podcast(
-        *((who, split) for split in ("Train", "Development", "Test1") for who in ("Unknown", f"{split}er"))
-    )
+def test_official_keeps_unknown_speakers_on_request() -> None:
+    splits = ("Train", "Development", "Test1")
+    unknown = [("Unknown", split) for split in splits]
+    rows = podcast(*unknown, *((f"{split}er", split) for split in splits))
     for keep, size in ((False, 2), (True, 4)):
         (fold,) = make_folds(rows, "official", unknown_speakers=keep)
-        assert [len(part) for part in (fold.train, fold.validation, fold.test)] == [size] * 3
-    strangers = podcast(*(("Unknown", split) for split in ("Train", "Development", "Test1")))
-    assert splits_of(strangers, unknown_speakers=True) == [("Train", "Development", "Test1")]
-    with pytest.raises(
-        UserError, match="training cannot have every class, since none of its speakers can be spared"
-    ):
-        make_folds(strangers[:2] + strangers[4:], "official", unknown_speakers=True)
+        assert [len(part) for part in parts_of(fold)] == [size] * 3
+    assert official_splits(podcast(*unknown), unknown_speakers=True) == [splits]
+    with pytest.raises(UserError, match=r"every training speaker is needed .* none is left for validation"):
+        make_folds(podcast(unknown[0], unknown[2]), "official", unknown_speakers=True)
 
 
-def test_official_training_must_have_the_classes_of_the_rest() -> None:
+def test_official_training_must_have_all_classes() -> None:
     rows = podcast(("1", "Train"), ("2", "Development"), ("3", "Test1"))
-    rows[2].emotion = "happy"
-    with pytest.raises(
-        UserError, match=r"fold 1 of scheme 'official'.*only test and validation speakers have happy"
-    ):
+    rows[2] = replace(rows[2], emotion="happy")
+    message = r"fold 1 of scheme 'official'.*only test and validation speakers have happy"
+    with pytest.raises(UserError, match=message):
         make_folds(rows, "official")
 
 
-def test_emodarts_iemocap() -> None:
-    rows = iemocap()
-    assert held_out(rows, "emodarts") == ["01M 02F", "02M 03F", "03M 04F", "04M 05F", "01F 05M"]
-    assert all(
-        len(np.concatenate([fold.train, fold.validation])) == 16 for fold in make_folds(rows, "emodarts")
-    )
+@pytest.mark.parametrize(
+    ("rows", "tests"),
+    [
+        (iemocap(), ["01M 02F", "02M 03F", "03M 04F", "04M 05F", "01F 05M"]),
+        (improv(), ["F01 M01", "F02 M02", "F03 M03", "F05 M05"]),
+    ],
+)
+def test_emodarts_tests_the_published_speakers(rows: list[Row], tests: list[str]) -> None:
+    assert held_out(rows, "emodarts") == tests
+    for fold in make_folds(rows, "emodarts"):
+        assert len(fold.train) + len(fold.validation) == len(rows) - 4
 
 
-def test_emodarts_improv() -> None:
-    rows = improv()
-    assert held_out(rows, "emodarts") == ["F01 M01", "F02 M02", "F03 M03", "F05 M05"]
-    assert all(
-        len(np.concatenate([fold.train, fold.validation])) == 20 for fold in make_folds(rows, "emodarts")
-    )
-
-
-def test_emodarts_podcast() -> None:
-    """Of 28 utterances that take part, two a speaker, a group is full with more than 5: with three speakers."""
+def test_emodarts_podcast_has_five_groups_of_speakers() -> None:
+    """Of 28 utterances, two per speaker, a group is closed at more than 5, that is, at three speakers."""
     splits = ("Train", "Test1", "Test2", "train")
     speakers = [(str(n), splits[n % 4]) for n in (1, 2, 3, 10, 11, 12, 20, 21, 30, 100, 101, 111, 112, 113)]
     rows = podcast(*speakers, ("0", "Development"), ("00", "Test3"), ("Unknown", "Train"))
     assert held_out(rows, "emodarts") == ["3 30", "2 20 21", "112 113 12", "101 11 111", "1 10 100"]
     for fold in make_folds(rows, "emodarts"):
-        assert sorted(np.concatenate([fold.train, fold.validation, fold.test])) == list(range(28))
+        assert sorted(np.concatenate(parts_of(fold))) == list(range(28))
 
 
 @pytest.mark.parametrize("unequal", [1, 7, 30])
@@ -203,14 +183,17 @@ def test_emodarts_podcast_never_makes_a_sixth_group(unequal: int) -> None:
             for n in range(count)
         ]
         try:
-            sides = sides_of(rows, "emodarts")
+            folds = utterance_folds(rows, "emodarts")
         except UserError:
             continue
-        assert len(sides) == 5
-        sizes = [len(side.test) for side in sides]
-        assert all(size > len(rows) // 5 for size in sizes[1:])
-        assert np.concatenate([side.test for side in sides[::-1]]).tolist() == list(range(len(rows)))
-        assert all(len(side.training) + size == len(rows) for side, size in zip(sides, sizes, strict=True))
+        assert len(folds) == 5
+        assert all(len(fold.test) > len(rows) // 5 for fold in folds[1:])
+        assert np.concatenate([fold.test for fold in folds[::-1]]).tolist() == list(range(len(rows)))
+        assert all(len(fold.training) + len(fold.test) == len(rows) for fold in folds)
+
+
+TRAIN = [("1", "Train"), ("2", "dev")]
+TEST = [("1", "Test1"), ("2", "Test2")]
 
 
 @pytest.mark.parametrize(
@@ -221,53 +204,39 @@ def test_emodarts_podcast_never_makes_a_sixth_group(unequal: int) -> None:
         (balanced(4), "group5", "4 speakers make 2 to 4 groups"),
         (balanced(4), "group1", "2 to 4 groups"),
         (balanced(4)[::2], "group0", "2 to 4 groups"),
-        (
-            balanced(4),
-            "groupK",
-            "unknown fold scheme 'groupK': known are auto, session, speaker, official, emodarts",
-        ),
-        (balanced(4), "official", "utterance 0 has no split; try session, speaker or group5"),
-        (
-            podcast(("1", "Train"), ("2", "dev"), ("3", "holdout")),
-            "official",
-            "0004 is in the unknown split 'holdout'",
-        ),
-        (
-            podcast(("1", "Train"), ("2", "dev"), ("3", "Train")),
-            "official",
-            "no utterance is in a test split",
-        ),
-        (
-            podcast(("1", "Test1"), ("2", "dev"), ("3", "Test2")),
-            "official",
-            "no utterance is in a training split",
-        ),
-        (balanced(4), "emodarts", "known for IEMOCAP, MSP-IMPROV and MSP-Podcast alone"),
-        (iemocap() + improv(), "emodarts", "known for IEMOCAP, MSP-IMPROV and MSP-Podcast alone"),
-        (iemocap()[:-2], "emodarts", "tests speaker 05M, of which there is no utterance"),
-        (improv()[4:], "emodarts", "tests session 1, of which there is no utterance"),
-        (
-            podcast(("1", "Train"), ("2", "Test1"), ("3", "Test3")),
-            "emodarts",
-            "the 4 utterances .* fill 2 of its 5",
-        ),
+        (balanced(4), "groupK", "unknown .* 'groupK': known are auto, session, speaker, official, emodarts"),
+        (balanced(4), "official", "utterance 0 has no split; use session, speaker or group5"),
+        (podcast(*TRAIN, ("3", "holdout")), "official", "0004 is in the unknown split 'holdout'"),
+        (podcast(*TRAIN, ("3", "Train")), "official", "no utterance is in a test split"),
+        (podcast(*TEST, ("3", "dev")), "official", "no utterance is in a training split"),
+        (balanced(4), "emodarts", "is only for IEMOCAP, MSP-IMPROV and MSP-Podcast"),
+        (iemocap() + improv(), "emodarts", "is only for IEMOCAP, MSP-IMPROV and MSP-Podcast"),
+        (iemocap()[:-2], "emodarts", "tests speaker 05M, which has no utterance"),
+        (improv()[4:], "emodarts", "tests session 1, which has no utterance"),
+        (podcast(*TRAIN, ("3", "Test1"), ("4", "Test3")), "emodarts", "the 4 utterances .* fill 2 of 5"),
         (podcast(*((str(n), "Test3") for n in range(5))), "emodarts", "the 0 utterances"),
     ],
 )
-def test_errors(rows: list[Row], scheme: str, message: str) -> None:
+def test_unsuitable_manifests_are_refused(rows: list[Row], scheme: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_folds(rows, scheme)
 
 
-@pytest.mark.parametrize("scheme", [*REGISTRY, "group2", "group10", "group99"])
-def test_the_flag_takes_every_scheme(scheme: str) -> None:
+@pytest.mark.parametrize("scheme", [*SCHEMES, "group2", "group10", "group99"])
+def test_flag_accepts_every_scheme(scheme: str) -> None:
     assert FoldFlags(folds_by=scheme).folds_by == scheme
-    assert re.sub(r"\d+", "K", scheme) in SCHEMES
+    assert re.sub(r"\d+", "K", scheme) in SCHEME_NAMES
 
 
 @pytest.mark.parametrize(
     "scheme", ["", "group", "group0", "groupK", "group100", "Session", "sessions", "paper"]
 )
-def test_the_flag_takes_nothing_else(scheme: str) -> None:
+def test_flag_refuses_anything_else(scheme: str) -> None:
     with pytest.raises(ValidationError):
         FoldFlags(folds_by=scheme)
+
+
+def test_natural_order() -> None:
+    names = ["S10", "S2", "a", "10", "S1b", "9"]
+    assert sorted(names, key=natural_sort_key) == ["9", "10", "S1b", "S2", "S10", "a"]
+    assert natural_sort_key("S01") != natural_sort_key("S1")
