@@ -117,7 +117,7 @@ def halves(
 
 
 def first_original_rows(manifest: Sequence[ManifestRow], rows: Iterable[int]) -> dict[str, int]:
-    """Return the first row of each utterance that is no perturbed copy.
+    """Return the first row of each utterance that is not a perturbed copy.
 
     Raises `UserError` if an utterance has only copies.
     """
@@ -131,13 +131,13 @@ def first_original_rows(manifest: Sequence[ManifestRow], rows: Iterable[int]) ->
     return first_rows
 
 
-def is_known(speaker: str) -> bool:
+def is_known_speaker(speaker: str) -> bool:
     """Return whether the name of a speaker in a manifest identifies a person."""
     return speaker.strip().lower() not in ("", "unknown")
 
 
 def _with_known_speakers(utterances: Sequence[ManifestRow]) -> list[ManifestRow]:
-    known = [each for each in utterances if is_known(each.speaker)]
+    known = [each for each in utterances if is_known_speaker(each.speaker)]
     count = len({each.speaker for each in known})
     if count < 3:
         unknown = len(utterances) - len(known)
@@ -156,7 +156,7 @@ def _hold_out_validation(
     has_validation = len(fold.validation) > 0
     validation = fold.validation if has_validation else _choose_validation(utterances, fold.training, classes)
     if missing or not len(validation):
-        problem = "every training speaker is needed for some class, so none is left for validation"
+        problem = "no known training speaker can be held out for validation without losing a class"
         if missing:
             others = "test and validation" if has_validation else "test"
             problem = f"only {others} speakers have {missing}, so training would lack a class"
@@ -176,7 +176,7 @@ def _choose_validation(
     """
     emotions = field_values(utterances, "emotion")
     speakers = field_values(utterances, "speaker")
-    known = np.array([each for each in training if is_known(speakers[each])], dtype=np.int64)
+    known = np.array([each for each in training if is_known_speaker(speakers[each])], dtype=np.int64)
     best = known[:0]
     most_classes = 0
     for group in _validation_groups(emotions[known], speakers[known]):

@@ -12,7 +12,7 @@ import numpy as np
 
 from data.corpora.utterance import IMPROVISED
 from data.fold_schemes import ManifestRow, natural_sort_key
-from data.folds import Fold, first_original_rows, is_known
+from data.folds import Fold, first_original_rows, is_known_speaker
 from data.speakers import SpeakerSet
 from data.store import FeatureStore
 from utils import UserError
@@ -107,7 +107,7 @@ def speaker_set(store: FeatureStore, rows: Iterable[int], dataset: str) -> Speak
 
 def speakers_of(manifest: Sequence[ManifestRow], rows: Iterable[int]) -> tuple[str, ...]:
     """Return the speakers of these rows in natural order; all unknown speakers count as one, Unknown."""
-    names = {manifest[row].speaker if is_known(manifest[row].speaker) else "Unknown" for row in rows}
+    names = {manifest[row].speaker if is_known_speaker(manifest[row].speaker) else "Unknown" for row in rows}
     return tuple(sorted(names, key=natural_sort_key))
 
 
