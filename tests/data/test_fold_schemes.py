@@ -17,7 +17,7 @@ EMOTIONS = ("angry", "sad")
 
 
 def corpus(name: str, speakers: list[tuple[str, str, str]]) -> list[Row]:
-    """One utterance per emotion of each (speaker, session, split); `name` formats number, session and speaker."""
+    """One utterance per emotion of each (speaker, session, split), named by the format `name`."""
     return [
         Row(name.format(2 * n + i, session=session, speaker=speaker), speaker, emotion, session, split)
         for n, (speaker, session, split) in enumerate(speakers)

@@ -12,7 +12,7 @@ from data.corpora import msp_improv
 from data.corpora.utterance import Utterance
 from utils import UserError
 
-# Name, kind of file, consensus; expected speaker, emotion (consensus, intended), session, text. Sorted by name.
+# Name, kind of file, consensus; expected speaker, both emotions, session, text. Sorted by name.
 TURNS = [
     ("MSP-IMPROV-S01A-F01-P-FM01", "absent", "N", "F01", "neutral", "angry", "1", "improvised S01"),
     ("MSP-IMPROV-S01A-M01-R-FM02", "speech", "A", "M01", "angry", "angry", "1", "S01"),

@@ -13,7 +13,7 @@ from utils import UserError
 
 HEADER = "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set"
 
-# Name, kind of file, publisher's label, speaker, publisher's split; expected emotion and split. Sorted by name.
+# Name, kind of file, label, speaker and split as published; expected emotion and split. Sorted by name.
 TURNS = [
     ("MSP-PODCAST_0001_0008", "speech", "N", "30", "Test1", "neutral", "Test1"),
     ("MSP-PODCAST_0001_0009", "speech", "A", "030", "Test2", "angry", "Test2"),  # a text: differs from 30
