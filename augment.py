@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from data.leaks import few, refusal
+from data.leaks import abbreviate, leak_error
 from data.speakers import SpeakerSet
 from data.transforms import cutout, mixup, spec_augment
 from genotypes import Genotype, read_source
@@ -235,9 +235,9 @@ def check_searched_speakers(searched_on: SpeakerSet | None, experiment: Experime
     config = experiment.config
     shared = searched_on.overlap(experiment.speakers(experiment.fold.test))
     if shared and "speakers" not in config.allow_leak:
-        leak = f"the genotype was searched on test speakers ({few(shared)})"
+        leak = f"the genotype was searched on test speakers ({abbreviate(shared)})"
         better = f"search on this fold (search.py --fold {config.fold}, the same --folds_by)"
-        raise refusal(f"fold {config.fold}", leak, better)
+        raise leak_error(f"fold {config.fold}", leak, better)
     return shared
 
 

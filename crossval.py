@@ -16,7 +16,7 @@ from pathlib import Path
 
 from data.datasets import open_dataset
 from data.folds import choose_fold, make_folds
-from data.leaks import verify
+from data.leaks import check_leaks
 from report.trials import METHODS, TrialKey, find_keys
 from report.writer import write_report
 from study import cluster
@@ -54,7 +54,7 @@ def check(config: CrossvalConfig) -> list[TrialKey]:
     folds = make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers)
     keys = list(planned_trials(config, len(folds)))
     for number in sorted({key.fold for key in keys}):
-        verify(store.manifest, choose_fold(folds, number), config.allow_leak, f"fold {number}")
+        check_leaks(store.manifest, choose_fold(folds, number), config.allow_leak, f"fold {number}")
     for key in keys:
         trial_configs(key, config)
     check_folder(config, keys)

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data.complete import compare
+from data.corpora.completeness import count_differences
 from data.datasets import dataset_folder, list_corpus, prepare_dataset
 from data.features import UnreadableAudio, read_clips
+from data.fold_schemes import natural_sort_key
 from data.folds import Fold, make_folds
-from data.leaks import find_leaks, verify
-from data.protocols import natural
+from data.leaks import check_leaks, find_leaks
 from data.store import FeatureStore, Row
 from plots.charts import draw_balance
 from plots.spectrograms import draw_spectrograms
@@ -40,7 +40,7 @@ def run(config: PrepareConfig) -> FeatureStore:
     if config.check:
         return check(config)
     utterances = list_corpus(config)
-    for line in compare(config.corpus, utterances, config.reader_options()):
+    for line in count_differences(config.corpus, utterances, config.reader_options()):
         print(f"incomplete?  {line}")
     store, up_to_date = prepare_dataset(config, utterances)
     if up_to_date:
@@ -71,7 +71,7 @@ def check(config: PrepareConfig) -> FeatureStore:
     folds = folds_of(store, config)
     print(f"{summary(store)}\n\n{fold_table(store, folds)}")
     for number, fold in enumerate(folds, 1):
-        verify(store.manifest, fold, config.allow_leak, f"fold {number}")
+        check_leaks(store.manifest, fold, config.allow_leak, f"fold {number}")
     print(f"\nno leak in {len(folds)} folds by {config.folds_by}")
     return store
 
@@ -100,7 +100,7 @@ def summary(store: FeatureStore) -> str:
         rows, unit = (store.manifest, "clips") if column == "copy" else (originals, "utterances")
         counts = Counter(getattr(row, column) for row in rows)
         if set(counts) != {""}:
-            lines = [(value or "-", counts[value]) for value in sorted(counts, key=natural)]
+            lines = [(value or "-", counts[value]) for value in sorted(counts, key=natural_sort_key)]
             blocks.append(table((column, unit), lines))
     return "\n\n".join(blocks)
 
@@ -111,7 +111,7 @@ def fold_table(store: FeatureStore, folds: Sequence[Fold]) -> str:
     leaks = []
     for number, fold in enumerate(folds, 1):
         sizes = [len({store.manifest[row].utterance for row in rows}) for rows in parts_of(fold).values()]
-        speakers = sorted({store.speakers[row] for row in fold.test}, key=natural)
+        speakers = sorted({store.speakers[row] for row in fold.test}, key=natural_sort_key)
         names = ", ".join(speakers[:MAX_NAMES])
         if len(speakers) > MAX_NAMES:
             names += f" and {len(speakers) - MAX_NAMES} more"
