@@ -147,7 +147,7 @@ def test_wrong_input_is_one_error_line_and_changes_no_file(
     [
         ({"sample_rate": 0}, "front-end is damaged"),
         ({"more": 1}, "front-end is damaged"),
-        ({"n_mfcc": 9}, "gives 9"),
+        ({"n_mfcc": 9}, "computes 9"),
     ],
 )
 def test_a_model_with_another_front_end_is_refused(place: Path, front_end: dict[str, object], message: str):
@@ -160,7 +160,7 @@ def test_a_model_with_another_front_end_is_refused(place: Path, front_end: dict[
 def test_a_baseline_for_inputs_of_another_length_is_refused(place: Path):
     model = damaged(place / "runs" / "by-hand", {"frames": 12}, place / "length.safetensors")
     config = PredictConfig(files=[place / WAV], model=model, gpus="none")
-    with pytest.raises(UserError, match=r"takes inputs of \(16, 24\), its front-end gives \(16, 12\)"):
+    with pytest.raises(UserError, match=r"takes inputs of \(16, 24\), but its front-end computes \(16, 12\)"):
         predict.run(config)
 
 

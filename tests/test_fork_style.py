@@ -23,7 +23,7 @@ from config import (
     VisualizeConfig,
 )
 from genotypes import RNN_SCOPES, resolve
-from training.experiment import begin
+from training.experiment import start_experiment
 from utils import UserError
 
 KINDS = {
@@ -171,7 +171,7 @@ def test_missing_dataset_says_what_to_type(tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(
             UserError, match=rf"no features at features/{dataset[:7]}.*prepare\.py makes them"
         ):
-            begin(parse(SearchConfig, ["--dataset", dataset, "--gpus", "none"]))
+            start_experiment(parse(SearchConfig, ["--dataset", dataset, "--gpus", "none"]))
 
 
 # Datasets

@@ -15,7 +15,7 @@ from data.folds import make_folds
 from data.store import FeatureStore
 from genotypes import Genotype
 from models.saved import SavedModel
-from training.experiment import begin
+from training.experiment import start_experiment
 from utils import UserError
 
 GENOTYPE = Path("runs/h/search/genotype.json")
@@ -64,7 +64,7 @@ def retrain(*words: str) -> dict:
 def prepared(genotype: Path) -> augment.Augment:
     """A retraining of the genotype in a file on fold 2, before its first step."""
     config = parse(AugmentConfig, [*RETRAIN, "--genotype", str(genotype)])
-    return augment.Augment(config, begin(config), *augment.find_genotype(config))
+    return augment.Augment(config, start_experiment(config), *augment.find_genotype(config))
 
 
 def genotype_searched_on(folder: Path, searched_on: dict) -> Path:
@@ -104,7 +104,7 @@ def test_allowed_leak_is_recorded_in_metrics_and_model(searched_on: dict) -> Non
     trained = SavedModel.load(Path("runs/h/fold2/augment/model.safetensors")).trained_on
     assert set(trained.speakers) == speakers(2, "train", "validation") | set(searched_on["speakers"])
     again = {"model": ["runs/h/fold2"], "fold": 2, "out": "refused", "gpus": "none"}
-    with pytest.raises(UserError, match=rf"runs/h/fold2 .*{', '.join(shared)}.* training"):
+    with pytest.raises(UserError, match=rf"runs/h/fold2 was trained on .*{', '.join(shared)}"):
         evaluate.run(EvaluateConfig(**again))
     found = evaluate.run(EvaluateConfig(**again, allow_leak=["speakers"]))
     assert found["heard_in_training"] == {"runs/h/fold2": shared}
@@ -122,7 +122,7 @@ def test_fold_of_the_search_needs_no_permission(searched_on: dict) -> None:
 def test_genotype_without_speakers_may_be_tested_on_any(searched_on: dict, tmp_path: Path) -> None:
     Genotype.load(GENOTYPE).save(tmp_path / "g.json")
     task = prepared(tmp_path / "g.json")
-    assert task.heard_in_search is None
+    assert task.test_speakers_in_search is None
     assert set(task.trained_on.speakers) == speakers(2, "train", "validation")
 
 
@@ -146,10 +146,10 @@ def test_speakers_of_another_dataset_and_corpus_are_different_people(
         assert is_refusal(str(caught.value))
     else:
         task = prepared(file)
-        assert task.heard_in_search == []
+        assert task.test_speakers_in_search == []
         assert set(task.trained_on.speakers) == speakers(2, "train", "validation")
 
 
 def test_validation_speakers_may_be_speakers_of_the_search(searched_on: dict, tmp_path: Path) -> None:
     file = genotype_searched_on(tmp_path, {**searched_on, "speakers": sorted(speakers(2, "validation"))})
-    assert prepared(file).heard_in_search == []
+    assert prepared(file).test_speakers_in_search == []
