@@ -150,7 +150,7 @@ def caveats(results: dict[str, Any]) -> list[str]:
     if results["missing"]:
         missing = len(results["missing"])
         total = missing + len(results["trials"])
-        sentences.append(f"{missing} of {total} trials are missing; the section Missing trials lists them.")
+        sentences.append(f"{missing} of {total} trials are missing; see Missing trials.")
     return sentences
 
 
