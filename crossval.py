@@ -83,9 +83,8 @@ def create_folder(config: CrossvalConfig) -> None:
     """Delete an earlier study if --overwrite says so, and write the study file."""
     if config.overwrite:
         delete_folder(RUNS / config.name)
-    write_json(
-        RUNS / config.name / STUDY_FILE, config.model_dump(mode="json", exclude={"resume", "overwrite"})
-    )
+    flags = config.model_dump(mode="json", exclude={"resume", "overwrite"})
+    write_json(RUNS / config.name / STUDY_FILE, flags)
 
 
 def run_trials(keys: list[TrialKey], config: CrossvalConfig) -> dict[TrialKey, str]:
