@@ -82,7 +82,8 @@ def create_folder(config: CrossvalConfig) -> None:
     """Delete an earlier study if --overwrite says so, and write the study file."""
     if config.overwrite:
         delete_folder(config.folder)
-    write_json(config.folder / STUDY_FILE, config.model_dump(mode="json", exclude={"resume", "overwrite"}))
+    flags = config.model_dump(mode="json", exclude={"resume", "overwrite"})
+    write_json(config.folder / STUDY_FILE, flags)
 
 
 def run_trials(keys: list[TrialKey], config: CrossvalConfig) -> dict[TrialKey, str]:

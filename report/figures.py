@@ -12,7 +12,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from genotypes import Node
-from plots.cells import cell_graph
+from plots.cells import cell_graph, plot_cell
 from plots.charts import CLASS_COLOURS, INK, MUTED, PAPER
 from report.text import method_title
 from report.trials import METHODS
@@ -81,14 +81,14 @@ def _draw_curve(curves: Mapping[str, Any], key: str, title: str) -> Markup:
     return _to_svg(figure)
 
 
-def cell_to_svg(nodes: Sequence[Node], concat: Sequence[int]) -> Markup | None:
-    """A cell drawn by Graphviz; None if the program `dot` is missing or fails."""
+def cell_to_svg(nodes: Sequence[Node], concat: Sequence[int]) -> Markup:
+    """A cell, drawn by Graphviz or, if the program `dot` is missing, by Matplotlib."""
     graph = cell_graph(nodes, concat, "")
     graph.attr(dpi="72")  # with any other value, Graphviz scales the drawing but not the view box
     try:
         picture = graph.pipe(format="svg", quiet=True).decode("utf-8")
     except (graphviz.ExecutableNotFound, graphviz.CalledProcessError):
-        return None
+        return _to_svg(plot_cell(nodes, concat, ""), CELL_COLOURS)
     return _inline_svg(picture, CELL_COLOURS)
 
 
@@ -101,13 +101,13 @@ def _new_figure(width: float, height: float) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _to_svg(figure: Figure) -> Markup:
+def _to_svg(figure: Figure, colours: Mapping[str, str] = CHART_COLOURS) -> Markup:
     """A figure as an SVG element without a background; the same figure always gives the same bytes."""
     text = io.StringIO()
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "emodarts"}):
         figure.savefig(text, format="svg", transparent=True, metadata=no_metadata)
-    return _inline_svg(text.getvalue(), CHART_COLOURS)
+    return _inline_svg(text.getvalue(), colours)
 
 
 def _inline_svg(text: str, colours: Mapping[str, str]) -> Markup:

@@ -139,9 +139,7 @@ def caveats(results: dict[str, Any]) -> list[str]:
     """Sentences on what limits the conclusions."""
     sentences = _smallest_p_sentence(results)
     if "paper" in results["protocol"]:
-        sentences.append(
-            "The epoch was picked on the test fold (protocol paper): on new speakers, scores would be lower."
-        )
+        sentences.append("The epoch was picked on the test fold (protocol paper), which raises the scores.")
     if results["allow_leak"]:
         shared = ", ".join(results["allow_leak"])
         sentences.append(f"Training and test share {shared}, as --allow_leak permitted.")
@@ -150,7 +148,7 @@ def caveats(results: dict[str, Any]) -> list[str]:
     if results["missing"]:
         missing = len(results["missing"])
         total = missing + len(results["trials"])
-        sentences.append(f"{missing} of {total} trials are missing; the section Missing trials lists them.")
+        sentences.append(f"{missing} of {total} trials are missing; see Missing trials.")
     return sentences
 
 
