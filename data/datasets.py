@@ -74,5 +74,7 @@ def corpus_root(config: PrepareConfig) -> Path:
 
 def dataset_folder(config: PrepareConfig) -> Path:
     """The folder of the dataset, whether it exists or not."""
+    if config.out is not None:
+        return config.out
     name = corpus_root(config).stem if config.corpus == "manifest" else config.corpus
-    return config.out or FEATURES / name
+    return FEATURES / name
