@@ -5,12 +5,13 @@ python augment.py --name NAME --dataset DATASET --fold K     ->  runs/NAME/augme
 --model cnn_lstm_att, for example, trains a network designed by hand instead; nothing else changes.
 """
 
-from cli import command_line, run_command
+from cli import command_line, note, run_command
 from config import AugmentConfig
 
 if __name__ == "__main__":
     CONFIG = command_line(AugmentConfig)  # before torch is imported: --help and mistakes take no time
 
+import json
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,10 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from data.leaks import few, refusal
+from data.leaks import abbreviate, leak_error
 from data.speakers import SpeakerSet
 from data.transforms import cutout, mixup, spec_augment
-from genotypes import Found, Genotype, look_up
+from genotypes import Genotype, read_source
 from models.architecture import Architecture, Designed, Searched
 from models.augment_network import set_drop_path
 from models.baselines import Shape
@@ -36,13 +37,14 @@ from training.losses import JointLoss, MixupLoss
 from training.metrics import table
 from training.precision import PASS_DTYPES
 from training.predictions import Predictions, draw_confusion, predict
-from training.run_folder import RUNS, RunFolder, log
+from training.run_folder import RunFolder, log
 from utils import UserError, write_json
 
 
 def run(config: AugmentConfig) -> dict[str, Any]:
     """Train, pick the epoch, test; return the contents of metrics.json."""
     genotype, searched_on = find_genotype(config)
+    config = without_missing_rnn(config, genotype)
     experiment = start_experiment(config)
     origin = experiment.origin(genotype=genotype and genotype.to_json())
     folder = RunFolder("augment", config, distributed.is_first(), origin)
@@ -55,23 +57,41 @@ def run(config: AugmentConfig) -> dict[str, Any]:
         return test(folder, augment)
 
 
-def find_genotype(config: AugmentConfig) -> Found | tuple[None, None]:
-    """The genotype of --genotype, or of the search of the same name, and the speakers it was searched on, if known.
+def find_genotype(config: AugmentConfig) -> tuple[Genotype | None, SpeakerSet | None]:
+    """The genotype of --genotype or of a search, and the speakers it was searched on, if known.
 
-    Both are None for a network designed by hand. Raises `UserError` if there is no genotype, or if it does not fit
-    --rnn_layers.
+    Both are None for a network designed by hand. Raises `UserError` if no genotype is found, or if it is invalid.
     """
     if config.model != "searched":
         return None, None
-    path = RUNS / config.name / "search" / "genotype.json"
+    search = config.search_id or config.name
+    path = config.results_path / search / "search" / "genotype.json"
     if config.genotype is None and not path.exists():
+        raise UserError(f"--genotype is missing, and there is no {path}: run search.py --name {search} first")
+    source = config.genotype or str(path)
+    genotype, searched_on = read_source(source)
+    return genotype, parse_speakers(searched_on, source)
+
+
+def parse_speakers(searched_on: dict[str, Any] | None, source: str) -> SpeakerSet | None:
+    """Check `searched_on` of a genotype file. Raises `UserError` if it is not what search.py writes."""
+    if searched_on is None:
+        return None
+    try:  # from JSON, where a list stands for a tuple
+        return SpeakerSet.model_validate_json(json.dumps(searched_on))
+    except (ValueError, RecursionError):
         raise UserError(
-            f"--genotype is missing, and there is no {path}: run search.py --name {config.name} first"
-        )
-    found = look_up(config.genotype or str(path))
-    if config.rnn_layers and not found.genotype.rnn:
-        raise UserError("--genotype has no rnn part (is it one of pt.darts?): pass --rnn_layers 0")
-    return found
+            f"genotype {source[:80]!r}: searched_on must have the texts dataset and corpus and the list speakers, "
+            "as search.py writes it"
+        ) from None
+
+
+def without_missing_rnn(config: AugmentConfig, genotype: Genotype | None) -> AugmentConfig:
+    """Set --rnn_layers to 0 if the genotype has no SeqNN cell, as those of pt.darts."""
+    if genotype is None or genotype.rnn or not config.rnn_layers:
+        return config
+    note(f"the genotype has no rnn part: --rnn_layers is 0, not {config.rnn_layers}")
+    return config.model_copy(update={"rnn_layers": 0})
 
 
 def choose_architecture(config: AugmentConfig, genotype: Genotype | None, shape: Shape) -> Architecture:
@@ -215,9 +235,9 @@ def check_searched_speakers(searched_on: SpeakerSet | None, experiment: Experime
     config = experiment.config
     shared = searched_on.overlap(experiment.speakers(experiment.fold.test))
     if shared and "speakers" not in config.allow_leak:
-        leak = f"the genotype was searched on test speakers ({few(shared)})"
+        leak = f"the genotype was searched on test speakers ({abbreviate(shared)})"
         better = f"search on this fold (search.py --fold {config.fold}, the same --folds_by)"
-        raise refusal(f"fold {config.fold}", leak, better)
+        raise leak_error(f"fold {config.fold}", leak, better)
     return shared
 
 
@@ -272,7 +292,7 @@ def draw(folder: RunFolder, genotype: Genotype | None, metrics: dict[str, Any]) 
     picture = folder.plots / "confusion.png"
     draw_confusion(metrics, picture)
     step = folder.config.epochs + 1  # behind all epochs: a finished run that is resumed replaces it
-    folder.show("test/confusion", picture, step)
+    folder.add_image("test/confusion", picture, step)
     folder.add_scalars({f"test/{name}": metrics[name] for name in ("ua", "wa", "macro_f1")}, step)
 
 

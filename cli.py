@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
@@ -50,6 +50,12 @@ class Flags(BaseModel):
         coerce_numbers_to_str=True,  # a YAML file says `name: 2024` and `gpus: 0`
     )
     command: ClassVar[str]
+    environment: ClassVar[dict[str, str]] = {}
+    """Flags that an environment variable sets where neither the command line nor the file does."""
+    ignored: ClassVar[dict[str, str]] = {}
+    """Flags of emoDARTS that have no effect here: accepted with one value and a note, which ends with this reason."""
+    instead: ClassVar[dict[str, str]] = {}
+    """Flags of emoDARTS that cannot be accepted: an error says what to type instead."""
 
     config: Path | None = None
     """A YAML file of flags, at its top level or under the command's name; the command line overrides it."""
@@ -111,16 +117,36 @@ def error_message(error: UserError | OSError | NotImplementedError) -> str:
     return str(error)
 
 
+def note(text: str) -> None:
+    """Print a line on stderr; of several processes, only the first prints."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print("note:", printable(text), file=sys.stderr)
+
+
 # ---------------------------------------------------------------- reading flags
 
 
 def parse(kind: type[Config], argv: list[str] | None = None) -> Config:
     """The flags of a command line (default: this process's), over those of its --config file, over the defaults."""
     typed = vars(build_parser(kind).parse_args(argv))
-    if "config" not in typed:
-        return validate(kind, typed)
-    shared, own = read_file(Path(typed["config"]), kind)
-    return validate(kind, {**shared, **own, **typed})
+    for name, reason in kind.ignored.items():
+        if name in typed:
+            note(f"--{name} {typed.pop(name)} is ignored: {reason}")
+    if "config" in typed:
+        shared, own = read_file(Path(typed["config"]), kind)
+        typed = {**shared, **own, **typed}
+    return validate(kind, {**read_environment(kind, typed), **typed})
+
+
+def read_environment(kind: type[Flags], given: Mapping[str, Any]) -> dict[str, str]:
+    """The flags that are not given but have an environment variable that is set."""
+    values = {}
+    for name, variable in kind.environment.items():
+        text = os.environ.get(variable, "").strip().lower()
+        if text and name not in given:
+            note(f"--{name} {text}, from the environment variable {variable}")
+            values[name] = text
+    return values
 
 
 def from_file(kind: type[Config], path: Path | None, **flags: Any) -> Config:
@@ -192,13 +218,15 @@ def rename_flags(flags: dict[Any, Any], kind: type[Flags]) -> dict[str, Any]:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that takes `-` for `_` in flags, and raises `UserError` instead of printing its usage."""
+    """argparse that takes `-` for `_` in flags, and raises `UserError` instead of printing its usage.
+
+    Flags may be shortened as long as only one begins so. An ambiguous one is an error that lists the candidates.
+    """
 
     def __init__(self, kind: type[Flags]):
         super().__init__(
             f"{kind.command}.py",
             description=kind.__doc__,
-            allow_abbrev=False,
             argument_default=argparse.SUPPRESS,
         )
         self.kind = kind
@@ -209,6 +237,9 @@ class Parser(argparse.ArgumentParser):
             re.sub(r"^--\w[\w-]*", lambda flag: "--" + flag[0][2:].replace("-", "_"), word) for word in args
         ]
         known, unknown = self.parse_known_intermixed_args(args, namespace)
+        for name, advice in self.kind.instead.items():
+            if name in known:
+                raise UserError(f"--{name} is not a flag here: {advice}")
         if unknown:
             raise UserError(unknown_flag(unknown[0].split("=")[0], self.kind))
         return known
@@ -236,6 +267,8 @@ def build_parser(kind: type[Flags]) -> Parser:
         else:
             flags = [f"--{each}" for each in (name, *other_names(field))]
             parser.add_argument(*flags, dest=name, metavar=metavar(field.annotation), help=help_text)
+    for name in (*kind.ignored, *kind.instead):
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     return parser
 
 

@@ -41,6 +41,17 @@ Devices = Annotated[
     str, Field(pattern=r"^(auto|none|cpu|cuda|mps|all|\d+(,\d+)*)$", json_schema_extra=also("device"))
 ]
 Baseline = Literal["cnn", "rnn", "lstm", "cnn_lstm", "cnn_lstm_att"]
+Features = Literal["mfcc", "logmel", "stft"]
+
+
+def _lower_case(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _model_name(value: Any) -> str:
+    """The name of a model in lower case; emoDARTS writes cnnlstm and cnnlstmatt without underscores."""
+    name = str(value).lower()
+    return {"cnnlstm": "cnn_lstm", "cnnlstmatt": "cnn_lstm_att"}.get(name, name)
 
 
 def _check_interval(text: str) -> str:
@@ -107,7 +118,7 @@ class FrontEnd(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    features: Literal["mfcc", "logmel", "stft"] = "mfcc"
+    features: Annotated[Features, BeforeValidator(_lower_case)] = "mfcc"
     """mfcc; logmel: mel bands in dB; stft: magnitudes of the Fourier transform (the paper's: n_fft 278, hop 229)."""
     sample_rate: int = Field(32750, gt=0, le=192_000)
     """Samples per second, to which every file is resampled."""
@@ -177,11 +188,6 @@ class FrontEnd(BaseModel):
 
 FOLD_SCHEMES = ("auto", "session", "speaker", "official", "emodarts")
 
-
-def _lower_case(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
-
-
 Leak = Annotated[Literal["speakers", "sessions", "texts"], BeforeValidator(_lower_case)]
 
 
@@ -198,6 +204,54 @@ class FoldFlags(Flags):
     def keep_unknown_speakers(self) -> bool:
         """Whether utterances of unknown speakers are used; such a speaker may be in both training and test."""
         return self.folds_by == "official" and "speakers" in self.allow_leak
+
+
+# ---------------------------------------------------------------- the dataset
+
+FEATURES = Path("features")
+"""The folder of the feature stores."""
+CORPORA = ("demo", "iemocap", "msp_improv", "msp_podcast")
+"""Names of datasets that are known before prepare.py has made them: the demo corpus and those of emoDARTS."""
+
+
+def store_name(name: str) -> str:
+    """The dataset that `name` stands for, without regard to case, underscores and a final `_kfold` (as in emoDARTS).
+
+    Returns `name` itself if there is such a store, or if nothing matches. Raises `ValueError` if several stores match.
+    """
+
+    def simplify(text: str) -> str:
+        return text.lower().removesuffix("_kfold").replace("_", "")
+
+    stores = [path.name for path in FEATURES.iterdir()] if FEATURES.is_dir() else []
+    if name in stores:
+        return name
+    similar = [store for store in sorted(stores) if simplify(store) == simplify(name)]
+    if len(similar) > 1:
+        raise ValueError(f"it could be any of {', '.join(similar)}: give one of these names")
+    corpora = [corpus for corpus in CORPORA if simplify(corpus) == simplify(name)]
+    return (similar or corpora or [name])[0]
+
+
+class DatasetFlags(FoldFlags):
+    """Which features are used: flags of every command that opens a feature store."""
+
+    dataset: Annotated[Name, AfterValidator(store_name)] = "demo"
+    """The feature store features/DATASET; demo is made on first use. Case and a final _kfold do not matter."""
+    features: Annotated[Features | None, BeforeValidator(_lower_case)] = None
+    """Stop if the feature store holds other features than these; default: take what it holds."""
+
+
+class ResultFlags(DatasetFlags):
+    """Where the results are written: flags of search.py, augment.py and crossval.py."""
+
+    results_path: Path = Path("runs")
+    """The folder of all runs: this one is written to RESULTS_PATH/NAME."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run or study."""
+        return self.results_path / self.name
 
 
 # ---------------------------------------------------------------- prepare.py
@@ -251,14 +305,17 @@ class PrepareConfig(FrontEnd, FoldFlags):
 
 # ---------------------------------------------------------------- search.py and augment.py
 
+IGNORED = {
+    "lstm": "--rnn_ops chooses the ops and --rnn_layers the number of SeqNN cells",
+    "base_archi": "emoDARTS does not use it either",
+}
 
-class RunConfig(FoldFlags):
+
+class RunConfig(ResultFlags):
     """Flags that search.py and augment.py have in common."""
 
     name: RunName = "demo"
-    """The run's name: it is written to runs/NAME."""
-    dataset: Name = "demo"
-    """The feature store features/DATASET; demo is made on first use."""
+    """The run's name."""
     fold: PositiveInt = 1
     """The fold whose speakers are held out for the test."""
     batch_size: BatchSize = 64
@@ -313,6 +370,8 @@ class SearchConfig(RunConfig):
     """Search the cells of a joint CNN + LSTM/RNN network."""
 
     command: ClassVar[str] = "search"
+    environment: ClassVar[dict[str, str]] = {"rnn_ops": "RNN_PRIMITIVES"}
+    ignored: ClassVar[dict[str, str]] = IGNORED
 
     strategy: Literal["darts", "random"] = "darts"
     """darts: gradient descent on the alphas; random: draw a genotype from the same space, without training."""
@@ -323,7 +382,8 @@ class SearchConfig(RunConfig):
     cnn_ops: op_list(CNN_OPS, {"all": CNN_OPS}) = CNN_OPS
     """Candidate ops of the CNN cells."""
     rnn_ops: op_list(RNN_OPS, RNN_SCOPES) = RNN_OPS
-    """Candidate ops of the SeqNN cells: a list, or one of all, lstm, rnn, lstm_att, rnn_att."""
+    """Candidate ops of the SeqNN cells: a list, or one of all, lstm, rnn, lstm_att, rnn_att. If this is not given, the
+    environment variable RNN_PRIMITIVES is used, as in emoDARTS."""
     order: Literal["first", "second"] = "second"
     """Order of the alpha gradient: second unrolls one weight step; first costs about 2.5 times less."""
     batch_size: BatchSize | Literal["auto"] = 64
@@ -359,12 +419,16 @@ class AugmentConfig(RunConfig):
     """Train the derived network, or one designed by hand, and test it once on unseen speakers."""
 
     command: ClassVar[str] = "augment"
+    ignored: ClassVar[dict[str, str]] = IGNORED
 
-    model: Literal["searched", Baseline] = "searched"
+    model: Annotated[Literal["searched", Baseline], BeforeValidator(_model_name)] = "searched"
     """What is trained: the network of a genotype, or one designed by hand, which ignores --layers, --init_channels,
     --rnn_layers, --rnn_channels, --dropout, --aux_weight and --drop_path_prob."""
     genotype: str | None = None
-    """A genotype: a file, a string, or a built-in name; default: that of runs/NAME/search."""
+    """A genotype: a file, a string, or a built-in name; default: the one that the search of this name found."""
+    search_id: RunName | None = None
+    """The name of the search whose genotype is used if --genotype is not given; default: NAME. (emoDARTS only logs
+    it.)"""
     protocol: Literal["held_out", "paper"] = "held_out"
     """held_out: the epoch is picked on validation speakers; paper: on the test fold itself, as published."""
     batch_size: BatchSize = 96
@@ -375,7 +439,7 @@ class AugmentConfig(RunConfig):
     """CNN cells; those at 1/3 and 2/3 of the depth are reduction cells."""
     init_channels: PositiveInt = 36
     """Channels of the first CNN cell; each reduction doubles them."""
-    lr: PositiveFloat = 0.025
+    lr: Annotated[PositiveFloat, Field(json_schema_extra=also("learning_rate"))] = 0.025
     """Initial learning rate; a cosine schedule ends at 0."""
     momentum: Fraction = 0.9
     """Momentum of SGD."""
@@ -420,15 +484,16 @@ def holds_model(value: Any) -> bool:
     return any(path.glob("augment/model.safetensors")) or any(path.glob("model.safetensors"))
 
 
-class EvaluateConfig(FoldFlags):
+class EvaluateConfig(DatasetFlags):
     """Test trained networks on the test speakers of a fold."""
 
     command: ClassVar[str] = "evaluate"
+    instead: ClassVar[dict[str, str]] = {
+        "model_file": "pickled models are not read; give --model RUN, a run of augment.py, and --out FOLDER",
+    }
 
     model: Annotated[tuple[Path, ...], Field(min_length=1)]
     """The run that holds the model, runs/NAME or its augment folder; several runs: their mean probabilities."""
-    dataset: Name = "demo"
-    """The feature store features/DATASET; demo is made on first use."""
     fold: PositiveInt = 1
     """The fold whose test speakers are used."""
     out: Path
@@ -514,15 +579,13 @@ class VisualizeConfig(Flags):
 # ---------------------------------------------------------------- crossval.py
 
 
-class CrossvalConfig(FoldFlags):
+class CrossvalConfig(ResultFlags):
     """Compare methods over folds and seeds. Flags for search and augment are read from their sections of --config."""
 
     command: ClassVar[str] = "crossval"
 
     name: Name = "crossval"
-    """The study's name: it is written to runs/NAME."""
-    dataset: Name = "demo"
-    """The feature store features/DATASET; demo is made on first use."""
+    """The study's name."""
     folds: tuple[Annotated[str, Field(pattern=r"^(all|[1-9]\d{0,3})$")], ...] = ("all",)
     """The folds to hold out, each in turn: all, or their numbers."""
     seeds: tuple[NonNegativeInt, ...] = (1, 2, 3)

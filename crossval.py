@@ -1,4 +1,4 @@
-"""Cross-validate: methods x folds x seeds, each a search and a retraining, side by side on Ray, and one report.
+"""Cross-validate methods over folds and seeds: run all trials in parallel, and write one report.
 
 python crossval.py --name N --dataset D --folds all --seeds 1 2 --methods darts random cnn_lstm_att
     ->  runs/N/results.json, results.md, report.html
@@ -7,10 +7,8 @@ python crossval.py --name N --dataset D --folds all --seeds 1 2 --methods darts 
 from cli import command_line, run_command
 from config import CrossvalConfig
 
-if __name__ == "__main__":
-    CONFIG = command_line(
-        CrossvalConfig
-    )  # before torch is imported, so that --help and mistakes are answered at once
+if __name__ == "__main__":  # before the slow imports, so that --help answers at once
+    CONFIG = command_line(CrossvalConfig)
 
 import shlex
 import sys
@@ -18,94 +16,96 @@ from pathlib import Path
 
 from data.datasets import open_dataset
 from data.folds import choose_fold, make_folds
-from data.leaks import verify
-from report.page import write_report
-from report.trials import METHODS, Key, keys_in
+from data.leaks import check_leaks
+from report.trials import METHODS, TrialKey, find_keys
+from report.writer import write_report
 from study import cluster
-from study.board import Board
-from study.runner import compare, flags_of, is_done, plan, run_trial
+from study.live_table import LiveTable, describe_failure
+from study.runner import check_settings, is_finished, planned_trials, run_trial, trial_configs
 from training.interruption import Interruption
-from training.run_folder import RUNS
 from utils import Interrupted, UserError, delete_folder, write_json
 
-MARK = "crossval.json"
-"""The file that tells a study's folder."""
+STUDY_FILE = "crossval.json"
+"""The file that marks the folder of a cross-validation. It holds the flags."""
 
 
-def run(config: CrossvalConfig) -> dict[Key, str]:
-    """Run what is missing, report on all; return the trials that failed, and why.
+def run(config: CrossvalConfig) -> dict[TrialKey, str]:
+    """Run the missing trials and report on all; return the reason of each trial that failed.
 
-    `UserError`, before anything is touched, for whatever is wrong with the flags, the dataset, its folds or Ray.
+    Raises `UserError`, before anything is written, if flags, dataset, folds or Ray cannot be used.
     """
+    folder = config.folder
     keys = check(config)
-    todo = [key for key in keys if config.overwrite or not is_done(key, config)]
-    print(
-        f"{len(keys)} trials, {len(keys) - len(todo)} of them done already; runs are in {RUNS / config.name}"
-    )
-    failed = work_off(todo, config) if todo else {}
-    if not any(is_done(key, config) for key in keys_in(RUNS / config.name)):
+    todo = [key for key in keys if config.overwrite or not is_finished(key, config)]
+    print(f"{len(keys)} trials, {len(keys) - len(todo)} already done; the runs are in {folder}")
+    failed = run_trials(todo, config) if todo else {}
+    if not any(is_finished(key, config) for key in find_keys(folder)):
         print("no trial has finished: there is nothing to report")
         return failed
-    page = write_report(
-        RUNS / config.name, shlex.join(["python", "crossval.py", *sys.argv[1:]]), keys, failed
-    )
+    command = shlex.join(["python", "crossval.py", *sys.argv[1:]])
+    page = write_report(folder, command, keys, failed)
     print(f"\n{page.with_name('results.md').read_text()}\nreport  {page}")
     return failed
 
 
-def check(config: CrossvalConfig) -> list[Key]:
-    """The trials, once the dataset, the folds, every trial's flags and what is there already are seen to be right."""
-    store = open_dataset(config.dataset, config.config)
+def check(config: CrossvalConfig) -> list[TrialKey]:
+    """Check the dataset, folds, flags of every trial and the folder; return the planned trials."""
+    store = open_dataset(config.dataset, config.config, config.features)
     folds = make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers)
-    keys = list(plan(config, len(folds)))
+    keys = list(planned_trials(config, len(folds)))
     for number in sorted({key.fold for key in keys}):
-        verify(store.manifest, choose_fold(folds, number), config.allow_leak, f"fold {number}")
+        check_leaks(store.manifest, choose_fold(folds, number), config.allow_leak, f"fold {number}")
     for key in keys:
-        flags_of(key, config)
-    look(config, keys)
+        trial_configs(key, config)
+    check_folder(config, keys)
     return keys
 
 
-def look(config: CrossvalConfig, keys: list[Key]) -> None:
-    """`UserError` where the folder is not the study's, is neither resumed nor overwritten, or had other settings."""
-    folder = RUNS / config.name
+def check_folder(config: CrossvalConfig, keys: list[TrialKey]) -> None:
+    """Raise `UserError` if the folder holds anything that the flags do not resume or overwrite."""
+    folder = config.folder
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if not (folder / MARK).exists():
+    if not (folder / STUDY_FILE).exists():
         raise UserError(f"{folder} holds something other than a cross-validation: choose another --name")
     if config.resume:
-        for key in [*keys, *(key for key in keys_in(folder) if key.method in METHODS and key not in keys)]:
-            compare(key, config)
+        earlier = [key for key in find_keys(folder) if key.method in METHODS]
+        for key in dict.fromkeys([*keys, *earlier]):
+            check_settings(key, config)
     elif not config.overwrite:
         raise UserError(
-            f"{folder} holds a cross-validation: --resume runs what is missing, --overwrite starts anew"
+            f"{folder} holds a cross-validation: --resume runs the missing trials, --overwrite starts again"
         )
 
 
-def take(config: CrossvalConfig) -> None:
-    """Begin to write: delete what --overwrite deletes, and mark the folder as a study's."""
+def create_folder(config: CrossvalConfig) -> None:
+    """Delete an earlier study if --overwrite says so, and write the study file."""
     if config.overwrite:
-        delete_folder(RUNS / config.name)
-    write_json(RUNS / config.name / MARK, config.model_dump(mode="json", exclude={"resume", "overwrite"}))
+        delete_folder(config.folder)
+    flags = config.model_dump(mode="json", exclude={"resume", "overwrite"})
+    write_json(config.folder / STUDY_FILE, flags)
 
 
-def work_off(todo: list[Key], config: CrossvalConfig) -> dict[Key, str]:
-    """Run trials on Ray and show how they do; return those that failed, and why.
+def run_trials(keys: list[TrialKey], config: CrossvalConfig) -> dict[TrialKey, str]:
+    """Run trials by Ray and show their progress; return the reason of each trial that failed.
 
-    SIGINT and SIGTERM are noted, and end it between two looks: raised inside Ray, they would come out as its own error.
+    A signal only sets `interruption.signal`, and the loop ends at the next poll. An exception
+    raised inside Ray would come out as an error of Ray.
     """
     failed = {}
-    place, threads = str(Path.cwd()), max(1, int(config.cpus_per_trial))
-    calls = {key: (place, threads, *flags_of(key, config)) for key in todo}
-    with Interruption() as interruption, cluster.joined(config):
-        take(config)
-        with Board(todo, config) as board:
-            for ended in cluster.run_all(run_trial, calls, config):
+    working_folder = str(Path.cwd())
+    threads = max(1, int(config.cpus_per_trial))
+    arguments = {key: (working_folder, threads, *trial_configs(key, config)) for key in keys}
+    with Interruption() as interruption, cluster.ray_session(config):
+        create_folder(config)
+        with LiveTable(keys, config) as table:
+            for ended in cluster.run_tasks(run_trial, arguments, config):
                 if ended:
-                    board.end(*ended)
-                    if isinstance(ended[1], Exception):
-                        failed[ended[0]] = board.outcomes[ended[0]]
-                board.refresh()
+                    key, outcome = ended
+                    table.add_outcome(key, outcome)
+                    if isinstance(outcome, Exception):
+                        failed[key] = describe_failure(outcome)
+                table.refresh()
                 if interruption.signal:
                     raise Interrupted(interruption.signal)
     return failed

@@ -19,7 +19,7 @@ import numpy as np
 from data.batches import Features
 from data.datasets import open_dataset
 from data.folds import choose_fold, make_folds
-from data.leaks import Leaks, few, refusal, speaker_set, verify
+from data.leaks import Leaks, abbreviate, check_leaks, leak_error, speaker_set
 from data.speakers import SpeakerSet
 from data.store import FeatureStore
 from models.saved import SavedModel
@@ -38,7 +38,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     check_output_folder(config.out, config.overwrite)
     models = {str(path): SavedModel.load(find_model(path)) for path in config.model}
     device = choose_device(config.gpus)
-    store = open_dataset(config.dataset, config.config)
+    store = open_dataset(config.dataset, config.config, config.features)
     for name, model in models.items():
         check_compatible(name, model, store)
     folds = make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers)
@@ -47,7 +47,9 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     trained_on = check_training_speakers(models, test_speakers, config)
     trained_here = any(m.trained_on and m.trained_on.comparable_with(test_speakers) for m in models.values())
     leaks = (
-        verify(store.manifest, fold, config.allow_leak, f"fold {config.fold}") if trained_here else Leaks()
+        check_leaks(store.manifest, fold, config.allow_leak, f"fold {config.fold}")
+        if trained_here
+        else Leaks()
     )
 
     predictions = []
@@ -113,8 +115,8 @@ def check_training_speakers(
         if shared[name] is None:
             leak = f"{name} does not say which speakers it was trained on"
         else:
-            leak = f"{name} was trained on test speakers ({few(shared[name])})"
-        raise refusal(f"fold {config.fold}", leak, "evaluate it on the fold it was trained on")
+            leak = f"{name} was trained on test speakers ({abbreviate(shared[name])})"
+        raise leak_error(f"fold {config.fold}", leak, "evaluate it on the fold it was trained on")
     return shared
 
 

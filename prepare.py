@@ -1,73 +1,93 @@
 """Prepare: read a corpus as its publisher ships it, and compute its features once for all folds.
 
-python prepare.py --corpus manifest --root my.csv             ->  features/my/
-python prepare.py --corpus manifest --root my.csv --check     what its folds share, without making anything
+python prepare.py --corpus manifest --root my.csv             writes features/my/
+python prepare.py --corpus manifest --root my.csv --check     prints what training and test share
 """
 
 from cli import command_line, run_command
 from config import PrepareConfig
 
 if __name__ == "__main__":
-    CONFIG = command_line(
-        PrepareConfig
-    )  # before torch is imported, so that --help and mistakes are answered at once
+    # The flags are parsed before torch is imported, so that --help and mistakes are answered at once.
+    CONFIG = command_line(PrepareConfig)
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing, suppress
+from pathlib import Path
 
-from data.complete import compare
-from data.datasets import folder_of, list_corpus, prepare_dataset
+import numpy as np
+
+from data.corpora.completeness import count_differences
+from data.datasets import dataset_folder, list_corpus, prepare_dataset
+from data.features import UnreadableAudio, read_clips
+from data.fold_schemes import natural_sort_key
 from data.folds import Fold, make_folds
-from data.leaks import find_leaks, verify
-from data.protocols import natural
-from data.store import FeatureStore
+from data.leaks import check_leaks, find_leaks
+from data.store import FeatureStore, Row
 from plots.charts import draw_balance
+from plots.spectrograms import draw_spectrograms
 from utils import UserError, printable
 
-DRAWN = 12
-"""Folds that a picture has room for."""
+MAX_FOLDS = 12  # in balance.png
+MAX_EXAMPLES = 9  # in spectrograms.png
+MAX_LINES = 40  # of a printed table
+MAX_NAMES = 8  # of speakers in a line
 
 
 def run(config: PrepareConfig) -> FeatureStore:
-    """Make the feature store or bring it up to date, or only check it; print what is in it."""
+    """Make a feature store or bring it up to date, describe it and draw it. Or only check it."""
     if config.check:
         return check(config)
-    listed = list_corpus(config)
-    for line in compare(config.corpus, listed, config.reader_options()):
+    utterances = list_corpus(config)
+    for line in count_differences(config.corpus, utterances, config.reader_options()):
         print(f"incomplete?  {line}")
-    store, taken_over = prepare_dataset(config, listed)
-    if taken_over:
-        print(f"up to date   {taken_over:,} files had not changed, their features stay")
+    store, up_to_date = prepare_dataset(config, utterances)
+    if up_to_date:
+        print(f"up to date   {up_to_date:,} files had not changed; their features are kept")
+    print(f"{summary(store)}\n")
     try:
         folds = folds_of(store, config)
-    except UserError as unfair:  # the features are whole and of use, if not for a test on unseen speakers
-        print(f"{summary(store)}\n\nno speaker-independent folds: {unfair}")
-        return store
-    print(f"{summary(store)}\n\n{table_of(store, folds)}")
-    draw(store, folds)
-    print(f"\npicture  {store.folder / 'balance.png'}")
-    print(f"next     python search.py --dataset {store.folder.name} --fold 1")
+    except UserError as error:  # the features can be used, but not for a test on unseen speakers
+        print(f"no speaker-independent folds: {error}")
+        folds = []
+    else:
+        print(f"{fold_table(store, folds)}\n")
+        draw_folds(store, folds, store.folder / "balance.png")
+        print(f"picture  {store.folder / 'balance.png'}")
+    if draw_examples(store, store.folder / "spectrograms.png"):
+        print(f"picture  {store.folder / 'spectrograms.png'}")
+    if folds:
+        print(f"next     python search.py --dataset {store.folder.name} --fold 1")
     return store
 
 
 def check(config: PrepareConfig) -> FeatureStore:
-    """Print what the folds of a store share; `UserError` where one leaks what --allow_leak does not allow."""
-    store = FeatureStore.open(folder_of(config))
+    """Print what training and test share in each fold of a store.
+
+    Raises `UserError` if there is a leak that --allow_leak does not allow.
+    """
+    store = FeatureStore.open(dataset_folder(config))
     folds = folds_of(store, config)
-    print(f"{summary(store)}\n\n{table_of(store, folds)}")
+    print(f"{summary(store)}\n\n{fold_table(store, folds)}")
     for number, fold in enumerate(folds, 1):
-        verify(store.manifest, fold, config.allow_leak, f"fold {number}")
+        check_leaks(store.manifest, fold, config.allow_leak, f"fold {number}")
     print(f"\nno leak in {len(folds)} folds by {config.folds_by}")
     return store
 
 
 def folds_of(store: FeatureStore, config: PrepareConfig) -> list[Fold]:
-    """The folds of the flags."""
+    """Make the folds that the flags ask for."""
     return make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers)
 
 
+def parts_of(fold: Fold) -> dict[str, Sequence[int]]:
+    """The rows of each part of a fold, by its name."""
+    return {"train": fold.train, "validation": fold.validation, "test": fold.test}
+
+
 def summary(store: FeatureStore) -> str:
-    """What is in a store, for people: classes, sessions, speakers."""
+    """Describe a store: its size, and the utterances of each class, session and speaker."""
     originals = list({row.utterance: row for row in store.manifest if not row.copy}.values())
     hours = sum(row.duration for row in originals) / 3600
     clips = f" ({len(store):,} clips)" if len(store) > len(originals) else ""
@@ -77,60 +97,83 @@ def summary(store: FeatureStore) -> str:
         f" {hours:.2f} hours in {store.folder}; {skipped}"
     ]
     for column in ("emotion", "session", "split", "copy", "speaker"):
-        counts = Counter(getattr(row, column) for row in (store.manifest if column == "copy" else originals))
+        rows, unit = (store.manifest, "clips") if column == "copy" else (originals, "utterances")
+        counts = Counter(getattr(row, column) for row in rows)
         if set(counts) != {""}:
-            lines = [(key or "-", counts[key]) for key in sorted(counts, key=natural)]
-            blocks.append(_table((column, "clips" if column == "copy" else "utterances"), lines))
+            lines = [(value or "-", counts[value]) for value in sorted(counts, key=natural_sort_key)]
+            blocks.append(table((column, unit), lines))
     return "\n\n".join(blocks)
 
 
-def table_of(store: FeatureStore, folds: Sequence[Fold]) -> str:
-    """The folds: how many utterances each part has, whom it tests, and what its parts share."""
-    lines, shared = [], []
+def fold_table(store: FeatureStore, folds: Sequence[Fold]) -> str:
+    """Describe the folds: utterances, test speakers, and what training and test share."""
+    lines = []
+    leaks = []
     for number, fold in enumerate(folds, 1):
-        tested = sorted({store.speakers[row] for row in fold.test}, key=natural)
-        sizes = [len({store.manifest[row].utterance for row in part}) for part in parts_of(fold).values()]
-        lines.append((number, *sizes, len(tested), _few(tested)))
-        shared += [f"fold {number}: {line}" for line in find_leaks(store.manifest, fold).lines()]
-    text = _table(("fold", *parts_of(folds[0]), "test speakers", ""), lines)
-    return "\n".join([text, *([""] if shared else []), *shared])
+        sizes = [len({store.manifest[row].utterance for row in rows}) for rows in parts_of(fold).values()]
+        speakers = sorted({store.speakers[row] for row in fold.test}, key=natural_sort_key)
+        names = ", ".join(speakers[:MAX_NAMES])
+        if len(speakers) > MAX_NAMES:
+            names += f" and {len(speakers) - MAX_NAMES} more"
+        lines.append((number, *sizes, len(speakers), names))
+        leaks += [f"fold {number}: {line}" for line in find_leaks(store.manifest, fold).lines()]
+    text = table(("fold", *parts_of(folds[0]), "test speakers", ""), lines)
+    return "\n".join([text, "", *leaks]) if leaks else text
 
 
-def parts_of(fold: Fold) -> dict[str, Sequence[int]]:
-    """The rows of a fold's parts, by name."""
-    return {"train": fold.train, "validation": fold.validation, "test": fold.test}
+def table(header: Sequence[str], lines: Sequence[Sequence[str | int]]) -> str:
+    """Align the columns: text to the left, numbers to the right. A long table is cut off."""
+    is_number = [isinstance(value, int) for value in lines[0]]
+    rows = [header]
+    for line in lines[:MAX_LINES]:
+        rows.append([f"{value:,}" if isinstance(value, int) else printable(value) for value in line])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    text = []
+    for row in rows:
+        columns = zip(row, widths, is_number, strict=True)
+        cells = [value.rjust(width) if right else value.ljust(width) for value, width, right in columns]
+        text.append("  ".join(cells).rstrip())
+    if len(lines) > MAX_LINES:
+        text.append(f"... and {len(lines) - MAX_LINES} more")
+    return "\n".join(text)
 
 
-def draw(store: FeatureStore, folds: Sequence[Fold]) -> None:
-    """Draw the balance of the classes in every part of the first folds."""
-    classes = range(len(store.classes))
-    counts = [
-        {
-            name: [int((store.labels[rows] == label).sum()) for label in classes]
-            for name, rows in parts_of(fold).items()
-        }
-        for fold in folds[:DRAWN]
-    ]
-    title = f"{store.corpus}: clips of each class" + (f", first {DRAWN} folds" if len(folds) > DRAWN else "")
-    draw_balance(counts, store.classes, store.folder / "balance.png", title)
+def draw_folds(store: FeatureStore, folds: Sequence[Fold], path: Path) -> None:
+    """Draw how many clips of each class the parts of the first folds have."""
+    drawn = folds[:MAX_FOLDS]
+    counts = []
+    for fold in drawn:
+        labels = {part: store.labels[rows] for part, rows in parts_of(fold).items()}
+        counts.append({part: np.bincount(ids, minlength=len(store.classes)) for part, ids in labels.items()})
+    title = f"{store.corpus}: clips of each class"
+    if len(folds) > len(drawn):
+        title += f", first {len(drawn)} folds"
+    draw_balance(counts, store.classes, path, title)
 
 
-def _few(names: Sequence[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def draw_examples(store: FeatureStore, path: Path) -> bool:
+    """Draw one utterance of each class; return False if the recordings are gone."""
+    front_end = store.front_end
+    examples = []
+    for row in example_rows(store)[:MAX_EXAMPLES]:
+        with suppress(UnreadableAudio), closing(read_clips(Path(row.file), front_end)) as clips:
+            clip = next(clips)
+            samples = round((clip.end - clip.start) * front_end.sample_rate)
+            without_padding = clip.sound[: max(samples, front_end.n_fft)]  # but at least one window
+            examples.append((row.emotion, printable(row.utterance), without_padding))
+    if examples:
+        draw_spectrograms(examples, front_end, path, f"{store.corpus}: one utterance of each class")
+    return bool(examples)
 
 
-def _table(header: Sequence[str], lines: Sequence[Sequence], most: int = 40) -> str:
-    """Aligned columns, numbers to the right; of a long table the first lines."""
-    cells = [
-        [f"{cell:,}" if isinstance(cell, int) else printable(cell) for cell in line]
-        for line in [header, *lines[:most]]
-    ]
-    columns = []
-    for column, kind in zip(zip(*cells, strict=True), lines[0], strict=True):
-        align, width = ">" if isinstance(kind, int) else "<", max(map(len, column))
-        columns.append([f"{cell:{align}{width}}" for cell in column])
-    text = ["  ".join(line).rstrip() for line in zip(*columns, strict=True)]
-    return "\n".join(text + ([f"... and {len(lines) - most} more"] if len(lines) > most else []))
+def example_rows(store: FeatureStore) -> list[Row]:
+    """The first original of each class, of the speaker with the most classes where possible."""
+    by_speaker: dict[str, dict[str, Row]] = {}
+    for row in store.manifest:
+        if not row.copy:
+            by_speaker.setdefault(row.speaker, {}).setdefault(row.emotion, row)
+    ranked = sorted(by_speaker.values(), key=len, reverse=True)
+    return [next(rows[name] for rows in ranked if name in rows) for name in store.classes]
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ from training.cuda_graphs import RecordedStep, keep_weights_in_place, make_recor
 from training.experiment import Experiment, start_experiment
 from training.loop import Metrics, fit
 from training.losses import JointLoss
-from training.pace import Pace
+from training.meters import Throttle
 from training.metrics import scores
 from training.predictions import compute_logits, mean_loss
 from training.run_folder import RunFolder, log
@@ -98,7 +99,7 @@ class Search:
             "alpha_optimizer": self.architect.alpha_optimizer,
             "scheduler": self.scheduler,
         }
-        self.pace = Pace()  # drawing may take longer than an epoch on a GPU
+        self.drawing = Throttle()  # it may take longer than an epoch on a GPU
 
     def run(self) -> Genotype:
         """Train the supernet and return its final genotype."""
@@ -148,8 +149,8 @@ class Search:
             "genotype": self.network.genotype().to_json(),
         }
         self.scheduler.step()
-        if self.folder.writes and (self.pace.due or epoch == self.config.epochs):
-            with self.pace:
+        if self.folder.writes and (self.drawing.due or epoch == self.config.epochs):
+            with self.drawing:
                 draw_architecture(self.folder, self.network, epoch)
         return record
 
@@ -193,15 +194,13 @@ def finish(
     """Write the genotype and the speakers it was searched on, and print the next command."""
     path = folder.path / "genotype.json"
     if folder.writes:
-        genotype.save(path, searched_on)
+        genotype.save(path, searched_on and searched_on.model_dump())
     log.info("\n%s\n", genotype)
     log.info("genotype  %s\npictures  %s", path, folder.plots)
-    log.info(
-        "next      python augment.py --name %s --dataset %s --fold %d",
-        config.name,
-        config.dataset,
-        config.fold,
-    )
+    command = f"python augment.py --name {config.name} --dataset {config.dataset} --fold {config.fold}"
+    if config.results_path != Path("runs"):
+        command += f" --results_path {config.results_path}"
+    log.info("next      %s", command)
 
 
 if __name__ == "__main__":

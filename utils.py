@@ -1,4 +1,4 @@
-"""Shared helpers: the error that a user sees, reading and writing whole files, progress bars."""
+"""Shared helpers: errors for the user, reading and writing of whole files, progress bars."""
 
 import errno
 import json
@@ -11,39 +11,51 @@ from typing import Any
 
 from tqdm import tqdm
 
-MAX_TEXT = 2**30  # bytes of a text file; the manifest of a million utterances has a quarter of that
+MAX_TEXT = 2**30
+"""Largest text file in bytes. The manifest of a million utterances has a quarter of that."""
 
 
 class UserError(Exception):
-    """Something the user can mend. The message is one line: what is wrong, where, and what would be right."""
+    """An error that the user can fix. The message is one line: what is wrong, where, what would be right."""
 
 
 class Interrupted(Exception):
-    """A signal ended the run after its state was saved; its argument is the signal's number."""
+    """A signal ended the run after its state was saved. The argument is the number of the signal."""
 
 
 def printable(text: str) -> str:
-    """Text that a terminal only shows: what would move its cursor or turn its letters stands there as an escape."""
+    """Escape the characters that would change how a terminal shows the text, such as control characters."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 text file within a folder that may be anyone's.
+def read_text(path: Path, limit: int = MAX_TEXT) -> str:
+    """Read a UTF-8 text file of at most `limit` bytes, which may come from an untrusted source.
 
-    `OSError` where it is no regular file (a pipe would never end) or larger than `MAX_TEXT`, `ValueError` where it is
-    not UTF-8.
+    Raises `OSError` if it is larger or no regular file (a pipe may never end), `ValueError` if it
+    is not UTF-8.
     """
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     with path.open("rb") as file:
-        content = file.read(MAX_TEXT + 1)
-    if len(content) > MAX_TEXT:
+        content = file.read(limit + 1)
+    if len(content) > limit:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
     return content.decode("utf-8")
 
 
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises `OSError` or `ValueError` if the file holds something else."""
+    try:
+        value = json.loads(read_text(path))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
 def delete_folder(folder: Path) -> None:
-    """Delete a folder, if it is there; of a link only the link: what it leads to is another's."""
+    """Delete a folder if it exists. If it is a symbolic link, delete the link and leave its target."""
     if folder.is_symlink():
         folder.unlink()
     else:
@@ -52,26 +64,26 @@ def delete_folder(folder: Path) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; rename it into place on success, remove it on failure.
+    """Yield a temporary path in the same folder; rename it to `path` on success, delete it on failure.
 
-    Its bytes are on the disk before the rename is, so that not even a power cut leaves half a file.
+    The bytes are flushed to the disk before the rename, so even a power cut leaves no partial file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield beside
-        sync(beside)
-        os.replace(beside, path)
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
     except OSError as error:
-        if error.errno is not None:  # from the system: the user knows the file by its own name
+        if error.errno is not None:  # from the system: name the file that the user knows
             error.filename = str(path)
         raise
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    """Flush a file's bytes, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -80,19 +92,19 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file that appears whole or not at all.
+    """Write a UTF-8 text file, whole or not at all.
 
-    Half a surrogate pair, which a JSON file may hold and UTF-8 may not, stands there as JSON's escape of it.
+    A lone surrogate, which JSON allows and UTF-8 does not, is written as its JSON escape.
     """
-    with whole_file(path) as beside:
-        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON that appears whole or not at all."""
+    """Write indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def progress(items: Iterable, what: str, **options: Any) -> tqdm:
-    """A progress bar over `items`; silent where stderr is not a terminal."""
-    return tqdm(items, desc=what, disable=None, leave=False, dynamic_ncols=True, **options)
+def progress(items: Iterable, title: str, **options: Any) -> tqdm:
+    """Return a progress bar over `items`; it shows nothing if stderr is not a terminal."""
+    return tqdm(items, desc=title, disable=None, leave=False, dynamic_ncols=True, **options)

@@ -1,4 +1,4 @@
-"""Visualize: draw every cell of a genotype: a file, a string form, JSON or a built-in name.
+"""Draw every cell of a genotype, which is a file, a string form, JSON or a built-in name.
 
 python visualize.py runs/demo/search/genotype.json --out plots
 """
@@ -11,7 +11,7 @@ from utils import UserError
 
 
 def run(config: VisualizeConfig) -> None:
-    """Draw the cells and print where they are."""
+    """Draw the cells and print the paths of the pictures."""
     try:
         paths = draw_genotype(resolve(config.genotype), config.out)
     except OSError as error:

@@ -22,8 +22,8 @@ import torch
 from search_step import machine
 
 from config import FrontEnd, available_cores
+from data.corpora.demo import write_demo
 from data.corpora.utterance import Utterance
-from data.demo import write_demo
 from data.features import Transform, one_thread
 from data.preparation import Settings, prepare
 

@@ -29,6 +29,6 @@ def draw_architecture(folder: RunFolder, network: SearchNetwork, epoch: int) -> 
         picture = folder.plots / f"alphas_{kind}.png"
         weights = [p.cpu().numpy() for p in nodes]
         charts.draw_alphas(weights, ops, picture, f"{cells.TITLES[kind]}, epoch {epoch}")
-        folder.show(f"alphas/{kind}", picture, epoch)
+        folder.add_image(f"alphas/{kind}", picture, epoch)
     for picture in cells.draw_genotype(network.genotype(), folder.plots):
-        folder.show(f"cells/{picture.stem}", picture, epoch)
+        folder.add_image(f"cells/{picture.stem}", picture, epoch)

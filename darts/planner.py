@@ -189,7 +189,7 @@ class Planner:
 def choose(experiment: Experiment, config: SearchConfig) -> Planner:
     """Plan a search, and choose --batch_size and --recompute if they are `auto`. A resumed run keeps its batch size."""
     if config.batch_size == "auto" and config.resume:
-        earlier = earlier_flags("search", config.name).get("batch_size")
+        earlier = earlier_flags(config.folder / "search").get("batch_size")
         if isinstance(earlier, int) and earlier > 1:
             config = config.model_copy(update={"batch_size": earlier})
     return Planner.of(experiment, config).choose()

@@ -1,1 +1,1 @@
-"""From corpora to batches: readers, the front-end, feature stores, folds, leaks, and the demo corpus."""
+"""Everything between audio files and batches: corpora, features, feature stores, folds and leak checks."""

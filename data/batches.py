@@ -1,6 +1,9 @@
-"""From the feature store to batches on a device.
+"""Feature store -> batches on a device.
 
-The batch of a step is a function of the rows, the seed and the step alone, so a run can go on from any step.
+The batch of a step depends only on the rows, the seed and the step, so that a run can be resumed at
+any step.
+
+Shapes: N rows of the store or of a batch, F coefficients, T frames.
 """
 
 import time
@@ -16,52 +19,58 @@ from data.store import FeatureStore
 from utils import UserError
 
 RESIDENT_BYTES = {"cpu": 2**28, "else": 2**32}
-"""Features up to this size are kept in memory, on the device; of larger ones a batch is fetched at a time."""
+"""Features up to this size, by type of device, are kept on it; larger ones are read for each batch."""
+STEPS_AHEAD = 2  # batches that threads read before they are needed
 
 
 class Features:
-    """Standardised features of a store as tensors (N, 1, F, T) on a device; one copy serves every part of a fold."""
+    """Standardised features of a store as tensors (N, 1, F, T) on a device."""
 
     def __init__(self, store: FeatureStore, mean: np.ndarray, std: np.ndarray, device: torch.device):
-        """`mean` and `std` (F,): per coefficient, over the training rows."""
-        self.array, self.host_labels, self.device = store.features, store.labels, device
-        self.labels = torch.from_numpy(self.host_labels).to(device)
-        self.mean, self.std = (torch.from_numpy(v).to(device)[:, None] for v in (mean, std))
-        fits = self.array.nbytes <= RESIDENT_BYTES.get(device.type, RESIDENT_BYTES["else"])
-        self.resident = self._standardised(torch.from_numpy(self.array[:]).to(device)) if fits else None
+        """`mean` and `std` (F,): statistics of each coefficient over the training rows."""
+        self.array = store.features
+        self.device = device
+        self.host_labels = store.labels
+        self.labels = torch.from_numpy(store.labels).to(device)
+        self.mean = torch.from_numpy(mean).to(device)[:, None]
+        self.std = torch.from_numpy(std).to(device)[:, None]
+        self.resident: Tensor | None = None
+        if self.array.nbytes <= RESIDENT_BYTES.get(device.type, RESIDENT_BYTES["else"]):
+            self.resident = self._standardise(torch.from_numpy(self.array[:]).to(device))
 
     def read(self, rows: np.ndarray) -> Tensor:
-        """The part of a fetch that reads from disk, for threads to do ahead; (N, F, T) in the host's memory."""
+        """Read rows from disk into the host's memory, (N, F, T); threads may do this ahead of `fetch`."""
         x = torch.from_numpy(self.array[rows])
         return x.pin_memory() if self.device.type == "cuda" else x
 
     def fetch(self, rows: np.ndarray, read: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(x (N, 1, F, T), y (N,)) of some rows; `read` is what `read` gave for them, if that ran ahead."""
-        index = self._sent(torch.from_numpy(rows))
+        """Return x (N, 1, F, T) and y (N,) of rows; `read` is the result of `self.read`, if it ran."""
+        index = self._to_device(torch.from_numpy(rows))
         if self.resident is not None:
             return self.resident[index], self.labels[index]
-        x = self._sent(self.read(rows) if read is None else read)
-        return self._standardised(x), self.labels[index]
-
-    def _sent(self, x: Tensor) -> Tensor:
-        """On the device; CUDA's need not be waited for. On Apple's a copy might read what is freed meanwhile."""
-        return x.to(self.device, non_blocking=self.device.type == "cuda")
-
-    def _standardised(self, x: Tensor) -> Tensor:
-        return x.sub_(self.mean).div_(self.std).unsqueeze(1)
+        x = self._to_device(self.read(rows) if read is None else read)
+        return self._standardise(x), self.labels[index]
 
     def in_order(self, rows: np.ndarray, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every row once, in order: what a test reads."""
+        """Yield every row once, in order, in batches; the last one may be smaller."""
         for start in range(0, len(rows), batch_size):
             yield self.fetch(rows[start : start + batch_size])
 
+    def _to_device(self, x: Tensor) -> Tensor:
+        """Copy to the device; asynchronously on CUDA alone, as MPS could read freed memory."""
+        return x.to(self.device, non_blocking=self.device.type == "cuda")
+
+    def _standardise(self, x: Tensor) -> Tensor:
+        """Standardise x (N, F, T) in place; return it as (N, 1, F, T)."""
+        return x.sub_(self.mean).div_(self.std).unsqueeze(1)
+
 
 class TrainingBatches:
-    """Shuffled batches of equal size, without end: `batches[step]`. An epoch is `len(batches)` steps.
+    """Shuffled batches of equal size, without end: `batches[step]`. One epoch is `len(batches)` steps.
 
-    Each epoch drops the rows that do not fill a batch, others every time. `share` = (rank, processes): every process
-    takes its own rows of a common permutation. `stream` tells apart the shuffles of one seed. Where `balanced`, an
-    epoch draws as many rows of each class: of large classes others every time, of small ones some more than once.
+    In every epoch each row occurs at most once; the rows that do not fill a batch are dropped,
+    others each time. If `balanced`, an epoch has the same number of rows of each class instead:
+    large classes are sampled, with other rows each time, and rows of small classes are repeated.
     """
 
     def __init__(
@@ -75,20 +84,33 @@ class TrainingBatches:
         stream: int = 0,
         balanced: bool = False,
     ):
+        """rows: the rows to draw from.
+        batch_size: rows per batch, over all processes.
+        workers: threads that read batches ahead, if the features are not on the device.
+        share: (rank, number of processes); all processes share one permutation, and each takes its
+        own rows of it.
+        stream: distinguishes the shuffles of one seed.
+
+        Raises `UserError` if the batch size is larger than the rows, or cannot be shared.
+        """
         if batch_size > len(rows):
+            raise UserError(f"--batch_size {batch_size} is more than the {len(rows)} training utterances")
+        processes = share[1]
+        if batch_size % processes or batch_size < 2 * processes:
             raise UserError(
-                f"--batch_size {batch_size} is more than the {len(rows)} training utterances there are"
+                f"--batch_size {batch_size} must give each of {processes} processes the same number of "
+                "rows, two or more"
             )
-        if batch_size % share[1] or batch_size < 2 * share[1]:
-            raise UserError(
-                f"--batch_size {batch_size} must give each of {share[1]} processes the same, two at least"
-            )
-        self.features, self.rows, self.batch_size, self.share = features, rows, batch_size, share
-        self.seed, self.balanced = (seed, stream), balanced
-        self.permutation = lru_cache(maxsize=2)(self._permutation)
+        self.features = features
+        self.rows = rows
+        self.batch_size = batch_size
+        self.share = share
+        self.seed = (seed, stream)
+        self.balanced = balanced
+        self.permutation = lru_cache(maxsize=2)(self._permutation)  # batches ahead may be of the next epoch
         self.threads = ThreadPoolExecutor(workers) if workers and features.resident is None else None
         self.ahead: dict[int, Future] = {}
-        self.waited = 0.0  # seconds that those who asked for batches have waited for them
+        self.waited = 0.0  # seconds that callers have waited for batches
 
     def __len__(self) -> int:
         return len(self.rows) // self.batch_size
@@ -102,29 +124,32 @@ class TrainingBatches:
     def _fetch(self, step: int) -> tuple[Tensor, Tensor]:
         if self.threads is None:
             return self.features.fetch(self.rows_of(step))
-        for later in range(step, step + 3):
+        for later in range(step, step + 1 + STEPS_AHEAD):
             if later not in self.ahead:
                 self.ahead[later] = self.threads.submit(self.features.read, self.rows_of(later))
         return self.features.fetch(self.rows_of(step), self.ahead.pop(step).result())
 
     def rows_of(self, step: int) -> np.ndarray:
-        """This process's rows of a step."""
+        """The rows of this process in a step."""
         epoch, place = divmod(step, len(self))
         batch = self.permutation(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
-        return batch[self.share[0] :: self.share[1]]
+        rank, processes = self.share
+        return batch[rank::processes]
 
     def _permutation(self, epoch: int) -> np.ndarray:
+        """The shuffled rows of an epoch."""
         rng = np.random.default_rng([*self.seed, epoch])
-        return rng.permutation(self._even(rng) if self.balanced else self.rows)
+        return rng.permutation(self._balanced_rows(rng) if self.balanced else self.rows)
 
-    def _even(self, rng: np.random.Generator) -> np.ndarray:
-        """As many rows as there are, each class as often as the others, each row of a class as often as the others."""
+    def _balanced_rows(self, rng: np.random.Generator) -> np.ndarray:
+        """Draw equally many rows of each class, and each row of a class equally often (within 1)."""
         labels = self.features.host_labels[self.rows]
         classes = np.unique(labels)
-        share = -(-len(self.rows) // len(classes))
+        per_class = -(-len(self.rows) // len(classes))
         drawn = []
         for label in classes:
-            own = self.rows[labels == label]
-            rounds = [rng.permutation(own) for _ in range(-(-share // len(own)))]
-            drawn.append(np.concatenate(rounds)[:share])
+            members = self.rows[labels == label]
+            passes = -(-per_class // len(members))
+            shuffled = [rng.permutation(members) for _ in range(passes)]
+            drawn.append(np.concatenate(shuffled)[:per_class])
         return np.concatenate(drawn)

@@ -1,9 +1,12 @@
-"""Feature stores by their names: what `prepare.py` makes and what a run opens."""
+"""Datasets by name: list a corpus, prepare a dataset from it, open a prepared dataset.
+
+A dataset is a feature store, as a rule in features/NAME.
+"""
 
 from pathlib import Path
 
 from cli import from_file
-from config import FrontEnd, PrepareConfig
+from config import FEATURES, FrontEnd, PrepareConfig
 from data.corpora import read_corpus
 from data.corpora.utterance import Utterance
 from data.emotions import ALL, FOUR, pick_emotions
@@ -11,51 +14,67 @@ from data.preparation import Settings, prepare
 from data.store import FeatureStore
 from utils import UserError
 
-FEATURES = Path("features")
 DEMO_ROOT = Path("corpora/demo")
 OWN_LABELS = {"demo", "manifest"}
-"""Corpora whose labels are the user's own: all are classes unless --emotions picks some; elsewhere the usual four."""
+"""Corpora whose labels are all classes by default; of the others, the usual four emotions are."""
 
 
 def list_corpus(config: PrepareConfig) -> list[Utterance]:
-    """All labelled utterances of a corpus. `UserError` where there is no corpus, or it takes no such option."""
-    return read_corpus(config.corpus, root_of(config), **config.reader_options())
+    """List all labelled utterances of a corpus.
+
+    Raises `UserError` if the corpus is not found, or has no such option.
+    """
+    return read_corpus(config.corpus, corpus_root(config), **config.reader_options())
 
 
-def root_of(config: PrepareConfig) -> Path:
-    """Where the corpus is."""
-    if config.root is None and config.corpus != "demo":
-        raise UserError(f"--root is missing: where is the corpus {config.corpus}?")
-    return config.root or DEMO_ROOT
+def prepare_dataset(config: PrepareConfig, utterances: list[Utterance]) -> tuple[FeatureStore, int]:
+    """Make a dataset of the utterances whose emotions the flags pick, or bring it up to date.
 
-
-def folder_of(config: PrepareConfig) -> Path:
-    """Where the store is, or is to be."""
-    return config.out or FEATURES / (root_of(config).stem if config.corpus == "manifest" else config.corpus)
-
-
-def prepare_dataset(config: PrepareConfig, listed: list[Utterance]) -> tuple[FeatureStore, int]:
-    """Make the store of the listed utterances that --emotions picks, or bring it up to date; how many were up to date.
-
-    `UserError` where it cannot be made.
+    Returns the dataset, and the number of files that were up to date.
+    Raises `UserError` if it cannot be made.
     """
     picks = config.emotions or (ALL if config.corpus in OWN_LABELS else FOUR)
     if config.merge_excited:
         picks = (*picks, "excited:happy")
     settings = Settings(
         corpus=config.corpus,
-        front_end=FrontEnd(**{name: getattr(config, name) for name in FrontEnd.model_fields}),
+        front_end=FrontEnd(**config.model_dump(include=set(FrontEnd.model_fields))),
         copies=config.perturb,
         workers=config.workers,
         strict=config.strict,
         overwrite=config.overwrite,
     )
-    return prepare(pick_emotions(listed, picks), settings, folder_of(config))
+    return prepare(pick_emotions(utterances, picks), settings, dataset_folder(config))
 
 
-def open_dataset(name: str, settings: Path | None) -> FeatureStore:
-    """The store features/NAME. The demo corpus is made on first use, prepared as the configuration file says."""
+def open_dataset(name: str, config_file: Path | None, features: str | None = None) -> FeatureStore:
+    """Open the dataset features/NAME. The demo dataset is made on first use, as `config_file` says.
+
+    Raises `UserError` if there is no such dataset, if it is damaged, or if it holds other features than `features`.
+    """
     if name == "demo" and not (FEATURES / name).exists():
-        config = from_file(PrepareConfig, settings, corpus="demo")
-        return prepare_dataset(config, list_corpus(config))[0]
-    return FeatureStore.open(FEATURES / name)
+        config = from_file(PrepareConfig, config_file, corpus="demo")
+        store = prepare_dataset(config, list_corpus(config))[0]
+    else:
+        store = FeatureStore.open(FEATURES / name)
+    if features not in (None, store.front_end.features):
+        raise UserError(
+            f"--features {features}, but {store.folder} holds {store.front_end.features}: "
+            "choose another --dataset, or prepare these features with prepare.py --features and --out"
+        )
+    return store
+
+
+def corpus_root(config: PrepareConfig) -> Path:
+    """The folder or the CSV file of the corpus."""
+    if config.root is None and config.corpus != "demo":
+        raise UserError(f"--root is missing: where is the corpus {config.corpus}?")
+    return config.root or DEMO_ROOT
+
+
+def dataset_folder(config: PrepareConfig) -> Path:
+    """The folder of the dataset, whether it exists or not."""
+    if config.out is not None:
+        return config.out
+    name = corpus_root(config).stem if config.corpus == "manifest" else config.corpus
+    return FEATURES / name

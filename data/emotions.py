@@ -1,4 +1,4 @@
-"""Which labels of a corpus become the classes of a task, and under which names."""
+"""Select the labels of a corpus that become classes, and rename them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ ALL = ("all",)
 
 
 def pick_emotions(utterances: Sequence[Utterance], picks: Sequence[str]) -> list[Utterance]:
-    """Keep the utterances whose label is picked: a pick is `label`, or `label:class` to rename; `all` keeps all.
+    """Return the utterances whose label is picked, with the class as their emotion.
 
-    `angry happy excited:happy` makes two classes of three labels. Raises `UserError` for a label that the corpus does
-    not have, or that is picked twice.
+    A pick is `label` or `label:class`: `angry happy excited:happy` makes two classes of three labels. The
+    single pick `all` keeps everything. Raises `UserError` if the corpus lacks a label or it is picked twice.
     """
     if tuple(picks) == ALL:
         return list(utterances)
@@ -26,10 +26,10 @@ def pick_emotions(utterances: Sequence[Utterance], picks: Sequence[str]) -> list
         if label in classes:
             raise UserError(f"--emotions: {label} is picked twice")
         classes[label] = name or label
-    there = Counter(utterance.emotion for utterance in utterances)
-    if missing := [label for label in classes if label not in there]:
-        found = ", ".join(f"{label} ({count})" for label, count in sorted(there.items()))
-        close = get_close_matches(missing[0].lower(), there, n=1)
+    counts = Counter(each.emotion for each in utterances)
+    if missing := [label for label in classes if label not in counts]:
+        found = ", ".join(f"{label} ({count})" for label, count in sorted(counts.items()))
+        close = get_close_matches(missing[0].lower(), counts, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise UserError(f"--emotions: the corpus has no {missing[0]!r}{hint}; it has {found}")
-    return [replace(u, emotion=classes[u.emotion]) for u in utterances if u.emotion in classes]
+    return [replace(each, emotion=classes[each.emotion]) for each in utterances if each.emotion in classes]

@@ -1,6 +1,9 @@
-"""From an audio file to features: the reader of files, and the transform.
+"""Audio file -> clips -> features: reading a recording, and the transform of its clips.
 
-Axes: N clips, F coefficients, T frames.
+soundfile and soxr read and resample, as librosa.load does inside. librosa itself is not used here,
+because its import would make every predict.py start more than a second later.
+
+Shapes: N clips, F coefficients, T frames; a hop is a window of the Fourier transform before pooling.
 """
 
 import math
@@ -23,22 +26,21 @@ from config import FrontEnd
 from data.perturbation import perturb, speed_of
 from utils import UserError
 
-LOUDEST = 1e9  # above any sensible sample, far below where the power spectrum leaves float32
-UNKNOWN = 2**63 - 1  # samples in a file whose header does not tell how many
-RATES = 1_000, 1_000_000  # samples a second; no speech has less, and a header may claim anything
-LONGEST = (
-    24 * 3600
-)  # seconds of a recording that is cut into clips: a small file can claim, and hold, weeks of sound
-BLOCK = 32  # hops transformed at a time
-FLOOR = 80.0  # dB below the loudest point of a clip; what is softer counts as this
+MAX_SAMPLE = 1e9  # far above real samples, and far below those whose power spectrum overflows float32
+MIN_RATE, MAX_RATE = 1_000, 1_000_000  # sample rates that are read, in Hz; a header may state any number
+MAX_HOURS = 24  # longest recording that is cut into clips; a small file can hold weeks of sound
+UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's number of samples if the header does not state it
+BLOCK = 32  # hops that are transformed at a time
+TOP_DB = 80.0  # range of a log spectrogram: lower values are raised to this far below its maximum
 
 
 class UnreadableAudio(UserError):
-    """A file that gives no features; `reason` says why, in a few words."""
+    """A file that gives no features; `reason` says why."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(path, reason)
-        self.path, self.reason = path, reason
+        self.path = path
+        self.reason = reason
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
@@ -46,18 +48,19 @@ class UnreadableAudio(UserError):
 
 @dataclass(frozen=True)
 class Clip:
-    """Sound of one length, and where in its recording it is."""
+    """The samples of one clip and its place in the recording."""
 
     start: float  # seconds
-    end: float  # seconds, of what is not padding
-    recording: float  # seconds, of all of it
+    end: float  # seconds; padding is not counted
+    recording: float  # seconds, length of the whole recording
     sound: np.ndarray  # (samples,) float32
 
 
 class Transform(nn.Module):
-    """The front-end's transform, librosa's with its defaults, in batches, then max-pooled along time.
+    """The front-end: librosa's transform with its default settings, then max-pooling along time.
 
-    (N, samples) float32 -> (N, F, T). What a clip gives does not depend on the others in its batch.
+    (N, samples) float32 -> (N, F, T). The result for a clip does not depend on the other clips of
+    the batch.
     """
 
     def __init__(self, front_end: FrontEnd) -> None:
@@ -66,27 +69,29 @@ class Transform(nn.Module):
         self.coefficients = TRANSFORMS[front_end.features](front_end)
 
     def forward(self, clips: Tensor) -> Tensor:
-        # torchaudio clamps at 80 dB below the maximum of a whole 3-D spectrogram, of each item of a 4-D one:
-        # a channel axis gives every clip a floor of its own.
+        # AmplitudeToDB takes the maximum over a 3-D input, but over each item of a 4-D one.
+        # The channel axis makes it 4-D, so that every clip has its own 80 dB range.
         coefficients = self.coefficients(clips.unsqueeze(1)).squeeze(1)  # (N, F, hops)
-        if coefficients.shape[2] % self.frames == 0:  # the same, twenty times faster
+        if coefficients.shape[2] % self.frames == 0:  # same result as below, twenty times faster
             return coefficients.unflatten(2, (self.frames, -1)).amax(dim=3)
-        # Apple's GPU gets windows of several lengths wrong (github.com/pytorch/pytorch/issues/190064)
+        # On MPS, adaptive pooling is wrong for windows of different lengths (pytorch issue 190064).
         pooled = adaptive_max_pool1d(coefficients.cpu() if coefficients.is_mps else coefficients, self.frames)
         return pooled.to(coefficients.device)  # (N, F, T)
 
 
 class MelBands(nn.Module):
-    """The power in Slaney's mel bands, as librosa has them: (N, 1, samples) -> (N, 1, bands, hops).
+    """Power in Slaney's mel bands, as librosa computes it: (N, 1, samples) -> (N, 1, bands, hops).
 
-    Block by block, since what stays in the cache is several times faster than whole spectra, for whose memory the
-    system is asked anew for every clip.
+    It works on blocks of hops: a block stays in the processor's cache, which is several times
+    faster than a whole spectrogram, whose memory would be allocated anew for every clip.
     """
 
     def __init__(self, front_end: FrontEnd) -> None:
         super().__init__()
-        self.n_fft, self.hop_length = front_end.n_fft, front_end.hop_length
-        bins, rate = 1 + front_end.n_fft // 2, front_end.sample_rate
+        self.n_fft = front_end.n_fft
+        self.hop_length = front_end.hop_length
+        bins = 1 + front_end.n_fft // 2
+        rate = front_end.sample_rate
         bands = melscale_fbanks(
             bins, 0.0, rate / 2, front_end.n_mels, rate, norm="slaney", mel_scale="slaney"
         )
@@ -96,17 +101,16 @@ class MelBands(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         padded = pad(clips, (self.n_fft // 2, self.n_fft // 2))
         frames = padded.unfold(-1, self.n_fft, self.hop_length)  # (N, 1, hops, n_fft), a view
-        return torch.cat([self._powers(block) for block in frames.split(BLOCK, dim=-2)], dim=-2).transpose(
-            -1, -2
-        )
+        powers = [self._powers(block) for block in frames.split(BLOCK, dim=-2)]
+        return torch.cat(powers, dim=-2).transpose(-1, -2)
 
     def _powers(self, frames: Tensor) -> Tensor:
-        z = torch.fft.rfft(frames * self.window)
-        return (z.real.square() + z.imag.square()) @ self.bands
+        spectrum = torch.fft.rfft(frames * self.window)
+        return (spectrum.real.square() + spectrum.imag.square()) @ self.bands
 
 
-class Cosines(nn.Module):
-    """The orthonormal cosine transform of the second to last axis, its first coefficients."""
+class CosineTransform(nn.Module):
+    """The first coefficients of the orthonormal DCT-II along the second to last axis."""
 
     def __init__(self, bands: int, coefficients: int) -> None:
         super().__init__()
@@ -117,58 +121,77 @@ class Cosines(nn.Module):
 
 
 def stft(front_end: FrontEnd) -> nn.Module:
-    """The magnitudes of the short-time Fourier transform."""
+    """Magnitudes of the short-time Fourier transform."""
     return T.Spectrogram(front_end.n_fft, hop_length=front_end.hop_length, power=1, pad_mode="constant")
 
 
 def logmel(front_end: FrontEnd) -> nn.Module:
-    """The power in mel bands, in dB."""
-    return nn.Sequential(MelBands(front_end), T.AmplitudeToDB("power", FLOOR))
+    """Power in mel bands, in dB."""
+    return nn.Sequential(MelBands(front_end), T.AmplitudeToDB("power", TOP_DB))
 
 
 def mfcc(front_end: FrontEnd) -> nn.Module:
-    """The cosine transform of the log-mel spectrum."""
-    return nn.Sequential(logmel(front_end), Cosines(front_end.n_mels, front_end.n_mfcc))
+    """Cosine transform of the log-mel spectrogram."""
+    return nn.Sequential(logmel(front_end), CosineTransform(front_end.n_mels, front_end.n_mfcc))
 
 
 TRANSFORMS: dict[str, Callable[[FrontEnd], nn.Module]] = {"mfcc": mfcc, "logmel": logmel, "stft": stft}
 
 
-def read_clips(path: Path, front_end: FrontEnd, copy: str = "", name: str = "") -> Iterator[Clip]:
-    """Read what the front-end keeps of a file, as one channel at its rate, padded with zeros.
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Limit torch to one thread per operation, for callers whose own threads use all cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
-    One clip, or for `long` = chunks as many as cover the file, but for silent ones. Any format, rate and channel count
-    of libsndfile; of the few formats that are read forward alone, a file's start. `copy` is a perturbation, `name` that
-    of the utterance, which seeds its noise.
-    Raises `UnreadableAudio` for a file that is missing, not audio, empty, silent, or whose samples are no numbers.
+
+def read_clips(path: Path, front_end: FrontEnd, copy: str = "", name: str = "") -> Iterator[Clip]:
+    """Yield the clips that the front-end keeps of a file: mono, resampled, padded with zeros.
+
+    There is one clip, or if `front_end.long` is "chunks", as many as cover the file; silent ones
+    are skipped. All formats and channel counts of libsndfile are read; of the few formats that
+    cannot seek, only the start of a file. Only one clip is in memory at a time.
+
+    copy: a perturbation such as "speed:0.9", or "" for the original.
+    name: the name of the utterance, which is the seed of added noise.
+
+    Raises `UnreadableAudio` if the file is missing, not audio, empty, silent, or has samples that
+    are not finite.
     """
-    path, silence, heard = Path(path), 0.0, False
+    path = Path(path)
+    silence = 0.0
+    found = False
     with _opened(path) as file:
-        seconds, rate = file.frames / file.samplerate, file.samplerate * speed_of(copy)
+        seconds = file.frames / file.samplerate
+        rate = file.samplerate * speed_of(copy)
         length = max(1, round(front_end.duration * rate))
-        if front_end.long == "chunks" and seconds > LONGEST:
-            raise UnreadableAudio(
-                path, f"{seconds / 3600:.0f} hours, of which at most {LONGEST // 3600} can be cut up"
-            )
-        for start in starts(file.frames, length, front_end.long):
+        if front_end.long == "chunks" and seconds > MAX_HOURS * 3600:
+            hours = round(seconds / 3600)
+            raise UnreadableAudio(path, f"{hours} hours, of which at most {MAX_HOURS} can be cut up")
+        for start in clip_starts(file.frames, length, front_end.long):
             if start:
                 file.seek(start)
             sound = file.read(length, dtype="float32", always_2d=True).mean(axis=1)
-            if not len(sound):  # a header that promises more than there is
+            if not len(sound):  # the header states more samples than the file has
                 break
             if _is_silent(sound, path):
                 silence = max(silence, len(sound) / rate)
                 continue
-            heard, end = True, start + len(sound)
+            found = True
+            end = start + len(sound)
             sound = perturb(sound, file.samplerate, copy, f"{name} {start}")
-            fitted = _fitted(sound, rate, front_end)
-            yield Clip(start / file.samplerate, end / file.samplerate, seconds, fitted)
-    if not heard:
+            sound = _resampled(sound, rate, front_end)
+            yield Clip(start / file.samplerate, end / file.samplerate, seconds, sound)
+    if not found:
         raise UnreadableAudio(path, f"no sound in {silence:.3g} s" if silence else "empty (no samples)")
 
 
-def starts(samples: int, length: int, long: str) -> Iterator[int]:
-    """The first samples of the clips of a recording; those that cover it all are spread evenly, to its very end."""
+def clip_starts(samples: int, length: int, long: str) -> Iterator[int]:
+    """Yield the first sample of each clip; chunks are spread evenly over the recording."""
     spare = samples - length
     if long == "first" or spare <= 0:
         yield 0
@@ -180,31 +203,19 @@ def starts(samples: int, length: int, long: str) -> Iterator[int]:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Keep torch to one thread an operation while the caller's own threads share the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
 def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    """An audio file; what goes wrong while it is read is told in a few words."""
-    if not os.path.isfile(path):  # never raises, whatever the name
+    """Open an audio file; errors while it is open become `UnreadableAudio`."""
+    if not os.path.isfile(path):  # unlike Path.is_file, it accepts any name
         raise UnreadableAudio(path, "no such file")
-    if path.suffix.lower() == ".raw":  # soundfile would ask for a rate
+    if path.suffix.lower() == ".raw":  # soundfile would require a sample rate
         raise UnreadableAudio(path, "not readable as audio (raw samples without a header)")
     try:
         with soundfile.SoundFile(path) as file:
-            if file.frames == UNKNOWN:
-                raise UnreadableAudio(path, "a header that does not tell the length")
-            if not RATES[0] <= file.samplerate <= RATES[1]:
-                raise UnreadableAudio(
-                    path, f"a rate of {file.samplerate} Hz; {RATES[0]} to {RATES[1]} are read"
-                )
+            if file.frames == UNKNOWN_LENGTH:
+                raise UnreadableAudio(path, "its header does not state its length")
+            if not MIN_RATE <= file.samplerate <= MAX_RATE:
+                reason = f"a rate of {file.samplerate} Hz; {MIN_RATE} to {MAX_RATE} Hz can be read"
+                raise UnreadableAudio(path, reason)
             yield file
     except soundfile.LibsndfileError as error:
         raise UnreadableAudio(path, f"not readable as audio ({error.error_string.rstrip('.')})") from None
@@ -212,13 +223,13 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
 
 def _is_silent(sound: np.ndarray, path: Path) -> bool:
     peak = np.abs(sound).max()
-    if not peak < LOUDEST:  # NaN compares false
-        raise UnreadableAudio(path, "samples that are not finite, or absurdly large")
+    if not peak < MAX_SAMPLE:  # true for NaN, too
+        raise UnreadableAudio(path, f"samples that are not finite, or larger than {MAX_SAMPLE:g}")
     return peak == 0
 
 
-def _fitted(sound: np.ndarray, rate: float, front_end: FrontEnd) -> np.ndarray:
-    """Sound at the front-end's rate and of a clip's length."""
+def _resampled(sound: np.ndarray, rate: float, front_end: FrontEnd) -> np.ndarray:
+    """Resample to the front-end's rate; cut or pad to the length of a clip."""
     if rate != front_end.sample_rate:
         sound = soxr.resample(sound, rate, front_end.sample_rate, quality="HQ")
     sound = sound[: front_end.samples]

@@ -1,7 +1,8 @@
-"""Folds, and the halves of a search: functions of the manifest alone.
+"""Speaker-independent folds, and the split of training rows between weights and alphas.
 
-They are made of utterances, by the schemes of `data.protocols`, and then spread to rows: however many windows and
-perturbed copies an utterance has, they go where it goes. The order of the manifest's rows does not matter.
+Folds are made of utterances, by the schemes of `data.fold_schemes`, and then expanded to the rows of a
+manifest: all windows and perturbed copies of an utterance stay together. The result depends on the
+manifest only, and not on the order of its rows.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -10,15 +11,20 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from data.protocols import Labelled, Sides, column, deal, natural, one_by_one, sides_of
+from data.fold_schemes import (
+    ManifestRow,
+    UtteranceFold,
+    field_values,
+    group_speakers,
+    positions_by_name,
+    utterance_folds,
+)
 from utils import UserError
-
-__all__ = ["Fold", "Labelled", "choose_fold", "first_rows", "halves", "is_known", "make_folds", "natural"]
 
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Row numbers of the three parts, each ascending; a row may be in none of them.
+    """Row numbers of the three parts, ascending; a row may be in none of them.
 
     `train` holds all rows of its utterances, `validation` and `test` no perturbed copies.
     """
@@ -28,151 +34,165 @@ class Fold:
     test: np.ndarray
 
     def parts(self, protocol: str) -> tuple[np.ndarray, np.ndarray]:
-        """(rows to train on, rows that pick the epoch): `held_out` picks on validation speakers, `paper` on the test's.
+        """Return the rows to train on and the rows that select the epoch.
 
-        Under `paper`, as published, nothing is held out for validation: those rows are trained on.
+        `held_out` selects on the validation rows. `paper` selects on the test rows, as published, and trains
+        on the validation rows as well.
         """
         if protocol == "paper":
             return np.sort(np.concatenate([self.train, self.validation])), self.test
         return self.train, self.validation
 
 
-def make_folds(rows: Sequence[Labelled], scheme: str = "auto", unknown_speakers: bool = False) -> list[Fold]:
-    """Partition a manifest into folds for cross-validation.
+def make_folds(
+    rows: Sequence[ManifestRow], scheme: str = "auto", unknown_speakers: bool = False
+) -> list[Fold]:
+    """Split the rows of a manifest into the folds of a cross-validation.
 
-    `session` and `speaker` leave one out, in natural order; `groupK` (`group5`) deals the speakers into K groups of
-    like size and class balance; `auto` takes sessions where all rows have one, no speaker is in two, and there are
-    three or more, otherwise five groups (fewer where there are fewer speakers); `official` is the publisher's `split`
-    and `emodarts` that of the published code. About a quarter of each training side goes, in whole speakers, to
-    validation, unless `official` has a split for it.
+    `data.fold_schemes` describes the schemes. About a quarter of each training side is held out for
+    validation, in whole speakers, unless `official` has a split for it. Utterances of unknown speakers are
+    in no fold, unless `official` is used with `unknown_speakers`.
 
-    Utterances whose speaker is not known are in no part of any fold; `official` can keep them.
-
-    Raises `UserError` for an unknown scheme or one that does not fit, fewer than three known speakers, an utterance
-    of copies alone, or data that leave a part empty or the training part without one of the fold's classes.
+    Raises `UserError` if the scheme is unknown or does not fit the data, fewer than three speakers are
+    known, an utterance has only perturbed copies, a part would be empty, or the training part would lack
+    one of the classes.
     """
     if unknown_speakers and scheme != "official":
         raise UserError(f"fold scheme {scheme!r}: only official can keep utterances of unknown speakers")
-    utterances = [rows[row] for _, row in sorted(first_rows(rows, range(len(rows))).items())]
+    first_rows = first_original_rows(rows, range(len(rows)))
+    utterances = [rows[first_rows[name]] for name in sorted(first_rows)]
     if not unknown_speakers:
-        utterances = _of_known_speakers(utterances)
-    position = {each.utterance: number for number, each in enumerate(utterances)}
-    owner = np.array([position.get(row.utterance, -1) for row in rows], dtype=np.int64)
-    original = np.array([not row.copy for row in rows], dtype=bool)
+        utterances = _with_known_speakers(utterances)
+    positions = {each.utterance: position for position, each in enumerate(utterances)}
+    position_of_row = np.array([positions.get(row.utterance, -1) for row in rows], dtype=np.int64)
+    is_original = np.array([not row.copy for row in rows], dtype=bool)
 
     folds = []
-    for number, sides in enumerate(sides_of(utterances, scheme), 1):
-        train, validation = _hold_out(utterances, sides, f"fold {number} of scheme {scheme!r}")
-        in_train, *held = (np.isin(owner, part) for part in (train, validation, sides.test))
-        folds.append(Fold(np.flatnonzero(in_train), *(np.flatnonzero(original & part) for part in held)))
+    for number, fold in enumerate(utterance_folds(utterances, scheme), 1):
+        train, validation = _hold_out_validation(utterances, fold, f"fold {number} of scheme {scheme!r}")
+        in_train = np.isin(position_of_row, train)
+        in_validation = np.isin(position_of_row, validation) & is_original
+        in_test = np.isin(position_of_row, fold.test) & is_original
+        folds.append(Fold(*map(np.flatnonzero, (in_train, in_validation, in_test))))
     return folds
 
 
-def choose_fold(folds: Sequence[Fold], fold: int) -> Fold:
-    """The fold of this number, from 1. Raises `UserError` where there is none."""
-    if not 1 <= fold <= len(folds):
-        raise UserError(f"fold {fold} out of range: this dataset has folds 1 to {len(folds)}")
-    return folds[fold - 1]
+def choose_fold(folds: Sequence[Fold], number: int) -> Fold:
+    """Return a fold by its number, counted from 1. Raises `UserError` if there is no such fold."""
+    if not 1 <= number <= len(folds):
+        raise UserError(f"fold {number} out of range: this dataset has folds 1 to {len(folds)}")
+    return folds[number - 1]
 
 
 def halves(
-    manifest: Sequence[Labelled], rows: Iterable[int], portion: float, seed: int
+    manifest: Sequence[ManifestRow], rows: Iterable[int], portion: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split training rows into those that train the weights (`portion` of the utterances) and those for the alphas.
+    """Split training rows into those that train the weights and those that train the alphas.
 
-    Stratified by emotion, seeded, each ascending, no utterance in both. The first has all rows of its utterances, the
-    second no perturbed copies.
-    Raises `UserError` where a class has fewer than two utterances, or the halves cannot hold all classes.
+    The first get `portion` of the utterances. The split is stratified by emotion and seeded, the row numbers
+    are ascending, and no utterance is in both. Only the first have perturbed copies.
+
+    Raises `UserError` if a class has fewer than two utterances, or one side cannot have all classes.
     """
     rows = np.sort(np.asarray(rows))
-    first = first_rows(manifest, rows)
-    utterances, labels = list(first), column([manifest[row] for row in first.values()], "emotion")
-    classes, counts = np.unique(labels, return_counts=True)
+    first_rows = first_original_rows(manifest, rows)
+    utterances = list(first_rows)
+    emotions = field_values([manifest[row] for row in first_rows.values()], "emotion")
+    classes, counts = np.unique(emotions, return_counts=True)
     if counts.min() < 2:
         raise UserError(
             f"class {classes[counts.argmin()]} has a single training utterance: a search needs at least two"
             " of each class, one for the weights and one for the alphas"
         )
     try:
-        weights, _ = train_test_split(utterances, train_size=portion, stratify=labels, random_state=seed)
+        for_weights, _ = train_test_split(
+            utterances, train_size=portion, stratify=emotions, random_state=seed
+        )
     except ValueError as error:
-        where = f"{len(utterances)} training utterances at train_portion {portion}"
-        raise UserError(f"cannot split {where}: {error}") from None
-    for_weights = np.isin([manifest[row].utterance for row in rows], weights)
-    original = np.array([not manifest[row].copy for row in rows])
-    return rows[for_weights], rows[~for_weights & original]
+        sizes = f"{len(utterances)} training utterances at train_portion {portion}"
+        raise UserError(f"cannot split {sizes}: {error}") from None
+    in_weights = np.isin([manifest[row].utterance for row in rows], for_weights)
+    is_original = np.array([not manifest[row].copy for row in rows])
+    return rows[in_weights], rows[~in_weights & is_original]
 
 
-def first_rows(manifest: Sequence[Labelled], rows: Iterable[int]) -> dict[str, int]:
-    """The first original row of each utterance in these rows. Raises `UserError` for one that has only copies."""
-    first: dict[str, int] = {}
+def first_original_rows(manifest: Sequence[ManifestRow], rows: Iterable[int]) -> dict[str, int]:
+    """Return the first row of each utterance that is not a perturbed copy.
+
+    Raises `UserError` if an utterance has only copies.
+    """
+    first_rows: dict[str, int] = {}
     for row in rows:
         if not manifest[row].copy:
-            first.setdefault(manifest[row].utterance, row)
+            first_rows.setdefault(manifest[row].utterance, row)
     for row in rows:
-        if manifest[row].utterance not in first:
-            raise UserError(
-                f"utterance {manifest[row].utterance} has perturbed copies and no original; make the features anew"
-            )
-    return first
+        if (name := manifest[row].utterance) not in first_rows:
+            raise UserError(f"utterance {name} has perturbed copies and no original; make the features again")
+    return first_rows
 
 
-def is_known(speaker: str) -> bool:
-    """Whether a manifest says who speaks."""
+def is_known_speaker(speaker: str) -> bool:
+    """Return whether the name of a speaker in a manifest identifies a person."""
     return speaker.strip().lower() not in ("", "unknown")
 
 
-def _of_known_speakers(utterances: Sequence[Labelled]) -> list[Labelled]:
-    known = [each for each in utterances if is_known(each.speaker)]
-    if (count := len({each.speaker for each in known})) < 3:
-        left_out = len(utterances) - len(known)
-        because = f" ({left_out} utterances have no known speaker, so are left out)" if left_out else ""
-        raise UserError(f"{count} speakers: training, validation and test need at least 3, one each{because}")
+def _with_known_speakers(utterances: Sequence[ManifestRow]) -> list[ManifestRow]:
+    known = [each for each in utterances if is_known_speaker(each.speaker)]
+    count = len({each.speaker for each in known})
+    if count < 3:
+        unknown = len(utterances) - len(known)
+        reason = f" ({unknown} utterances have no known speaker and are left out)" if unknown else ""
+        raise UserError(f"{count} speakers: training, validation and test need at least 3, one each{reason}")
     return known
 
 
-def _hold_out(utterances: Sequence[Labelled], sides: Sides, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """The utterances to train on, and those for validation: the publisher's, or some speakers of the training side."""
-    emotions, rest = column(utterances, "emotion"), sides.training
-    classes = set(emotions[np.concatenate([rest, sides.test, sides.validation])])
-    missing = ", ".join(sorted(classes - set(emotions[rest])))
-    validation = sides.validation if len(sides.validation) else _validation(utterances, rest, classes)
+def _hold_out_validation(
+    utterances: Sequence[ManifestRow], fold: UtteranceFold, where: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the utterances of a fold to train on and those for validation."""
+    emotions = field_values(utterances, "emotion")
+    classes = set(emotions[np.concatenate([fold.training, fold.test, fold.validation])])
+    missing = ", ".join(sorted(classes - set(emotions[fold.training])))
+    has_validation = len(fold.validation) > 0
+    validation = fold.validation if has_validation else _choose_validation(utterances, fold.training, classes)
     if missing or not len(validation):
-        held = "test and validation" if len(sides.validation) else "test"
-        why = (
-            f"only {held} speakers have {missing}"
-            if missing
-            else "none of its speakers can be spared for validation"
-        )
-        raise UserError(
-            f"{where}: training cannot have every class, since {why};"
-            " take another scheme (speaker, group3), or leave the rare classes out"
-        )
-    return np.setdiff1d(rest, validation), validation
+        problem = "no known training speaker can be held out for validation without losing a class"
+        if missing:
+            others = "test and validation" if has_validation else "test"
+            problem = f"only {others} speakers have {missing}, so training would lack a class"
+        advice = "use another scheme (speaker, group3), or leave out the rare classes"
+        raise UserError(f"{where}: {problem}; {advice}")
+    return np.setdiff1d(fold.training, validation), validation
 
 
-def _validation(utterances: Sequence[Labelled], rest: np.ndarray, classes: Collection[str]) -> np.ndarray:
-    """The utterances, of those on the training side, that are held out for validation.
+def _choose_validation(
+    utterances: Sequence[ManifestRow], training: np.ndarray, classes: Collection[str]
+) -> np.ndarray:
+    """Return the utterances of the training side to hold out for validation; empty if none can be held out.
 
-    The first group of speakers that has all classes and leaves all classes to train on; where there is none, the
-    group with the most classes of those that leave all; none where there is no such group. Utterances of unknown
-    speakers are left to train on, since whoever speaks there may speak in others.
+    Takes the first group of speakers that has all classes and leaves all classes for training. If there is
+    none, takes the group with the most classes of those that leave all. Utterances of unknown speakers stay
+    in training, since their speakers may be anyone.
     """
-    emotions, speakers = column(utterances, "emotion"), column(utterances, "speaker")
-    known = np.array([row for row in rest if is_known(speakers[row])], dtype=np.int64)
-    best, most = known[:0], 0
-    for group in _candidates(emotions[known], speakers[known]):
-        held = known[group]
-        have = len(set(emotions[held]))
-        if have > most and set(emotions[np.setdiff1d(rest, held)]) >= classes:
-            best, most = held, have
-            if have == len(classes):
+    emotions = field_values(utterances, "emotion")
+    speakers = field_values(utterances, "speaker")
+    known = np.array([each for each in training if is_known_speaker(speakers[each])], dtype=np.int64)
+    best = known[:0]
+    most_classes = 0
+    for group in _validation_groups(emotions[known], speakers[known]):
+        held_out = known[group]
+        class_count = len(set(emotions[held_out]))
+        remaining = set(emotions[np.setdiff1d(training, held_out)])
+        if class_count > most_classes and remaining >= classes:
+            best = held_out
+            most_classes = class_count
+            if class_count == len(classes):
                 break
     return best
 
 
-def _candidates(emotions: np.ndarray, speakers: np.ndarray) -> Iterator[np.ndarray]:
-    """Groups of about a quarter of the utterances, then larger ones, then single speakers."""
+def _validation_groups(emotions: np.ndarray, speakers: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield groups of about a quarter of the utterances, then larger ones, then single speakers."""
     for count in range(min(4, len(set(speakers))), 1, -1):
-        yield from deal(emotions, speakers, count)
-    yield from one_by_one(speakers)
+        yield from group_speakers(emotions, speakers, count)
+    yield from positions_by_name(speakers)

@@ -1,15 +1,19 @@
-"""A feature store in the making: it grows file by file, and goes on where a killed attempt stopped.
+"""The journal of a feature store in the making: what is done stays done after a kill.
 
-Of each file the features are written first, then a line of the journal: what has no line does not count.
+For every file, the features are appended to `features.npy` first, then a line to `journal.jsonl`.
+Features without a line do not count. The next attempt starts after the last line that is still
+valid.
 """
 
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import pydantic.dataclasses
+from pydantic import BaseModel, Field, TypeAdapter
 
 from config import FrontEnd
 from data.arrays import RowWriter, rows_written
@@ -17,45 +21,72 @@ from data.corpora.utterance import Utterance
 from data.store import Row
 from utils import read_text, write_json, write_text
 
-MAKING = ("journal.jsonl", "settings.json")
-"""What only the making needs."""
+JOURNAL_FILES = ("journal.jsonl", "settings.json")
+"""Files that only a store in the making has."""
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a store is made."""
+
+    corpus: str
+    front_end: FrontEnd
+    copies: tuple[str, ...] = ()  # perturbations; each makes one copy of every utterance
+    workers: int = 1
+    strict: bool = False  # stop at an unreadable file
+    overwrite: bool = False  # replace a store of another corpus, and compute everything again
 
 
 @dataclass(frozen=True)
 class Job:
-    """One file to read: an utterance as it is, or a perturbed copy of it."""
+    """One file to read: an utterance, or a perturbed copy of it."""
 
     utterance: Utterance
     copy: str = ""
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config={"strict": True, "extra": "forbid"})
 class Entry:
-    """What came of a job: where the clips start, or the reason why there are none."""
+    """The result of a job: where its clips start, or the reason why there are none."""
 
     utterance: str
     file: str
     copy: str
     stamp: str
-    duration: float = 0.0
-    starts: tuple[float, ...] = ()
+    duration: Seconds = 0.0
+    starts: tuple[Seconds, ...] = ()
     reason: str = ""
 
     @classmethod
     def of(cls, job: Job, **result: object) -> "Entry":
-        """The entry of a job, as its file is now."""
-        return cls(
-            job.utterance.utterance, str(job.utterance.file), job.copy, stamp(job.utterance.file), **result
-        )
+        """The entry of a job, with the stamp that its file has now."""
+        file = job.utterance.file
+        return cls(job.utterance.utterance, str(file), job.copy, stamp(file), **result)
+
+    def belongs_to(self, job: Job) -> bool:
+        """Whether this is the result of this job, and its file has not changed since."""
+        return replace(self, duration=0.0, starts=(), reason="") == Entry.of(job)
 
     def rows(self, u: Utterance) -> list[Row]:
-        """The rows of the manifest, labelled as the corpus labels the utterance."""
+        """The rows of the manifest, one per clip, with the present labels of the utterance."""
         labels = u.utterance, self.file, u.speaker, u.session, u.emotion, u.split
         return [Row(*labels, self.duration, u.text, self.copy, start, self.stamp) for start in self.starts]
 
 
+ENTRY = TypeAdapter(Entry)
+
+
+class Attempt(BaseModel):
+    """The content of `settings.json`: the settings that the features depend on."""
+
+    front_end: FrontEnd
+    overwrite: bool
+
+
 def stamp(file: Path) -> str:
-    """Size and time of the last change, by which a changed file is known; empty where there is no file."""
+    """Size and modification time, which show whether a file has changed; empty without a file."""
     try:
         found = file.stat()
     except (OSError, ValueError):  # ValueError: a name that no file can have
@@ -64,88 +95,61 @@ def stamp(file: Path) -> str:
 
 
 class Journal:
-    """The folder in which a store is made: `journal.jsonl`, `features.npy`, and the settings that both hold for."""
+    """The folder in which a store is made: `journal.jsonl`, `features.npy` and `settings.json`."""
 
-    def __init__(
-        self,
-        folder: Path,
-        front_end: FrontEnd,
-        jobs: Sequence[Job],
-        strict: bool = False,
-        overwrite: bool = False,
-    ):
-        """Go on in `folder`: what it has of these jobs, from the first on and with this front-end, is kept.
-
-        If `strict`, only up to a file that gave nothing; if `overwrite`, only of an attempt that overwrote, too.
-        """
-        self.entries = _kept(folder, front_end, jobs, strict, overwrite)
+    def __init__(self, folder: Path, settings: Settings, jobs: Sequence[Job]):
+        """Open `folder` and keep what an earlier attempt has done; see `read_entries`."""
+        self.entries = read_entries(folder, settings, jobs)
+        rows = sum(len(entry.starts) for entry in self.entries)
+        attempt = Attempt(front_end=settings.front_end, overwrite=settings.overwrite)
         folder.mkdir(exist_ok=True)
         write_text(folder / "journal.jsonl", "".join(map(_line, self.entries)))
-        write_json(folder / "settings.json", {"overwrite": overwrite, "front_end": front_end.model_dump()})
-        kept = sum(len(entry.starts) for entry in self.entries)
-        self.features = RowWriter(folder / "features.npy", front_end.shape, kept)
-        self.lines = (folder / "journal.jsonl").open("a", encoding="utf-8")
-        self.front_end = front_end
+        write_json(folder / "settings.json", attempt.model_dump())
+        self.features = RowWriter(folder / "features.npy", settings.front_end.shape, keep=rows)
+        self.file = (folder / "journal.jsonl").open("a", encoding="utf-8")
 
     def add(self, entry: Entry, features: np.ndarray | None) -> None:
-        """Put down what came of the next job."""
+        """Write the result of the next job."""
         if features is not None:
             self.features.append(features)
-        self.lines.write(_line(entry))
-        self.lines.flush()
+        self.file.write(_line(entry))
+        self.file.flush()
         self.entries.append(entry)
 
     def close(self) -> None:
-        """Let go of the files; more may be added another time."""
+        """Close the files; another attempt can open them again."""
         self.features.close()
-        self.lines.close()
+        self.file.close()
+
+
+def read_entries(folder: Path, settings: Settings, jobs: Sequence[Job]) -> list[Entry]:
+    """Return the entries of an earlier attempt that are still valid, from the first job on.
+
+    They end before the first job whose file has changed or whose features are incomplete, and if
+    `strict`, before the first unreadable file. There are none if the front-end differs, or if
+    `overwrite` is set now but was not set then.
+    """
+    try:
+        attempt = Attempt.model_validate_json(read_text(folder / "settings.json"))
+        rows_left = rows_written(folder / "features.npy", settings.front_end.shape)
+        lines = read_text(folder / "journal.jsonl").splitlines()
+    except (OSError, ValueError):  # no earlier attempt, or damaged files
+        return []
+    if attempt.front_end != settings.front_end or (settings.overwrite and not attempt.overwrite):
+        return []
+    entries = []
+    for line, job in zip(lines, jobs, strict=False):
+        try:
+            entry = ENTRY.validate_json(line)
+        except ValueError:  # cut short by a kill, or damaged
+            break
+        rows_left -= len(entry.starts)
+        is_complete = rows_left >= 0 and bool(entry.reason) != bool(entry.starts)
+        if not is_complete or not entry.belongs_to(job) or (settings.strict and entry.reason):
+            break
+        entries.append(entry)
+    return entries
 
 
 def _line(entry: Entry) -> str:
     return json.dumps(asdict(entry)) + "\n"
-
-
-def _is_plain(entry: Entry) -> bool:
-    """Whether a result is of the right types, and a file gave either clips or a reason."""
-    numbers = [entry.duration, *entry.starts]
-    sound = all(type(number) is float and 0 <= number < math.inf for number in numbers)
-    return sound and type(entry.reason) is str and bool(entry.reason) != bool(entry.starts)
-
-
-def _kept(
-    folder: Path, front_end: FrontEnd, jobs: Sequence[Job], strict: bool, overwrite: bool
-) -> list[Entry]:
-    """The entries that an earlier attempt left, as far as they are whole and of the same jobs and files."""
-    entries: list[Entry] = []
-    try:
-        settings = json.loads(read_text(folder / "settings.json"))
-        if settings["front_end"] != front_end.model_dump() or overwrite > settings["overwrite"]:
-            return []
-        room = rows_written(folder / "features.npy", front_end.shape)
-        lines = read_text(folder / "journal.jsonl").splitlines()
-        for line, job in zip(lines, jobs, strict=False):
-            values = json.loads(line)
-            result = {
-                "duration": values["duration"],
-                "starts": tuple(values["starts"]),
-                "reason": values["reason"],
-            }
-            entry = Entry.of(job, **result)
-            room -= len(entry.starts)
-            if (
-                room < 0
-                or not _is_plain(entry)
-                or json.loads(_line(entry)) != values
-                or (strict and entry.reason)
-            ):
-                break
-            entries.append(entry)
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        RecursionError,
-    ):  # no earlier attempt, or a line cut short
-        pass
-    return entries

@@ -1,4 +1,4 @@
-"""Whom a search, a training or a test hears: what files keep of it, and what tells whether a test is one."""
+"""Sets of speakers, as genotype and model files record those of a search or a training."""
 
 from typing import Annotated, Self
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class SpeakerSet(BaseModel):
-    """Speakers by the names that their corpus gives them. Anything else than this in a file is an error."""
+    """Speakers of a dataset, by their names in the corpus. Reading one from a file is strict."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -15,16 +15,19 @@ class SpeakerSet(BaseModel):
     speakers: Annotated[tuple[str, ...], Field(max_length=10**6, fail_fast=True)]
 
     def comparable_with(self, other: "SpeakerSet") -> bool:
-        """Whether a name is one speaker in both: they are of one store, or of one published corpus."""
+        """Return whether a name means the same person in both sets.
+
+        It does within a dataset and within a published corpus, but not between two manifests.
+        """
         return self.dataset == other.dataset or self.corpus == other.corpus != "manifest"
 
     def overlap(self, other: "SpeakerSet") -> list[str]:
-        """The speakers of `other` who are these, in its order."""
+        """Return the speakers of `other` that are also in this set, in the order of `other`."""
         known = set(self.speakers) if self.comparable_with(other) else set()
         return [speaker for speaker in other.speakers if speaker in known]
 
     def union(self, other: Self | None) -> Self:
-        """These, and after them those of `other` where a name is one speaker in both."""
+        """Return this set with the speakers of `other` added, if the two are comparable."""
         if other is None or not self.comparable_with(other):
             return self
         return self.model_copy(update={"speakers": tuple(dict.fromkeys(self.speakers + other.speakers))})

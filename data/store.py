@@ -1,7 +1,7 @@
-"""The feature store: one array and its manifest in a folder, computed once for all folds.
+"""The feature store: a folder with the features of a corpus, computed once for all folds.
 
-`manifest.csv`  one row a clip, in the order of the array: as a rule one clip an utterance
-`features.npy`  float32, (N clips, F coefficients, T frames)
+`manifest.csv`  one row per clip, in the order of the array; most utterances have one clip
+`features.npy`  float32 (N, F, T): N clips, F coefficients, T frames
 `config.json`   the front-end, the corpus, the classes, the version of this layout
 `skipped.csv`   the files that gave no features, and why
 """
@@ -24,12 +24,12 @@ from data.arrays import RowReader
 from utils import UserError, read_text
 
 VERSION = 2
-CHUNK = 64  # rows of features held in float64 at a time
+"""Version of the layout; a store of another version is refused."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One clip of a manifest; the fields are the columns of `manifest.csv`."""
+    """One clip in the manifest; the fields are the columns of `manifest.csv`."""
 
     utterance: str
     file: str
@@ -37,44 +37,43 @@ class Row:
     session: str
     emotion: str
     split: str
-    duration: float  # seconds, of the whole file
-    text: str  # what was said, as far as the corpus tells
-    copy: str  # how a perturbed copy was made; empty for an original
-    start: float  # seconds, where in the recording the clip begins
-    stamp: str  # size and time of the file when it was read, by which a changed file is known
+    duration: float  # seconds, length of the whole file
+    text: str  # the words spoken, if the corpus states them
+    copy: str  # the perturbation; empty for an original
+    start: float  # seconds, where the clip begins in the recording
+    stamp: str  # size and modification time of the file when it was read
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
+SKIPPED_COLUMNS = ("file", "reason")
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureStore:
-    """A store that has been opened. The features stay on disk: rows are read as they are indexed."""
+    """An open feature store. The features stay on disk and are read as they are indexed."""
 
     folder: Path
     corpus: str
     front_end: FrontEnd
-    classes: tuple[str, ...]  # sorted, of the whole manifest: a class that a split lacks shifts no id
+    classes: tuple[str, ...]  # sorted, of the whole manifest: class ids do not depend on the fold
     manifest: list[Row]
     features: RowReader  # (N, F, T) float32
     skipped: list[tuple[str, str]]  # file, reason
 
     @classmethod
     def open(cls, folder: Path) -> "FeatureStore":
-        """Open the store in `folder`. Raises `UserError` where there is none or where its files disagree."""
+        """Open the store in `folder`. Raises `UserError` if it does not exist or is damaged."""
         folder = Path(folder)
         if not (folder / "config.json").is_file():
-            there = sorted(path.parent.name for path in folder.parent.glob("[!.]*/config.json"))
-            raise UserError(
-                f"no features at {folder}: prepare.py makes them; there are {', '.join(there) or 'none'} beside it"
-            )
+            others = sorted(path.parent.name for path in folder.parent.glob("[!.]*/config.json"))
+            found = ", ".join(others) or "no stores"
+            raise UserError(f"no features at {folder}: prepare.py makes them; {folder.parent} has {found}")
         try:
             return cls._read(folder)
-        except Exception as error:  # spoilt bytes make parsers raise all sorts of things
+        except Exception as error:  # parsers raise many types of exception on damaged input
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else repr(error)
-            raise UserError(
-                f"features at {folder} are damaged, make them anew with prepare.py: {reason}"
-            ) from None
+            message = f"features at {folder} are damaged, make them again with prepare.py: {reason}"
+            raise UserError(message) from None
 
     @classmethod
     def _read(cls, folder: Path) -> "FeatureStore":
@@ -85,21 +84,22 @@ class FeatureStore:
             raise TypeError(f"config.json has the corpus {config['corpus']!r}")
         front_end = FrontEnd(**config["front_end"])
         manifest = [
-            Row(*names, _seconds(duration), text, copy, _seconds(start), stamp)
-            for *names, duration, text, copy, start, stamp in _read_csv(folder / "manifest.csv", COLUMNS)
+            Row(*labels, _seconds(duration), text, copy, _seconds(start), stamp)
+            for *labels, duration, text, copy, start, stamp in read_csv(folder / "manifest.csv", COLUMNS)
         ]
-        skipped = [(file, reason) for file, reason in _read_csv(folder / "skipped.csv", ("file", "reason"))]
+        skipped = [(file, reason) for file, reason in read_csv(folder / "skipped.csv", SKIPPED_COLUMNS)]
         classes = tuple(sorted({row.emotion for row in manifest}))
         if list(classes) != config["classes"]:
-            raise ValueError("config.json and manifest.csv disagree about the classes")
-        features, shape = RowReader(folder / "features.npy"), (len(manifest), *front_end.shape)
+            raise ValueError("config.json and manifest.csv have different classes")
+        features = RowReader(folder / "features.npy")
+        shape = (len(manifest), *front_end.shape)
         if features.shape != shape:
-            raise ValueError(f"features.npy holds {features.shape} where {shape} is due")
+            raise ValueError(f"features.npy has the shape {features.shape}, not {shape}")
         return cls(folder, config["corpus"], front_end, classes, manifest, features, skipped)
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """Class ids, (N,) int64: positions in `classes`."""
+        """Class ids (N,) int64: indices into `classes`."""
         ids = {emotion: number for number, emotion in enumerate(self.classes)}
         return np.array([ids[row.emotion] for row in self.manifest], dtype=np.int64)
 
@@ -109,7 +109,7 @@ class FeatureStore:
         return [row.speaker for row in self.manifest]
 
     def fingerprint(self) -> str:
-        """The SHA-256 of the front-end, the manifest and the features: another store has another."""
+        """The SHA-256 of the front-end, the manifest and the features."""
         digest = hashlib.sha256()
         for name in ("config.json", "manifest.csv", "features.npy"):
             with (self.folder / name).open("rb") as file:
@@ -120,36 +120,48 @@ class FeatureStore:
         return len(self.manifest)
 
 
-def _seconds(text: str) -> float:
-    if not 0 <= (seconds := float(text)) < math.inf:
-        raise ValueError(f"manifest.csv has a time of {seconds} seconds")
-    return seconds
-
-
-def _read_csv(path: Path, columns: Sequence[str]) -> list[list[str]]:
+def read_csv(path: Path, columns: Sequence[str]) -> list[list[str]]:
+    """Read a CSV file. Raises `ValueError` unless it has exactly these columns in every line."""
     header, *rows = list(csv.reader(io.StringIO(read_text(path), newline=""))) or [[]]
     if header != list(columns):
         raise ValueError(f"{path.name} must have the columns {','.join(columns)}")
     if any(len(row) != len(columns) for row in rows):
-        raise ValueError(f"a line of {path.name} has not {len(columns)} values")
+        raise ValueError(f"a line of {path.name} does not have {len(columns)} values")
     return rows
 
 
-def statistics(features: RowReader | np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation per coefficient over all frames of these rows, each (F,) float32.
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence]) -> None:
+    """Write a CSV file that `read_csv` reads back as it was."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        for row in [columns, *rows]:
+            # csv reads a carriage return as the end of a line unless it is quoted, but does not quote it
+            quoting = csv.QUOTE_ALL if any("\r" in str(value) for value in row) else csv.QUOTE_MINIMAL
+            csv.writer(file, lineterminator="\n", quoting=quoting).writerow(row)
 
-    Summed in float64 and in chunks, so that memory stays small; the deviation is at least 1e-6. Order of `rows` is
-    of no account. Raises `ValueError` where there are none.
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"manifest.csv has a time of {seconds} seconds")
+    return seconds
+
+
+def statistics(
+    features: RowReader | np.ndarray, rows: np.ndarray, chunk: int = 64
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each coefficient over all frames of these rows, each (F,) float32.
+
+    The sums are in float64, over `chunk` rows at a time. The standard deviation is at least 1e-6.
+    The order of `rows` does not matter. Raises `ValueError` if there are no rows.
     """
     if not len(rows):
         raise ValueError("statistics of no rows")
-    rows = np.sort(rows)  # as they lie on disk
-    shift = features[rows[0]].mean(
-        axis=1, dtype=np.float64
-    )  # (F,) near the mean, so that the squares stay exact
-    total, squares = np.zeros_like(shift), np.zeros_like(shift)
-    for start in range(0, len(rows), CHUNK):
-        centred = features[rows[start : start + CHUNK]] - shift[:, None]  # (n, F, T) float64
+    rows = np.sort(rows)  # the order on disk
+    shift = features[rows[0]].mean(axis=1, dtype=np.float64)  # (F,) near the mean, so that squares stay exact
+    total = np.zeros_like(shift)
+    squares = np.zeros_like(shift)
+    for start in range(0, len(rows), chunk):
+        centred = features[rows[start : start + chunk]] - shift[:, None]  # (n, F, T) float64
         total += centred.sum(axis=(0, 2))
         squares += np.square(centred).sum(axis=(0, 2))
     count = len(rows) * features.shape[2]

@@ -1,4 +1,7 @@
-"""What training does to a batch of standardised features and a test never does."""
+"""Random changes of training batches: cutout, SpecAugment and mixup. Tests never use them.
+
+Shapes: N utterances, F coefficients, T frames; features are standardised, so that 0 is the mean.
+"""
 
 import torch
 from torch import Tensor
@@ -6,28 +9,31 @@ from torchaudio.functional import mask_along_axis_iid
 
 
 def cutout(x: Tensor, length: int) -> Tensor:
-    """Blank one random square of side `length` per utterance (DeVries and Taylor 2017).
+    """Set one random square of side `length` to 0 in each utterance of x (N, 1, F, T); 0 changes nothing.
 
-    x (N, 1, F, T), standardised, so that 0 is the mean. A square may reach over the edge.
+    The centre is uniform over the input, so that a square may reach over its edge (DeVries and
+    Taylor 2017).
     """
     if length == 0:
         return x
-    n, _, *size = x.shape
-    inside = []
-    for axis, extent in enumerate(size):
-        centre = torch.randint(extent, (n, 1), device=x.device)
-        distance = (
-            torch.arange(extent, device=x.device) - centre + length // 2
-        )  # 0 at the square's first line
-        shape = (n, 1, -1, 1) if axis == 0 else (n, 1, 1, -1)
-        inside.append(((distance >= 0) & (distance < length)).view(shape))
-    return x.masked_fill(inside[0] & inside[1], 0.0)
+    n, _, coefficients, frames = x.shape
+    rows = _random_interval(n, coefficients, length, x.device).view(n, 1, -1, 1)
+    columns = _random_interval(n, frames, length, x.device).view(n, 1, 1, -1)
+    return x.masked_fill(rows & columns, 0.0)
+
+
+def _random_interval(n: int, size: int, length: int, device: torch.device) -> Tensor:
+    """(n, size) bool: true in one random interval of `length` per row; it may reach over the edge."""
+    centre = torch.randint(size, (n, 1), device=device)
+    distance = torch.arange(size, device=device) - centre + length // 2  # from the start of the interval
+    return (distance >= 0) & (distance < length)
 
 
 def spec_augment(x: Tensor, coefficients: int, frames: int) -> Tensor:
-    """Blank one band of fewer than `coefficients` and one stretch of fewer than `frames` an utterance; 0 blanks none.
+    """Set a band of coefficients and a band of frames to 0 in each utterance of x (N, 1, F, T).
 
-    x (N, 1, F, T), standardised. The masks of SpecAugment (Park et al., Interspeech 2019), without its time warping.
+    The bands are narrower than `coefficients` and `frames`; 0 masks none. These are the masks of
+    SpecAugment (Park et al., Interspeech 2019), without its time warping.
     """
     for axis, width in ((2, coefficients), (3, frames)):
         if width:
@@ -36,9 +42,9 @@ def spec_augment(x: Tensor, coefficients: int, frames: int) -> Tensor:
 
 
 def mixup(x: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Blend each input with another of its batch (Zhang et al. 2018): share * x + (1 - share) * x[partner].
+    """Blend each input with another input of the batch (Zhang et al., ICLR 2018).
 
-    Returns the blends, `partner` (N,), and `share`, one draw from Beta(alpha, alpha) for the batch.
+    Returns share * x + (1 - share) * x[partner], `partner` (N,) and `share` from Beta(alpha, alpha).
     """
     share = torch.distributions.Beta(alpha, alpha).sample()
     partner = torch.randperm(len(x), device=x.device)

@@ -1,1 +1,1 @@
-"""Pictures: charts by Matplotlib, cells by Graphviz."""
+"""Pictures: charts, and drawings of cells."""

@@ -1,4 +1,4 @@
-"""Plots by Matplotlib: confusion matrices, alpha maps, the classes of each fold."""
+"""Charts by Matplotlib: confusion matrices, heat maps of alphas, the class balance of folds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,20 +17,12 @@ BLUES = LinearSegmentedColormap.from_list(
     "soft_blues", ["#f8fafc", "#bfdbfe", "#60a5fa", "#2563eb", "#1e3a8a"]
 )
 CLASS_COLOURS = (
-    "#2563eb",
-    "#f97316",
-    "#10b981",
-    "#a855f7",
-    "#facc15",
-    "#ef4444",
-    "#14b8a6",
-    "#64748b",
-    "#ec4899",
-)
+    "#2563eb", "#f97316", "#10b981", "#a855f7", "#facc15", "#ef4444", "#14b8a6", "#64748b", "#ec4899",
+)  # fmt: skip
 
 
 def draw_confusion(confusion: Any, classes: Sequence[str], path: Path, title: str) -> None:
-    """Rows are the true classes, columns the predictions; a cell holds its count and its share of the row."""
+    """Draw a confusion matrix: a row per true class, a column per prediction, with counts and shares of the row."""
     counts = np.asarray(confusion)
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
@@ -56,7 +48,10 @@ def draw_confusion(confusion: Any, classes: Sequence[str], path: Path, title: st
 
 
 def draw_alphas(weights: Sequence[Any], ops: Sequence[str], path: Path, title: str) -> None:
-    """Softmaxed alphas of one cell type: a row is an edge (source → state), a column an op; the choice is outlined."""
+    """Draw the softmaxed alphas of a cell type as a heat map: a row per edge (source → state), a column per op.
+
+    The ops of the derived cell are outlined.
+    """
     tables = [np.asarray(rows, dtype=np.float64) for rows in weights]
     values = np.concatenate(tables)
     figure = Figure(
@@ -65,10 +60,11 @@ def draw_alphas(weights: Sequence[Any], ops: Sequence[str], path: Path, title: s
     axes = figure.add_subplot()
     top = np.nanmax(values, initial=1 / len(ops))
     image = axes.imshow(values, cmap=BLUES, vmin=0, vmax=top, aspect="auto")
-    if values.size <= 400:  # beyond that the numbers would be specks
+    if values.size <= 400:  # more numbers would be too small to read
         for row, column in np.ndindex(values.shape):
-            shown, ink = f"{values[row, column]:.2f}".lstrip("0"), _ink_on(values[row, column] / top)
-            axes.text(column, row, shown, ha="center", va="center", color=ink, fontsize=8)
+            number = f"{values[row, column]:.2f}".lstrip("0")
+            ink = _ink_on(values[row, column] / top)
+            axes.text(column, row, number, ha="center", va="center", color=ink, fontsize=8)
     starts = np.cumsum([0, *map(len, tables)])
     for start in starts[1:-1]:
         axes.axhline(start - 0.5, color=PAPER, linewidth=5)
@@ -80,36 +76,39 @@ def draw_alphas(weights: Sequence[Any], ops: Sequence[str], path: Path, title: s
                     Rectangle(corner, 0.9, 0.72, fill=False, edgecolor="#f97316", linewidth=1.8, zorder=3)
                 )
     axes.set_xticks(range(len(ops)), ops, rotation=40, ha="right", rotation_mode="anchor", parse_math=False)
-    axes.set_yticks(
-        range(len(values)), [f"{j}→{i + 2}" for i, table in enumerate(tables) for j in range(len(table))]
-    )
+    edges = [f"{source}→{i + 2}" for i, table in enumerate(tables) for source in range(len(table))]
+    axes.set_yticks(range(len(values)), edges)
     axes.set_ylabel("edge (source → state)", color=MUTED)
-    _finish(figure, axes, image, path, title, "softmaxed alpha (outlined: the choice)")
+    _finish(figure, axes, image, path, title, "softmaxed alpha (outlined: the derived cell)")
 
 
 def draw_balance(
     folds: Sequence[dict[str, Sequence[int]]], classes: Sequence[str], path: Path, title: str
 ) -> None:
-    """The utterances of each class in the parts of each fold: `folds` maps a part's name to its counts by class."""
+    """Draw the share of each class in every part of every fold.
+
+    Args:
+        folds: per fold, the number of utterances of each class by the name of the part.
+    """
     bars = [
         (f"fold {k}  {part}", np.asarray(counts))
         for k, fold in enumerate(folds, 1)
         for part, counts in fold.items()
     ]
-    gaps = np.array([row + 0.6 * (row // len(folds[0])) for row in range(len(bars))])
-    figure = Figure(figsize=(8.5, 1.3 + 0.27 * (gaps[-1] + 1)), dpi=150, layout="constrained")
+    places = np.array([row + 0.6 * (row // len(folds[0])) for row in range(len(bars))])  # a gap between folds
+    figure = Figure(figsize=(8.5, 1.3 + 0.27 * (places[-1] + 1)), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     left = np.zeros(len(bars))
     for number, name in enumerate(classes):
         share = np.array([counts[number] / max(1, counts.sum()) for _, counts in bars])
         colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
-        axes.barh(gaps, share, 0.86, left, color=colour, label=name, edgecolor=PAPER, linewidth=1)
-        for place, start, width, (_, counts) in zip(gaps, left, share, bars, strict=True):
+        axes.barh(places, share, 0.86, left, color=colour, label=name, edgecolor=PAPER, linewidth=1)
+        for place, start, width, (_, counts) in zip(places, left, share, bars, strict=True):
             if width > 0.045:
                 text = {"ha": "center", "va": "center", "color": PAPER, "fontsize": 8}
                 axes.text(start + width / 2, place + 0.03, f"{counts[number]:,}", **text)
         left += share
-    axes.set_yticks(gaps, [f"{name}  ({counts.sum():,})" for name, counts in bars], fontsize=9)
+    axes.set_yticks(places, [f"{name}  ({counts.sum():,})" for name, counts in bars], fontsize=9)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter("{x:.0%}")
     axes.invert_yaxis()
@@ -123,7 +122,7 @@ def draw_balance(
 def _finish(
     figure: Figure, axes: Any, image: Any, path: Path, title: str, scale: str, percent: bool = False
 ) -> None:
-    """What both heat maps share: a colour bar."""
+    """Add the colour bar of a heat map, then save it."""
     bar = figure.colorbar(
         image, ax=axes, shrink=0.8, aspect=28, pad=0.02, format="{x:.0%}" if percent else None
     )
@@ -134,7 +133,7 @@ def _finish(
 
 
 def _save(figure: Figure, axes: Any, path: Path, title: str) -> None:
-    """What all plots share: the title, no frame, a file that appears whole."""
+    """Add the title, remove the frame, and write the file."""
     axes.set_title(title, color=INK, fontsize=14, loc="left", pad=14, parse_math=False)
     axes.tick_params(length=0, colors=INK)
     axes.spines[:].set_visible(False)
@@ -145,5 +144,5 @@ def _save(figure: Figure, axes: Any, path: Path, title: str) -> None:
 
 
 def _ink_on(shade: float) -> str:
-    """A text colour that can be read on a share of the colour map."""
+    """The text colour that is readable on a shade of the colour map."""
     return PAPER if shade > 0.62 else INK

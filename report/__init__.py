@@ -1,1 +1,1 @@
-"""The report of a cross-validation: read its trials, compute statistics, write tables, figures and the page."""
+"""The report of a cross-validation: trials, statistics, tables, figures and the page."""

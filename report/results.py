@@ -1,24 +1,27 @@
-"""results.json: everything that a cross-validation found, as numbers.
+"""The contents of results.json: all numbers of a cross-validation.
 
-A score is told in two ways. Over trials: the mean and the standard deviation of the folds' and seeds' scores. Pooled:
-all folds' predictions of a seed as one test, in which every utterance counts once, then the mean over the seeds; this
-is the one with an interval and a p-value. Pooled are the seeds with which a method finished every fold.
+Scores over trials are means and standard deviations over folds and seeds. Pooled scores combine the
+predictions of all folds with one seed, so that every utterance counts once, and are averaged over
+the seeds with which a method has finished every fold. Intervals and p-values are for pooled scores.
 """
 
+import platform
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from report.details import chosen, cost, curves, settings, versions
-from report.statistics import compare, confusions, holm, intervals, mean_rates
-from report.trials import SEARCHED, Key, Trial, rank, read_trials
+from report.statistics import compare, count_confusions, holm, intervals, mean_scores
+from report.summaries import compare_settings, learning_curves, op_frequencies, trial_cost
+from report.trials import SEARCHED, Trial, TrialKey, method_order
 from training.metrics import scores
-from utils import UserError
 
 VERSION = 1
 SCORES = ("ua", "wa", "macro_f1")
+COSTS = ("params", "multiply_adds", "seconds")
 PAPER = {
     "source": "Rajapakshe et al., emoDARTS, IEEE Access 2024, doi 10.1109/ACCESS.2024.3439604",
     "protocol": "best epoch picked on the test fold",
@@ -27,165 +30,200 @@ PUBLISHED = {
     "iemocap": {"corpus": "IEMOCAP", "ua": 0.7655, "wa": 0.7803, **PAPER},
     "msp_improv": {"corpus": "MSP-IMPROV", "ua": 0.6563, "wa": None, **PAPER},
 }
+PACKAGES = ("torch", "numpy", "scikit-learn")
 
 
-def collect(
-    folder: Path, command: str = "", planned: Iterable[Key] = (), reasons: Mapping[Key, str] | None = None
+def collect_results(
+    name: str, command: str, trials: Sequence[Trial], missing: Mapping[TrialKey, str]
 ) -> dict[str, Any]:
-    """All that results.json says of the trials in `folder`. `UserError` where none has finished."""
-    trials, missing = read_trials(Path(folder), planned, reasons)
-    if not trials:
-        raise UserError(f"{folder} holds no finished trial: run crossval.py first")
-    pool = Pool(trials)
-    methods = sorted({key.method for key in [*missing, *(trial.key for trial in trials)]}, key=rank)
-    baseline = best_baseline(pool, methods)
+    """Compute the contents of results.json from one or more trials.
+
+    `missing` holds the reason of each missing trial; `command` reproduces the study.
+    """
+    test = PooledTest(trials)
+    methods = sorted({key.method for key in [*missing, *test.trials]}, key=method_order)
+    baseline = best_baseline(test, methods)
+    rows = [trial_row(trial) for trial in trials]
+    datasets = {str(trial.metrics.get("dataset")) for trial in trials}
     return {
         "version": VERSION,
-        "name": Path(folder).name,
+        "name": name,
         "command": command,
-        **shared(trials),
-        "classes": list(pool.classes),
-        "folds": pool.folds,
+        **conditions(trials),
+        "classes": list(test.classes),
+        "folds": test.folds,
         "seeds": sorted({trial.key.seed for trial in trials}),
-        "utterances": len(pool.labels),
-        "speakers": len(pool.names),
-        "tested_twice": len(pool.labels) - len(set(pool.utterances)),
-        "methods": {method: summary(method, trials, pool, missing) for method in methods},
+        "utterances": len(test.labels),
+        "speakers": len(test.speakers),
+        "tested_twice": len(test.labels) - len(set(test.utterances)),
+        "methods": {method: method_results(method, rows, test, missing) for method in methods},
         "best_baseline": baseline,
-        "comparisons": compared(pool, pairs(methods, baseline)),
-        "trials": [line(trial) for trial in trials],
+        "comparisons": compare_pairs(test, choose_pairs(methods, baseline)),
+        "trials": rows,
         "missing": [{**key._asdict(), "reason": reason} for key, reason in missing.items()],
-        "searched": chosen(trials),
-        "curves": curves(trials),
-        "settings": settings(trials),
+        "searched": op_frequencies(trials),
+        "curves": learning_curves(trials),
+        "settings": compare_settings(trials),
         "versions": versions(),
-        "published": [
-            PUBLISHED[name]
-            for name in sorted({str(t.metrics.get("dataset")) for t in trials} & set(PUBLISHED))
-        ],
+        "published": [PUBLISHED[name] for name in sorted(datasets & set(PUBLISHED))],
     }
 
 
-class Pool:
-    """The folds that any trial has finished, as one test: N utterances of P speakers, and each prediction of it."""
+class PooledTest:
+    """The test sets of all folds as one, with the predictions of every trial.
+
+    A fold is included if any trial has finished it; all trials of a fold have the same test set.
+    Shapes: N utterances, S seeds, P speakers, C classes.
+    """
 
     def __init__(self, trials: Sequence[Trial]):
-        one = {trial.key.fold: trial for trial in trials}  # all trials of a fold heard the same
-        self.folds = sorted(one)
+        self.trials = {trial.key: trial for trial in trials}
+        by_fold = {trial.key.fold: trial for trial in trials}
+        self.folds = sorted(by_fold)
+        tests = [by_fold[fold] for fold in self.folds]
         self.classes = trials[0].classes
-        self.utterances = [name for fold in self.folds for name in one[fold].utterances]
-        self.labels = np.concatenate([one[fold].labels for fold in self.folds])
-        speakers = np.concatenate([np.array(one[fold].speakers, dtype=object) for fold in self.folds])
-        self.names, self.speaker = np.unique(speakers.astype(np.str_), return_inverse=True)
-        self.predicted = {trial.key: trial.predicted for trial in trials}
+        self.utterances = [name for test in tests for name in test.utterances]
+        self.labels = np.concatenate([test.labels for test in tests])
+        speaker_names = [name for test in tests for name in test.speakers]
+        self.speakers, self.speaker_ids = np.unique(speaker_names, return_inverse=True)
 
-    def seeds(self, method: str) -> list[int]:
+    def complete_seeds(self, method: str) -> list[int]:
         """The seeds with which a method has finished every fold."""
-        tried = {key.seed for key in self.predicted if key.method == method}
-        return sorted(s for s in tried if all(Key(method, fold, s) in self.predicted for fold in self.folds))
+        seeds = sorted({key.seed for key in self.trials if key.method == method})
+        return [s for s in seeds if all(TrialKey(method, fold, s) in self.trials for fold in self.folds)]
 
     def counts(self, method: str, seeds: Sequence[int]) -> np.ndarray:
-        """The counts (S, P, C, C) of a method with these seeds."""
-        predicted = [
-            np.concatenate([self.predicted[Key(method, fold, s)] for fold in self.folds]) for s in seeds
-        ]
-        return confusions(self.labels, np.array(predicted), self.speaker, len(self.names), len(self.classes))
+        """The confusion counts (S, P, C, C) of a method with some of its complete seeds."""
+        predicted = []  # (S, N)
+        for seed in seeds:
+            trials = [self.trials[TrialKey(method, fold, seed)] for fold in self.folds]
+            predicted.append(np.concatenate([trial.predicted for trial in trials]))
+        return count_confusions(
+            self.labels, np.array(predicted), self.speaker_ids, len(self.speakers), len(self.classes)
+        )
+
+    def confusion(self, method: str) -> np.ndarray:
+        """The confusion counts (C, C) over the complete seeds, or over all trials if there is none."""
+        seeds = self.complete_seeds(method)
+        confusion = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
+        for key, trial in self.trials.items():
+            if key.method == method and (key.seed in seeds or not seeds):
+                np.add.at(confusion, (trial.labels, trial.predicted), 1)
+        return confusion
 
 
-def shared(trials: Sequence[Trial]) -> dict[str, Any]:
-    """What should be one and the same in all trials, such as the protocol; several values are all named."""
-    out = {}
+def conditions(trials: Sequence[Trial]) -> dict[str, Any]:
+    """The dataset, protocol, fold scheme and allowed leaks; all values if trials differ."""
+    found: dict[str, Any] = {}
     for name in ("dataset", "protocol", "folds_by"):
-        out[name] = ", ".join(sorted({str(trial.metrics.get(name)) for trial in trials}))
-    allowed = [trial.metrics.get("allow_leak") for trial in trials]
-    leaks = {str(leak) for each in allowed if isinstance(each, list) for leak in each}
-    return {**out, "allow_leak": sorted(leaks)}
+        found[name] = ", ".join(sorted({str(trial.metrics.get(name)) for trial in trials}))
+    leaks = set()
+    for trial in trials:
+        allowed = trial.metrics.get("allow_leak")
+        if isinstance(allowed, list):
+            leaks.update(map(str, allowed))
+    found["allow_leak"] = sorted(leaks)
+    return found
 
 
-def line(trial: Trial) -> dict[str, Any]:
-    """A trial in a few numbers, computed from its predictions."""
-    found = {**trial.key._asdict(), "folder": str(trial.key), **scores(trial.labels, trial.predicted)}
-    extra = {"n": len(trial.labels), "best_epoch": trial.metrics.get("best_epoch"), **cost(trial)}
-    return {**found, **extra, "genotype": trial.genotype and trial.genotype.to_json()}
-
-
-def summary(method: str, trials: Sequence[Trial], pool: Pool, missing: Mapping[Key, str]) -> dict[str, Any]:
-    """What a method reached and what it cost."""
-    mine = [trial for trial in trials if trial.key.method == method]
-    lines = [line(trial) for trial in mine]
-    confusion = pooled_confusion(method, mine, pool)
+def trial_row(trial: Trial) -> dict[str, Any]:
+    """The scores and the cost of a trial; scores are computed from its predictions."""
     return {
-        "finished": len(mine),
-        "missing": sum(key.method == method for key in missing),
-        **{name: spread([found[name] for found in lines]) for name in SCORES},
-        "pooled": pooled(method, pool),
-        "recall": _recalls(confusion, pool.classes),
-        "confusion": confusion.tolist(),
-        **{name: spread([found[name] for found in lines]) for name in ("params", "multiply_adds", "seconds")},
+        **trial.key._asdict(),
+        "folder": str(trial.key),
+        **scores(trial.labels, trial.predicted),
+        "n": len(trial.labels),
+        "best_epoch": trial.metrics.get("best_epoch"),
+        **trial_cost(trial),
+        "genotype": trial.genotype and trial.genotype.to_json(),
     }
 
 
-def spread(values: Sequence[float | None]) -> dict[str, Any] | None:
-    """Mean, standard deviation (n - 1; None of a single value), and number; None where a value is not known."""
+def method_results(
+    method: str, rows: Sequence[dict[str, Any]], test: PooledTest, missing: Iterable[TrialKey]
+) -> dict[str, Any]:
+    """The scores and the cost of a method. `rows` holds the `trial_row` of every trial."""
+    rows = [row for row in rows if row["method"] == method]
+    confusion = test.confusion(method)
+    return {
+        "finished": len(rows),
+        "missing": sum(key.method == method for key in missing),
+        **{name: summarise([row[name] for row in rows]) for name in SCORES},
+        "pooled": pooled_scores(method, test),
+        "recall": _recalls(confusion, test.classes),
+        "confusion": confusion.tolist(),
+        **{name: summarise([row[name] for row in rows]) for name in COSTS},
+    }
+
+
+def summarise(values: Sequence[float | None]) -> dict[str, Any] | None:
+    """Mean, standard deviation, range and number of values; None if a value is unknown."""
     if not values or None in values:
         return None
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {
         "mean": float(np.mean(values)),
-        "std": std,
+        "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
         "min": min(values),
         "max": max(values),
         "n": len(values),
     }
 
 
-def pooled(method: str, pool: Pool) -> dict[str, Any] | None:
-    """The scores over all folds at once, with intervals; None where no seed has finished every fold."""
-    seeds = pool.seeds(method)
+def pooled_scores(method: str, test: PooledTest) -> dict[str, Any] | None:
+    """The pooled scores of a method with their intervals; None if no seed is complete."""
+    seeds = test.complete_seeds(method)
     if not seeds:
         return None
-    counts = pool.counts(method, seeds)
-    return {"seeds": seeds, **mean_rates(counts), "ci95": intervals(counts)}
-
-
-def pooled_confusion(method: str, mine: Sequence[Trial], pool: Pool) -> np.ndarray:
-    """Counts (C, C) summed over the pooled seeds; over whatever has finished where no seed is complete."""
-    if seeds := pool.seeds(method):
-        return pool.counts(method, seeds).sum(axis=(0, 1))
-    confusion = np.zeros((len(pool.classes),) * 2, dtype=np.int64)
-    for trial in mine:
-        np.add.at(confusion, (trial.labels, trial.predicted), 1)
-    return confusion
+    counts = test.counts(method, seeds)
+    return {"seeds": seeds, **mean_scores(counts), "ci95": intervals(counts)}
 
 
 def _recalls(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, float | None]:
-    totals, correct = confusion.sum(axis=1), confusion.diagonal()
+    """The recall of each class; None for a class without utterances."""
+    totals = confusion.sum(axis=1)
+    correct = confusion.diagonal()
     return {c: float(k / n) if n else None for c, k, n in zip(classes, correct, totals, strict=True)}
 
 
-def best_baseline(pool: Pool, methods: Sequence[str]) -> str | None:
-    """The human-designed network with the highest pooled UA."""
-    known = {
-        m: mean_rates(pool.counts(m, pool.seeds(m)))["ua"]
-        for m in methods
-        if m not in SEARCHED and pool.seeds(m)
+def best_baseline(test: PooledTest, methods: Sequence[str]) -> str | None:
+    """The baseline with the highest pooled UA; None if no baseline has a complete seed."""
+    ua = {}
+    for method in methods:
+        seeds = test.complete_seeds(method)
+        if method not in SEARCHED and seeds:
+            ua[method] = mean_scores(test.counts(method, seeds))["ua"]
+    return max(ua, key=ua.get, default=None)
+
+
+def choose_pairs(methods: Sequence[str], baseline: str | None) -> list[tuple[str, str]]:
+    """The comparisons to make: every method with the best baseline, and DARTS with random search."""
+    pairs = [(method, baseline) for method in methods if baseline and method != baseline]
+    if set(SEARCHED) <= set(methods):
+        pairs.append(SEARCHED)
+    return pairs
+
+
+def compare_pairs(test: PooledTest, pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Compare each pair over the seeds complete for both; pairs without such a seed are left out.
+
+    `p_holm` is the p-value with Holm's correction for the number of comparisons.
+    """
+    comparisons = []
+    for a, b in pairs:
+        seeds = sorted(set(test.complete_seeds(a)) & set(test.complete_seeds(b)))
+        if seeds:
+            result = compare(test.counts(a, seeds), test.counts(b, seeds))
+            comparisons.append({"a": a, "b": b, **result, "seeds": seeds})
+    corrected = holm([result["p"] for result in comparisons])
+    return [{**result, "p_holm": p} for result, p in zip(comparisons, corrected, strict=True)]
+
+
+def versions() -> dict[str, str]:
+    """Versions of the program, Python, the system and the packages that scores depend on."""
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    return {
+        "emoDARTS": tomllib.loads(text)["project"]["version"],
+        "Python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        **{name: version(name) for name in PACKAGES},
     }
-    return max(known, key=known.get) if known else None
-
-
-def pairs(methods: Sequence[str], baseline: str | None) -> list[tuple[str, str]]:
-    """Who is compared with whom: each method with the best baseline, and the search with chance."""
-    with_baseline = [(method, baseline) for method in methods if baseline and method != baseline]
-    return with_baseline + ([SEARCHED] if set(SEARCHED) <= set(methods) else [])
-
-
-def compared(pool: Pool, chosen_pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """The comparisons, over the seeds that both methods have finished; p-values also as corrected by Holm."""
-    found = []
-    for a, b in chosen_pairs:
-        if seeds := sorted(set(pool.seeds(a)) & set(pool.seeds(b))):
-            found.append(
-                {"a": a, "b": b, **compare(pool.counts(a, seeds), pool.counts(b, seeds)), "seeds": seeds}
-            )
-    corrected = holm([one["p"] for one in found])
-    return [{**one, "p_holm": p} for one, p in zip(found, corrected, strict=True)]

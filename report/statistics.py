@@ -1,8 +1,10 @@
-"""The statistics of a cross-validation: intervals, differences and p-values that respect speakers.
+"""The statistics of a cross-validation: scores, intervals and p-values with the speaker as the unit.
 
-Utterances of one speaker go together, so the speaker is the unit of everything here: the bootstrap draws speakers, and
-the permutation test swaps two methods' predictions speaker by speaker. What it all rests on is a table of counts,
-(S seeds, P speakers, C true classes, C predicted classes); scores are means over the seeds.
+Utterances of one speaker are not independent. Therefore the bootstrap draws speakers, and the
+permutation test swaps the predictions of two methods speaker by speaker. Both work on confusion
+counts; scores are means over the seeds.
+
+S seeds, N utterances, P speakers, C classes. Counts have shape (S, P, C true, C predicted).
 """
 
 from collections.abc import Sequence
@@ -13,63 +15,69 @@ from scipy import stats
 
 from training.metrics import BOOTSTRAPS
 
-EXACT_SPEAKERS = 16  # up to so many, all 2 ** P swaps are counted: 65,536
+EXACT_SPEAKERS = 16  # with at most this many speakers, all 2 ** P swaps (65,536) are counted
 PERMUTATIONS = 10_000
-ROUNDING = 1e-12  # two sums of the same terms in another order count as equal
+TOLERANCE = 1e-12  # sums of the same terms in a different order count as equal
 
 
-def confusions(
-    labels: np.ndarray, predicted: np.ndarray, speaker: np.ndarray, speakers: int, classes: int
+def count_confusions(
+    labels: np.ndarray, predicted: np.ndarray, speaker_ids: np.ndarray, speakers: int, classes: int
 ) -> Any:
-    """Counts (S, P, C, C) of class ids `labels` (N,) and `predicted` (S, N), of utterances by `speaker` ids (N,)."""
+    """Confusion counts (S, P, C, C) of class ids `labels` (N,) and `predicted` (S, N)."""
     counts = np.zeros((len(predicted), speakers, classes, classes), dtype=np.int64)
     seeds = np.arange(len(predicted))[:, None]
-    np.add.at(counts, (seeds, speaker, labels, predicted), 1)
+    np.add.at(counts, (seeds, speaker_ids, labels, predicted), 1)
     return counts
 
 
-def rates(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """{"ua", "wa", "macro_f1"} of confusions (..., C, C); the classes that `metrics.scores` leaves out are left out."""
+def scores_of(confusion: np.ndarray) -> dict[str, np.ndarray]:
+    """{"ua", "wa", "macro_f1"} of confusion counts (..., C, C), as in `training.metrics.scores`.
+
+    UA is the mean over the classes that occur; macro-F1 over those that occur or are predicted.
+    """
     correct = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
-    true, said = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    true = confusion.sum(axis=-1)
+    predicted = confusion.sum(axis=-2)
     return {
-        "ua": np.nanmean(_share(correct, true), axis=-1),
-        "wa": _share(correct.sum(axis=-1), true.sum(axis=-1)),
-        "macro_f1": np.nanmean(_share(2 * correct, true + said), axis=-1),
+        "ua": np.nanmean(_ratio(correct, true), axis=-1),
+        "wa": _ratio(correct.sum(axis=-1), true.sum(axis=-1)),
+        "macro_f1": np.nanmean(_ratio(2 * correct, true + predicted), axis=-1),
     }
 
 
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """`part / whole`, NaN where there is nothing to share."""
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """`part / whole`; NaN where `whole` is 0."""
     return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
 
 
-def mean_rates(counts: np.ndarray) -> dict[str, float]:
-    """The scores of counts (S, P, C, C): every seed's utterances pooled, then the mean over the seeds."""
-    return {name: float(values.mean()) for name, values in rates(counts.sum(axis=1)).items()}
+def mean_scores(counts: np.ndarray) -> dict[str, float]:
+    """The scores of counts (S, P, C, C): over all utterances of a seed, averaged over the seeds."""
+    return {name: float(values.mean()) for name, values in scores_of(counts.sum(axis=1)).items()}
 
 
-def resampled(counts: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
-    """The scores (draws,) of corpora whose speakers are drawn from these, with replacement; one draw for all seeds."""
+def bootstrap_scores(counts: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
+    """The scores (draws,) with speakers drawn with replacement; all seeds share the draws."""
     seeds, speakers, classes, _ = counts.shape
     draws = np.random.default_rng(seed).integers(speakers, size=(BOOTSTRAPS, speakers))
-    times = np.zeros((BOOTSTRAPS, speakers))  # how often a draw has a speaker
+    times = np.zeros((BOOTSTRAPS, speakers))  # how often each draw contains each speaker
     np.add.at(times, (np.arange(BOOTSTRAPS)[:, None], draws), 1)
     by_speaker = counts.swapaxes(0, 1).reshape(speakers, -1)
     confusion = (times @ by_speaker).reshape(BOOTSTRAPS, seeds, classes, classes)
-    return {name: values.mean(axis=1) for name, values in rates(confusion).items()}
+    return {name: values.mean(axis=1) for name, values in scores_of(confusion).items()}
 
 
 def intervals(counts: np.ndarray, seed: int = 0) -> dict[str, list[float] | None]:
-    """95 % intervals of the seed-averaged scores of counts (S, P, C, C)."""
-    return {name: interval(values, counts.shape[1]) for name, values in resampled(counts, seed).items()}
+    """95 % intervals of the scores of counts (S, P, C, C), averaged over the seeds."""
+    draws = bootstrap_scores(counts, seed)
+    return {name: expanded_interval(values, counts.shape[1]) for name, values in draws.items()}
 
 
-def interval(values: np.ndarray, speakers: int) -> list[float] | None:
-    """The expanded percentile interval (Hesterberg, The American Statistician 2015); None of one speaker.
+def expanded_interval(values: np.ndarray, speakers: int) -> list[float] | None:
+    """The 95 % expanded percentile interval (Hesterberg 2015); None for one speaker.
 
-    Plain percentiles are too narrow where speakers are few: the draws vary by (P - 1) / P of the variance that they
-    stand for, and the normal's quantile stands where Student's t belongs. Both are mended by percentiles further out.
+    With few speakers, plain percentiles give too narrow an interval: the variance of the draws is
+    (P - 1) / P of the variance that they estimate, and normal quantiles replace those of Student's
+    t. Percentiles further out correct both.
     """
     if speakers < 2:
         return None
@@ -78,61 +86,68 @@ def interval(values: np.ndarray, speakers: int) -> list[float] | None:
 
 
 def compare(a: np.ndarray, b: np.ndarray, seed: int = 0) -> dict[str, Any]:
-    """The difference in UA of two methods (counts as above) on the same utterances, its interval and its p-value."""
-    difference = resampled(a, seed)["ua"] - resampled(b, seed)["ua"]  # the same draws of speakers
-    p, exact = sign_flips(contributions(a, b), seed)
+    """Compare the UA of two methods: the difference, its 95 % interval and its p-value.
+
+    `a` and `b` are their counts (S, P, C, C). Raises `ValueError` if their utterances differ.
+    """
+    difference = bootstrap_scores(a, seed)["ua"] - bootstrap_scores(b, seed)["ua"]  # with the same draws
+    p, exact = permutation_test(speaker_contributions(a, b), seed)
+    seeds, speakers, *_ = a.shape
     return {
-        "difference": mean_rates(a)["ua"] - mean_rates(b)["ua"],
-        "ci95": interval(difference, a.shape[1]),
+        "difference": mean_scores(a)["ua"] - mean_scores(b)["ua"],
+        "ci95": expanded_interval(difference, speakers),
         "p": p,
         "exact": exact,
-        "speakers": a.shape[1],
-        "seeds": a.shape[0],
-        "smallest_p": smallest_p(a.shape[1]),
+        "speakers": speakers,
+        "seeds": seeds,
+        "smallest_p": smallest_p(speakers),
     }
 
 
-def contributions(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """What each speaker adds to the difference in UA (P,); their sum is the difference.
+def speaker_contributions(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The contribution of each speaker (P,) to the difference in UA; their sum is the difference.
 
-    On the same utterances the number of each class is the same for both methods, so the UA is linear in the correct
-    answers: to swap the methods' predictions of a speaker, all seeds at once, flips the sign of that speaker's part.
+    Both methods have the same number of utterances in each class, so the UA is linear in the
+    correct predictions. Swapping the predictions of a speaker (in all seeds) therefore flips the
+    sign of that speaker's contribution.
     """
-    correct_a, correct_b = (np.diagonal(counts, axis1=2, axis2=3) for counts in (a, b))  # (S, P, C)
+    correct_a = np.diagonal(a, axis1=2, axis2=3)  # (S, P, C)
+    correct_b = np.diagonal(b, axis1=2, axis2=3)
     support = a.sum(axis=3)
     if not np.array_equal(support, b.sum(axis=3)):
-        raise ValueError("the two methods heard different utterances")
+        raise ValueError("the two methods were tested on different utterances")
     total = support.sum(axis=1, keepdims=True)
-    return np.nanmean(_share((correct_a - correct_b).astype(np.float64), total), axis=2).mean(axis=0)
+    return np.nanmean(_ratio((correct_a - correct_b).astype(np.float64), total), axis=2).mean(axis=0)
 
 
-def sign_flips(parts: np.ndarray, seed: int = 0) -> tuple[float, bool]:
-    """The two-sided p-value of the sum of `parts` (P,), each sign a coin's; and whether all choices were counted."""
-    observed = abs(parts.sum()) - ROUNDING
-    if len(parts) <= EXACT_SPEAKERS:
-        return float(np.mean(np.abs(all_sums(parts)) >= observed)), True
-    generator, extreme = np.random.default_rng(seed), 0
-    for _ in range(10):  # in portions, for corpora of thousands of speakers
-        signs = generator.integers(2, size=(PERMUTATIONS // 10, len(parts)), dtype=np.int8) * 2 - 1
-        extreme += int(np.sum(np.abs(signs @ parts) >= observed))
-    return (1 + extreme) / (1 + PERMUTATIONS), False  # the data as they are count as one more draw
+def permutation_test(contributions: np.ndarray, seed: int = 0) -> tuple[float, bool]:
+    """The two-sided p-value of the sum of `contributions` (P,), and whether it is exact."""
+    observed = abs(contributions.sum()) - TOLERANCE
+    if len(contributions) <= EXACT_SPEAKERS:
+        return float(np.mean(np.abs(signed_sums(contributions)) >= observed)), True
+    generator = np.random.default_rng(seed)
+    extreme = 0
+    for _ in range(10):  # ten batches, to bound the memory that thousands of speakers take
+        signs = generator.integers(2, size=(PERMUTATIONS // 10, len(contributions)), dtype=np.int8) * 2 - 1
+        extreme += int(np.sum(np.abs(signs @ contributions) >= observed))
+    return (1 + extreme) / (1 + PERMUTATIONS), False  # the observed data count as one more permutation
 
 
-def all_sums(parts: np.ndarray) -> np.ndarray:
-    """The sums (2 ** P,) of `parts` under every choice of signs."""
+def signed_sums(values: np.ndarray) -> np.ndarray:
+    """The sums (2 ** P,) of `values` (P,) under every choice of signs."""
     sums = np.zeros(1)
-    for part in parts:
-        sums = np.concatenate([sums + part, sums - part])
+    for value in values:
+        sums = np.concatenate([sums + value, sums - value])
     return sums
 
 
 def smallest_p(speakers: int) -> float:
-    """The smallest p-value that `sign_flips` can give with so many speakers."""
+    """The smallest p-value that `permutation_test` can give."""
     return min(1.0, 2 / 2**speakers) if speakers <= EXACT_SPEAKERS else 1 / (1 + PERMUTATIONS)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected by Holm's step-down procedure, in the order given."""
+    """Correct p-values by Holm's step-down procedure; the order is kept."""
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))

@@ -1,169 +1,153 @@
-"""The tables of a cross-validation, as results.md prints them and report.html shows them."""
+"""The tables of results.md and report.html. `results` is the contents of results.json."""
 
-import html
-import re
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from report import text as words
-from report.text import NOTHING, RATES, interval, name, p_value, percent, points
+from report import text
+from report.text import NO_VALUE, method_title
 
-Table = tuple[list[str], list[list[str]]]
-"""The titles of the columns, and the rows; the first column names the row."""
+SCORES = {"ua": "UA", "wa": "WA", "macro_f1": "macro-F1"}
+COSTS = {  # title, unit, digits
+    "params": ("weights (M)", 1e6, 2),
+    "multiply_adds": ("multiply-adds (M)", 1e6, 1),
+    "seconds": ("seconds of search and training", 1, 0),
+}
 
 
-def scores(results: dict[str, Any]) -> Table:
-    """Mean and standard deviation over folds and seeds."""
+class Table(NamedTuple):
+    """A table of strings; the first column names the rows."""
+
+    header: list[str]
+    rows: list[list[str]]
+    prose: bool = False  # columns of text are aligned left, those of numbers right
+
+
+def pooled_table(results: dict[str, Any]) -> Table:
+    """The pooled scores with their intervals."""
     rows = []
     for method, found in results["methods"].items():
-        trials = (
-            f"{found['finished']} of {found['finished'] + found['missing']}" if found["missing"] else None
-        )
-        rates = [words.spread(found[rate]) for rate in RATES]
-        rows.append([name(method), trials or str(found["finished"]), *rates])
-    return ["method", "trials", *RATES.values()], rows
+        seeds = "0"
+        scores = [NO_VALUE] * len(SCORES)
+        if pooled := found["pooled"]:
+            seeds = str(len(pooled["seeds"]))
+            intervals = [text.format_interval(pooled["ci95"][score]) for score in SCORES]
+            percents = [text.format_percent(pooled[score]) for score in SCORES]
+            scores = [
+                f"{percent} ({interval})" for percent, interval in zip(percents, intervals, strict=True)
+            ]
+        rows.append([method_title(method), seeds, *scores])
+    return Table(["method", "seeds", *(f"{title} (95 % interval)" for title in SCORES.values())], rows)
 
 
-def pooled(results: dict[str, Any]) -> Table:
-    """The scores of all folds at once, with intervals."""
+def score_table(results: dict[str, Any]) -> Table:
+    """Mean and standard deviation of the scores over folds and seeds."""
     rows = []
     for method, found in results["methods"].items():
-        score = found["pooled"]
-        cells = (
-            [f"{percent(score[r])} ({interval(score['ci95'][r])})" for r in RATES]
-            if score
-            else [NOTHING] * len(RATES)
-        )
-        rows.append([name(method), str(len(score["seeds"]) if score else 0), *cells])
-    return ["method", "seeds", *(f"{title} (95 % interval)" for title in RATES.values())], rows
+        finished, missing = found["finished"], found["missing"]
+        trials = f"{finished} of {finished + missing}" if missing else str(finished)
+        rows.append([method_title(method), trials, *(text.format_mean_std(found[score]) for score in SCORES)])
+    return Table(["method", "trials", *SCORES.values()], rows)
 
 
-def comparisons(results: dict[str, Any]) -> Table:
-    """Who was compared with whom, and what came out."""
+def comparison_table(results: dict[str, Any]) -> Table:
+    """The comparisons of methods."""
     rows = []
     for found in results["comparisons"]:
-        p = p_value(found["p"]), p_value(found["p_holm"])
-        held = interval(found["ci95"], signed=True)
-        rows.append(
-            [
-                f"{name(found['a'])} against {name(found['b'])}",
-                str(len(found["seeds"])),
-                points(found["difference"]),
-                held,
-                *p,
-            ]
-        )
-    return ["methods", "seeds", "difference in UA (points)", "95 % interval", "p", "p (Holm)"], rows
+        methods = f"{method_title(found['a'])} against {method_title(found['b'])}"
+        seeds = str(len(found["seeds"]))
+        interval = text.format_interval(found["ci95"], signed=True)
+        p_values = [text.format_p(found["p"]), text.format_p(found["p_holm"])]
+        rows.append([methods, seeds, text.format_points(found["difference"]), interval, *p_values])
+    return Table(["methods", "seeds", "difference in UA (points)", "95 % interval", "p", "p (Holm)"], rows)
 
 
-def costs(results: dict[str, Any]) -> Table:
-    """Weights, multiply-adds, seconds: the columns that are known of any method."""
-    columns = [
-        (key, *words.COSTS[key]) for key in words.COSTS if any(m[key] for m in results["methods"].values())
-    ]
-    rows = [
-        [name(method), *(words.quantity(found[key], unit, digits) for key, _, unit, digits in columns)]
-        for method, found in results["methods"].items()
-    ]
-    return ["method", *(title for _, title, *_ in columns)], rows
-
-
-def recalls(results: dict[str, Any]) -> Table:
+def recall_table(results: dict[str, Any]) -> Table:
     """The recall of each class."""
-    rows = [[name(m), *map(percent, found["recall"].values())] for m, found in results["methods"].items()]
-    return ["method", *results["classes"]], [row for row in rows if set(row[1:]) != {NOTHING}]
+    rows = []
+    for method, found in results["methods"].items():
+        if found["finished"]:
+            rows.append([method_title(method), *map(text.format_percent, found["recall"].values())])
+    return Table(["method", *results["classes"]], rows)
 
 
-def trials(results: dict[str, Any]) -> Table:
-    """Every finished trial."""
-    rows = [
-        [
-            name(t["method"]),
-            str(t["fold"]),
-            str(t["seed"]),
-            *_rates(t),
-            str(t["n"]),
-            str(t["best_epoch"] or NOTHING),
-        ]
-        for t in results["trials"]
-    ]
-    return ["method", "fold", "seed", *RATES.values(), "utterances", "epoch picked"], rows
+def cost_table(results: dict[str, Any]) -> Table:
+    """Parameters, multiply-adds and seconds; a cost that is not known for any method has no column."""
+    methods = results["methods"]
+    known = [cost for cost in COSTS if any(found[cost] for found in methods.values())]
+    rows = []
+    for method, found in methods.items():
+        rows.append(
+            [method_title(method), *(text.format_range(found[cost], *COSTS[cost][1:]) for cost in known)]
+        )
+    return Table(["method", *(COSTS[cost][0] for cost in known)], rows)
 
 
-def _rates(found: dict[str, Any]) -> list[str]:
-    return [percent(found[rate]) for rate in RATES]
+def missing_table(results: dict[str, Any]) -> Table:
+    """The missing trials and the reasons."""
+    rows = [[*_trial_names(trial), trial["reason"]] for trial in results["missing"]]
+    return Table(["method", "fold", "seed", "reason"], rows, prose=True)
 
 
-def missing(results: dict[str, Any]) -> Table:
-    """The trials that are not there, and why."""
-    rows = [[name(m["method"]), str(m["fold"]), str(m["seed"]), m["reason"]] for m in results["missing"]]
-    return ["method", "fold", "seed", "why"], rows
+def published_table(results: dict[str, Any]) -> Table:
+    """The numbers of other publications, with source and protocol."""
+    rows = []
+    for found in results["published"]:
+        scores = [text.format_percent(found[score], 2) for score in ("ua", "wa")]
+        rows.append([found["corpus"], *scores, found["protocol"], found["source"]])
+    return Table(["corpus", "UA", "WA", "protocol", "source"], rows, prose=True)
 
 
-def published(results: dict[str, Any]) -> Table:
-    """Numbers of other publications, with source and protocol."""
-    rows = [
-        [p["corpus"], percent(p["ua"], 2), percent(p["wa"], 2), p["protocol"], p["source"]]
-        for p in results["published"]
-    ]
-    return ["corpus", "UA", "WA", "protocol", "source"], rows
+def trial_table(results: dict[str, Any]) -> Table:
+    """The scores of every finished trial."""
+    rows = []
+    for trial in results["trials"]:
+        scores = [text.format_percent(trial[score]) for score in SCORES]
+        epoch = str(trial["best_epoch"] or NO_VALUE)
+        rows.append([*_trial_names(trial), *scores, str(trial["n"]), epoch])
+    return Table(["method", "fold", "seed", *SCORES.values(), "utterances", "epoch picked"], rows)
 
 
-def settings(results: dict[str, Any], stage: str) -> list[tuple[str, Table]]:
-    """The settings of a stage: those that differ between methods, then those that all trials share."""
-    found = results["settings"][stage]
-    differing = [
-        [flag, *(" or ".join(map(_value, values)) for values in by_method.values())]
-        for flag, by_method in found["differing"].items()
-    ]
-    methods = list(next(iter(found["differing"].values()), {}))
-    parts = [("Differing", (["setting", *map(name, methods)], differing))] if differing else []
-    common = [[flag, _value(value)] for flag, value in found["common"].items()]
-    return [*parts, ("The same in all trials", (["setting", "value"], common))]
+def _trial_names(trial: dict[str, Any]) -> list[str]:
+    return [method_title(trial["method"]), str(trial["fold"]), str(trial["seed"])]
 
 
-def _value(value: Any) -> str:
+PROTOCOLS_DIFFER = (
+    "The protocols differ in folds, utterances and the choice of the epoch: "
+    "the published numbers are not a baseline for the scores above."
+)
+SECTIONS = (
+    ("Pooled over folds", "Every utterance counts once per seed; seeds are averaged.", pooled_table),
+    ("Over folds and seeds", "Mean ± standard deviation of the trials.", score_table),
+    ("Comparisons", "A positive difference favours the first method.", comparison_table),
+    ("Recall of each class", "Pooled over folds and seeds.", recall_table),
+    ("Cost", "Mean over trials, with the range if they differ.", cost_table),
+    ("Missing trials", "These trials are not included in any number.", missing_table),
+    ("Published results", PROTOCOLS_DIFFER, published_table),
+)
+
+
+def sections(results: dict[str, Any]) -> list[tuple[str, str, Table]]:
+    """(title, note, table) of every section whose table is not empty."""
+    tables = [(title, note, make_table(results)) for title, note, make_table in SECTIONS]
+    return [section for section in tables if section[2].rows and len(section[2].header) > 1]
+
+
+def settings_tables(results: dict[str, Any], stage: str) -> list[tuple[str, Table]]:
+    """(heading, table) of the settings that differ between methods and of the common ones."""
+    settings = results["settings"][stage]
+    tables = []
+    if differing := settings["differing"]:
+        methods = [method_title(method) for method in next(iter(differing.values()))]
+        rows = []
+        for flag, by_method in differing.items():
+            rows.append([flag, *(" or ".join(map(_format_value, values)) for values in by_method.values())])
+        tables.append(("Different settings", Table(["setting", *methods], rows, prose=True)))
+    rows = [[flag, _format_value(value)] for flag, value in settings["common"].items()]
+    tables.append(("The same in all trials", Table(["setting", "value"], rows, prose=True)))
+    return tables
+
+
+def _format_value(value: Any) -> str:
+    """A setting as text: `none`, `yes`, `no`, the items of a list, or the value."""
     if isinstance(value, list | tuple):
-        return " ".join(map(_value, value)) or "none"
+        return " ".join(map(_format_value, value)) or "none"
     return {"None": "none", "True": "yes", "False": "no"}.get(str(value), str(value))
-
-
-def markdown(results: dict[str, Any]) -> str:
-    """The text of results.md."""
-    parts = [f"# {plain(results['name'])}", bullets(words.facts(results)), bullets(words.verdict(results))]
-    shown = {
-        "Scores over folds and seeds": scores,
-        "Scores pooled over folds": pooled,
-        "Comparisons": comparisons,
-        "Recall of each class": recalls,
-        "Cost": costs,
-        "Trials": trials,
-        "Missing trials": missing,
-        "Published elsewhere": published,
-    }
-    for title, make in shown.items():
-        header, rows = make(results)
-        if rows and len(header) > 1:
-            parts += [f"## {title}", grid(header, rows)]
-    parts += [words.PROTOCOLS_DIFFER] if results["published"] else []
-    parts += ["## How it was computed", bullets(words.TESTS)]
-    if command := results["command"].replace("`", ""):
-        parts += ["## Again", f"```\n{command}\n```"]
-    return "\n\n".join(parts) + "\n"
-
-
-def bullets(texts: Sequence[str]) -> str:
-    """A list."""
-    return "\n".join(f"- {plain(text)}" for text in texts)
-
-
-def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; numbers to the right."""
-    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(map(plain, line))} |" for line in lines)
-
-
-def plain(text: str) -> str:
-    """Text that Markdown and HTML leave alone, on one line."""
-    one_line = " ".join(str(text).split())
-    return html.escape(re.sub(r"([\\`*\[\]|])", r"\\\1", one_line), quote=False)

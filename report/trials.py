@@ -1,6 +1,7 @@
-"""The trials of a cross-validation as they lie on disk: runs/NAME/METHOD-foldK-seedS/, each one run of its own.
+"""The trials of a cross-validation, read from disk.
 
-A trial that is not there, is damaged, or heard other utterances than the rest is left out, and the report says why.
+A trial is one method on one fold with one seed, in runs/NAME/METHOD-foldK-seedS/. A trial that has
+not finished, has damaged files, or has another test set than most trials of its fold is missing.
 """
 
 import csv
@@ -10,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product, starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +20,7 @@ import numpy as np
 from genotypes import Genotype
 from utils import UserError, read_text
 
-METHODS = {  # in the order of the report, and as a reader knows them
+METHODS = {
     "darts": "DARTS",
     "random": "Random search",
     "cnn": "CNN",
@@ -27,25 +29,18 @@ METHODS = {  # in the order of the report, and as a reader knows them
     "cnn_lstm": "CNN + LSTM",
     "cnn_lstm_att": "CNN + LSTM + attention",
 }
-MOST = 100_000  # trials, with those that are missing
+"""The methods in the order of the report, with their titles."""
 SEARCHED = ("darts", "random")
-FOLDER = re.compile(r"(?P<method>\w+)-fold(?P<fold>\d{1,6})-seed(?P<seed>\d{1,18})", re.ASCII)
+"""The methods that search for a genotype; the others are baselines."""
+MAX_TRIALS = 100_000
+FOLDER_NAME = re.compile(r"(?P<method>\w+)-fold(?P<fold>\d{1,6})-seed(?P<seed>\d{1,18})", re.ASCII)
 COLUMNS = ["utterance", "speaker", "emotion", "predicted"]
-UNREADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    RecursionError,
-    csv.Error,
-    UserError,
-)
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, csv.Error, UserError)
+"""The errors that damaged files of a trial can raise."""
 
 
-class Key(NamedTuple):
-    """What a trial tries."""
+class TrialKey(NamedTuple):
+    """The method, fold and seed of a trial. As a string, it is the name of the trial's folder."""
 
     method: str
     fold: int
@@ -57,121 +52,141 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A finished trial. N utterances, in the order of their names; labels and predictions are ids of `classes`."""
+    """A finished trial with N test utterances, sorted by name."""
 
-    key: Key
+    key: TrialKey
     metrics: dict[str, Any]
     classes: tuple[str, ...]
-    utterances: tuple[str, ...]
-    speakers: tuple[str, ...]
-    labels: np.ndarray
-    predicted: np.ndarray
-    configs: dict[str, dict[str, Any]]  # of "augment" and, where there was one, "search"
-    histories: dict[str, list[dict[str, Any]]]
+    utterances: tuple[str, ...]  # (N,)
+    speakers: tuple[str, ...]  # (N,)
+    labels: np.ndarray  # (N,) indices into `classes`
+    predicted: np.ndarray  # (N,) indices into `classes`
+    configs: dict[str, dict[str, Any]]  # by stage: "augment" and, for searched methods, "search"
+    histories: dict[str, list[dict[str, Any]]]  # by stage; an empty list if the stage has no history
     genotype: Genotype | None
-    seconds: dict[str, Any]  # of the search and of the retraining, where they are known
+    seconds: dict[str, Any]  # training time by stage; empty if not known
 
     @property
-    def heard(self) -> tuple[Any, ...]:
-        """What must be the same in all trials of a fold."""
+    def test_set(self) -> tuple[Any, ...]:
+        """The part that must be equal in all trials of a fold."""
         return self.classes, self.utterances, self.speakers, self.labels.tobytes()
 
 
-def keys_in(folder: Path) -> list[Key]:
-    """The trials that have a folder, finished or not."""
-    names = (FOLDER.fullmatch(path.name) for path in folder.iterdir() if path.is_dir())
-    return in_order(Key(name["method"], int(name["fold"]), int(name["seed"])) for name in names if name)
+def find_keys(folder: Path) -> list[TrialKey]:
+    """The keys of the trials that have a folder, finished or not, in the order of the report."""
+    names = (FOLDER_NAME.fullmatch(path.name) for path in folder.iterdir() if path.is_dir())
+    keys = [TrialKey(name["method"], int(name["fold"]), int(name["seed"])) for name in names if name]
+    return sort_keys(keys)
 
 
-def in_order(keys: Iterable[Key]) -> list[Key]:
-    """By method, then fold, then seed; methods as in the report, unknown ones last."""
-    return sorted(keys, key=lambda key: (*rank(key.method), key.fold, key.seed))
+def sort_keys(keys: Iterable[TrialKey]) -> list[TrialKey]:
+    """Sort by method (see `method_order`), then fold, then seed."""
+    return sorted(keys, key=lambda key: (method_order(key.method), key.fold, key.seed))
 
 
-def rank(method: str) -> tuple[int, str]:
-    """Where a method stands in the report."""
-    return (list(METHODS).index(method) if method in METHODS else len(METHODS)), method
+def method_order(method: str) -> tuple[int, str]:
+    """The sort key of a method: in the order of `METHODS`, then unknown methods by name."""
+    position = list(METHODS).index(method) if method in METHODS else len(METHODS)
+    return position, method
 
 
 def read_trials(
-    folder: Path, planned: Iterable[Key] = (), reasons: Mapping[Key, str] | None = None
-) -> tuple[list[Trial], dict[Key, str]]:
-    """The finished trials, and why the others are missing.
+    folder: Path, planned: Iterable[TrialKey] = (), reasons: Mapping[TrialKey, str] | None = None
+) -> tuple[list[Trial], dict[TrialKey, str]]:
+    """Read the trials of a study; return the finished trials and the reason of each missing one.
 
-    Expected is what was `planned`; and every method in every fold with every seed that any folder has. `reasons` says
-    why trials failed, where the caller knows.
+    Expected are all combinations of the methods, folds and seeds of the folders and of `planned`.
+    Raises `UserError` if these are more than `MAX_TRIALS`. `reasons` says why trials have failed.
     """
-    found = [*keys_in(folder), *(Key(*key) for key in planned)]
-    methods, folds, seeds = (
-        (dict.fromkeys(values) for values in zip(*found, strict=True)) if found else ((), (), ())
-    )
-    if (size := len(methods) * len(folds) * len(seeds)) > MOST:
+    reasons = reasons or {}
+    keys = [*find_keys(folder), *planned]
+    methods = {key.method for key in keys}
+    folds = {key.fold for key in keys}
+    seeds = {key.seed for key in keys}
+    size = len(methods) * len(folds) * len(seeds)
+    if size > MAX_TRIALS:
         raise UserError(
-            f"{folder}: the names of its folders make {size:,} trials; a report is of at most {MOST:,}"
+            f"{folder}: the methods, folds and seeds of its folders make {size:,} trials; "
+            f"a report can hold at most {MAX_TRIALS:,}"
         )
-    trials, missing = [], {}
-    for key in in_order(Key(m, f, s) for m in methods for f in folds for s in seeds):
+    trials = []
+    missing = {}
+    for key in sort_keys(starmap(TrialKey, product(methods, folds, seeds))):
+        trial_folder = folder / str(key)
         try:
-            trials.append(read_trial(folder / str(key), key))
+            trials.append(read_trial(trial_folder, key))
         except FileNotFoundError:
-            missing[key] = (reasons or {}).get(
-                key, "not finished" if (folder / str(key)).is_dir() else "not run"
-            )
-        except UNREADABLE as error:
+            missing[key] = reasons.get(key, "not finished" if trial_folder.is_dir() else "not run")
+        except DAMAGED as error:
             missing[key] = f"cannot be read: {type(error).__name__}: {str(error)[:120]}"
-    return _same_test(trials, missing), missing
+    return _exclude_other_tests(trials, missing), missing
 
 
-def _same_test(trials: Sequence[Trial], missing: dict[Key, str]) -> list[Trial]:
-    """Only the trials that heard in their fold what most did there; the others go to `missing`."""
-    classes = Counter(trial.classes for trial in trials).most_common(1)
-    heard = {
-        fold: Counter(
-            t.heard for t in trials if t.key.fold == fold and t.classes == classes[0][0]
-        ).most_common(1)
-        for fold in {trial.key.fold for trial in trials}
-    }
+def _exclude_other_tests(trials: Sequence[Trial], missing: dict[TrialKey, str]) -> list[Trial]:
+    """Keep the trials with the most common classes and, in each fold, the most common test set.
+
+    The others are added to `missing`.
+    """
+    class_counts = Counter(trial.classes for trial in trials)
+    test_counts: dict[int, Counter] = {}
     for trial in trials:
-        if trial.heard not in [most for most, _ in heard[trial.key.fold]]:
+        if trial.classes == class_counts.most_common(1)[0][0]:
+            test_counts.setdefault(trial.key.fold, Counter())[trial.test_set] += 1
+    expected = {fold: counts.most_common(1)[0][0] for fold, counts in test_counts.items()}
+    for trial in trials:
+        if trial.test_set != expected.get(trial.key.fold):
             missing[trial.key] = "tested on other utterances or classes than most trials of its fold"
     return [trial for trial in trials if trial.key not in missing]
 
 
-def read_trial(folder: Path, key: Key) -> Trial:
-    """A trial's files. `FileNotFoundError` where its test is not there yet, any of `UNREADABLE` where it is damaged."""
-    metrics = _object(folder / "augment" / "metrics.json")
-    rows, classes = _predictions(folder / "augment" / "predictions.csv")
+def read_trial(folder: Path, key: TrialKey) -> Trial:
+    """Read a trial. Raises `FileNotFoundError` if it was not tested, `DAMAGED` if a file is damaged."""
+    metrics = _read_object(folder / "augment" / "metrics.json")
+    rows, classes = _read_predictions(folder / "augment" / "predictions.csv")
     if list(classes) != metrics["classes"]:
-        raise ValueError("metrics.json and predictions.csv disagree about the classes")
+        raise ValueError("metrics.json and predictions.csv have different classes")
     utterances, speakers, labels, predicted = zip(*sorted(rows), strict=True)
-    ids = {name: number for number, name in enumerate(classes)}
-    stages = [stage for stage in ("augment", "search") if (folder / stage / "config.json").exists()]
+    class_ids = {name: number for number, name in enumerate(classes)}
+    configs = {stage: folder / stage / "config.json" for stage in ("augment", "search")}
     genotype = folder / "search" / "genotype.json"
+    seconds = folder / "seconds.json"
     return Trial(
-        key, metrics, classes, utterances, speakers,
-        np.array([ids[label] for label in labels]), np.array([ids[label] for label in predicted]),
-        {stage: _object(folder / stage / "config.json") for stage in stages},
-        {stage: _history(folder / stage / "history.jsonl") for stage in ("augment", "search")},
-        Genotype.load(genotype) if genotype.exists() else None,
-        _object(folder / "seconds.json") if (folder / "seconds.json").exists() else {},
-    )  # fmt: skip
+        key=key,
+        metrics=metrics,
+        classes=classes,
+        utterances=utterances,
+        speakers=speakers,
+        labels=np.array([class_ids[label] for label in labels]),
+        predicted=np.array([class_ids[label] for label in predicted]),
+        configs={stage: _read_object(path) for stage, path in configs.items() if path.exists()},
+        histories={stage: _read_history(folder / stage / "history.jsonl") for stage in configs},
+        genotype=Genotype.load(genotype) if genotype.exists() else None,
+        seconds=_read_object(seconds) if seconds.exists() else {},
+    )
 
 
-def _object(path: Path) -> dict[str, Any]:
-    return dict(json.loads(read_text(path)).items())
+def _read_object(path: Path) -> dict[str, Any]:
+    return _parse_object(read_text(path), path.name)
 
 
-def _history(path: Path) -> list[dict[str, Any]]:
-    """An epoch a line; none where there is no file."""
+def _read_history(path: Path) -> list[dict[str, Any]]:
+    """One entry per epoch; an empty list if the file does not exist."""
     lines = read_text(path).splitlines() if path.exists() else []
-    return [dict(json.loads(line).items()) for line in lines if line.strip()]
+    return [_parse_object(line, path.name) for line in lines if line.strip()]
 
 
-def _predictions(path: Path) -> tuple[list[list[str]], tuple[str, ...]]:
-    """(utterance, speaker, emotion, predicted) of each line, and the classes."""
+def _parse_object(text: str, file: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"{file} does not hold a JSON object")
+    return value
+
+
+def _read_predictions(path: Path) -> tuple[list[list[str]], tuple[str, ...]]:
+    """The rows of `COLUMNS`, and the classes."""
     header, *rows = list(csv.reader(io.StringIO(read_text(path), newline=""))) or [[]]
-    if header[:4] != COLUMNS or not rows or any(len(row) != len(header) for row in rows):
+    if header[: len(COLUMNS)] != COLUMNS or not rows or any(len(row) != len(header) for row in rows):
         raise ValueError("predictions.csv is damaged")
     if len({row[0] for row in rows}) < len(rows):
         raise ValueError("predictions.csv has an utterance twice")
-    return [row[:4] for row in rows], tuple(header[4:])
+    return [row[: len(COLUMNS)] for row in rows], tuple(header[len(COLUMNS) :])

@@ -1,112 +1,117 @@
-"""Many calls of one function at once, on this machine or a cluster, by Ray."""
+"""Runs many calls of a function in parallel by Ray, on this machine or on a cluster."""
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # must be set before Ray is imported
 
 import grpc
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from config import CrossvalConfig, available_cores
+from report.trials import TrialKey
 from utils import Interrupted, UserError
 
-Key = TypeVar("Key")
-POLL = 1.0  # seconds between two looks at what is done
-PATIENCE = 10.0  # seconds that a cluster has to answer
-STORE = 128 * 2**20  # bytes of Ray's shared memory: what comes back is small
+POLL_SECONDS = 1.0
+CONNECT_TIMEOUT = 10.0  # seconds
+OBJECT_STORE_BYTES = 128 * 2**20  # Ray's shared memory; the results of trials are small
 
 
 @contextmanager
-def joined(config: CrossvalConfig) -> Iterator[None]:
-    """Ray on the cluster of --ray_address, or on this machine alone, while a context.
+def ray_session(config: CrossvalConfig) -> Iterator[None]:
+    """Connect to Ray, and shut the connection down at the end.
 
-    `UserError` where no cluster answers, or a trial asks for more than any of its machines has.
+    Raises `UserError` if no cluster answers, or if no machine has the resources of a trial.
     """
     try:
-        start(config)
-        check_room(config)
+        connect(config)
+        check_resources(config)
         yield
     finally:
         ray.shutdown()
 
 
-def start(config: CrossvalConfig) -> None:
-    """Connect to Ray, which takes SIGTERM for itself: give it back."""
-    before = signal.getsignal(signal.SIGTERM)
-    address, quiet = config.ray_address, {"log_to_driver": False, "logging_level": "ERROR"}
+def connect(config: CrossvalConfig) -> None:
+    """Join the cluster at --ray_address, or start Ray on this machine.
+
+    Restores the SIGTERM handler, which Ray replaces.
+    """
+    address = config.ray_address
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    sigterm_handler = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
-            limited = available_cores() < (os.cpu_count() or 1)
-            mine = (
-                available_cores() if limited else None
-            )  # None: Ray counts the cores, and respects containers
-            ray.init("local", num_cpus=mine, include_dashboard=False, object_store_memory=STORE, **quiet)
-        elif address == "auto" or answers(address):
-            ray.init(address, **quiet)
-        else:
-            raise ConnectionError(f"silence for {PATIENCE:g} seconds")
+            cores = available_cores() if available_cores() < (os.cpu_count() or 1) else None
+            options["num_cpus"] = cores  # None: Ray counts, with the limits of containers
+            options["include_dashboard"] = False
+            options["object_store_memory"] = OBJECT_STORE_BYTES
+        elif address != "auto" and not is_reachable(address):
+            raise ConnectionError(f"no answer within {CONNECT_TIMEOUT:g} seconds")
+        ray.init(address or "local", **options)
     except (ConnectionError, RayError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"--ray_address {address}: no Ray cluster answers ({error}); one with a token wants RAY_AUTH_MODE=token"
+            f"--ray_address {address}: no Ray cluster answers ({error}); "
+            "if the cluster requires a token, set RAY_AUTH_MODE=token"
         ) from None
-    except SystemExit:  # Ray's answer to SIGTERM
+    except SystemExit:  # raised by Ray's SIGTERM handler
         raise Interrupted(signal.SIGTERM) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, sigterm_handler)
 
 
-def answers(address: str) -> bool:
-    """Whether something there speaks Ray's protocol; `ray.init` itself would go on asking for a quarter of an hour."""
+def is_reachable(address: str) -> bool:
+    """Whether a gRPC server answers at an address. `ray.init` would retry for 15 minutes."""
     with grpc.insecure_channel(address) as channel:
         try:
-            grpc.channel_ready_future(channel).result(PATIENCE)
+            grpc.channel_ready_future(channel).result(CONNECT_TIMEOUT)
         except grpc.FutureTimeoutError:
             return False
     return True
 
 
-def check_room(config: CrossvalConfig) -> None:
-    """`UserError` where no machine could ever run a trial: Ray would wait for one without end."""
-    wanted = {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
-    machines = [
-        {kind: node["Resources"].get(kind, 0) for kind in wanted} for node in ray.nodes() if node["Alive"]
-    ]
-    if not any(all(has[kind] >= wanted[kind] for kind in wanted) for has in machines):
-        shown = "; ".join(f"{has['CPU']:g} CPUs, {has['GPU']:g} GPUs" for has in machines)
-        flags = f"--cpus_per_trial {wanted['CPU']:g} --gpus_per_trial {wanted['GPU']:g}"
-        raise UserError(f"{flags}: no machine has so many (Ray found {shown})")
+def check_resources(config: CrossvalConfig) -> None:
+    """Raise `UserError` if no single machine has the resources of a trial; Ray would wait forever."""
+    cpus = config.cpus_per_trial
+    gpus = config.gpus_per_trial
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    sizes = [(machine.get("CPU", 0), machine.get("GPU", 0)) for machine in machines]
+    if not any(has_cpus >= cpus and has_gpus >= gpus for has_cpus, has_gpus in sizes):
+        found = "; ".join(f"{has_cpus:g} CPUs, {has_gpus:g} GPUs" for has_cpus, has_gpus in sizes)
+        flags = f"--cpus_per_trial {cpus:g} --gpus_per_trial {gpus:g}"
+        raise UserError(f"{flags}: no machine has that many (Ray found {found})")
 
 
-def run_all(
-    work: Callable[..., Any], calls: dict[Key, Sequence[Any]], config: CrossvalConfig
-) -> Iterator[tuple[Key, Any] | None]:
-    """Yield each key with its result, or with the exception that ended it, as they come; None where none is new.
+def run_tasks(
+    function: Callable[..., Any], arguments: Mapping[TrialKey, Sequence[Any]], config: CrossvalConfig
+) -> Iterator[tuple[TrialKey, Any] | None]:
+    """Call `function` with the arguments of each trial; yield (key, outcome) as the calls end.
 
-    A call whose process dies, or is told to end by a signal, is begun again, --retries times.
+    The outcome is the return value or an exception. Yields None whenever no call has ended for
+    `POLL_SECONDS`. A call whose process dies or is terminated by a signal is started again, up to
+    --retries times.
     """
-    remote = ray.remote(work).options(
+    remote = ray.remote(function).options(
         num_cpus=config.cpus_per_trial,
         num_gpus=config.gpus_per_trial,
         max_retries=config.retries,
         retry_exceptions=[Interrupted],
     )
-    pending = {remote.remote(*arguments): key for key, arguments in calls.items()}
+    pending = {remote.remote(*values): key for key, values in arguments.items()}
     while pending:
-        done, _ = ray.wait(list(pending), timeout=POLL)
-        for reference in done:
-            yield pending.pop(reference), _outcome(reference)
+        done, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
+        for task in done:
+            yield pending.pop(task), _outcome(task)
         if not done:
             yield None
 
 
-def _outcome(reference: Any) -> Any:
+def _outcome(task: Any) -> Any:
     try:
-        return ray.get(reference)
+        return ray.get(task)
     except RayTaskError as error:
         return error.cause if isinstance(error.cause, Exception) else error
     except RayError as error:

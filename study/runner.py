@@ -1,4 +1,4 @@
-"""Running the trials of a cross-validation: each is a search and a retraining, by the code of the commands."""
+"""Runs the trials of a cross-validation: each is a run of search.py and of augment.py."""
 
 import json
 import os
@@ -14,43 +14,47 @@ import augment
 import search
 from cli import from_file
 from config import AugmentConfig, CrossvalConfig, SearchConfig
-from report.trials import SEARCHED, Key
-from training.run_folder import RUNS, RunFolder
+from report.trials import SEARCHED, TrialKey
+from training.run_folder import RunFolder
 from utils import write_json
 
+WAITING = "waiting"
 
-def plan(config: CrossvalConfig, folds: int) -> Iterator[Key]:
-    """The trials of the flags, of `folds` folds."""
+
+def planned_trials(config: CrossvalConfig, folds: int) -> Iterator[TrialKey]:
+    """The trials that the flags ask for, on a dataset with this number of folds."""
     chosen = range(1, folds + 1) if config.folds == ("all",) else map(int, config.folds)
     for fold, seed, method in product(chosen, config.seeds, config.methods):
-        yield Key(method, fold, seed)
+        yield TrialKey(method, fold, seed)
 
 
-def folder_of(key: Key, config: CrossvalConfig) -> Path:
-    """Where a trial's runs are."""
-    return RUNS / config.name / str(key)
+def trial_folder(key: TrialKey, config: CrossvalConfig) -> Path:
+    """The folder of a trial, with a subfolder for each stage."""
+    return config.folder / str(key)
 
 
-def is_done(key: Key, config: CrossvalConfig) -> bool:
+def is_finished(key: TrialKey, config: CrossvalConfig) -> bool:
     """Whether a trial has been tested."""
-    return (folder_of(key, config) / "augment" / "metrics.json").exists()
+    return (trial_folder(key, config) / "augment" / "metrics.json").exists()
 
 
-def stage(folder: Path) -> str:
-    """How far a trial has come, as its files tell."""
-    for kind in ("augment", "search"):
-        if (folder / kind / "config.json").exists():
-            epochs = json.loads((folder / kind / "config.json").read_text())["epochs"]
-            history = folder / kind / "history.jsonl"
+def progress_of(folder: Path) -> str:
+    """The stage and epoch of the trial in `folder`, or `WAITING` if it has not started."""
+    for stage in ("augment", "search"):
+        config = folder / stage / "config.json"
+        history = folder / stage / "history.jsonl"
+        if config.exists():
+            epochs = json.loads(config.read_text())["epochs"]
             done = history.read_text().count("\n") if history.exists() else 0
-            return f"{kind}, epoch {min(done + 1, epochs)} of {epochs}"
-    return "waiting"
+            return f"{stage}, epoch {min(done + 1, epochs)} of {epochs}"
+    return WAITING
 
 
-def flags_of(key: Key, config: CrossvalConfig) -> tuple[SearchConfig | None, AugmentConfig]:
-    """What the commands would be told: their sections of the configuration file, and the trial's own flags.
+def trial_configs(key: TrialKey, config: CrossvalConfig) -> tuple[SearchConfig | None, AugmentConfig]:
+    """The configurations of a trial's search (None for a baseline) and training.
 
-    `UserError` where the file's flags are wrong.
+    They combine the sections of the --config file with the flags that identify the trial. Raises
+    `UserError` if flags of the file are wrong.
     """
     flags = {
         "name": f"{config.name}/{key}",
@@ -59,39 +63,41 @@ def flags_of(key: Key, config: CrossvalConfig) -> tuple[SearchConfig | None, Aug
         "folds_by": config.folds_by,
         "allow_leak": config.allow_leak,
         "seed": key.seed,
+        "results_path": config.results_path,
         "gpus": "auto" if config.gpus_per_trial else "none",
-        "resume": True,  # of a trial whose process died, or that was interrupted
+        "resume": True,  # a trial may have been interrupted
     }
     model = "searched" if key.method in SEARCHED else key.method
-    retraining = from_file(AugmentConfig, config.config, **flags, model=model, genotype=None)
+    augment_config = from_file(AugmentConfig, config.config, **flags, model=model, genotype=None)
     if key.method not in SEARCHED:
-        return None, retraining
-    return from_file(SearchConfig, config.config, **flags, strategy=key.method), retraining
+        return None, augment_config
+    return from_file(SearchConfig, config.config, **flags, strategy=key.method), augment_config
 
 
-def compare(key: Key, config: CrossvalConfig) -> None:
-    """`UserError` where a trial was begun under other settings: one report is of one set of them."""
-    for kind, flags in zip(("search", "augment"), flags_of(key, config), strict=True):
-        if flags and (folder_of(key, config) / kind / "config.json").exists():
-            RunFolder(kind, flags)
+def check_settings(key: TrialKey, config: CrossvalConfig) -> None:
+    """Raise `UserError` if a trial was started with other settings."""
+    for stage, stage_config in zip(("search", "augment"), trial_configs(key, config), strict=True):
+        if stage_config and (trial_folder(key, config) / stage / "config.json").exists():
+            RunFolder(stage, stage_config)
 
 
 def run_trial(
-    place: str, threads: int, searching: SearchConfig | None, retraining: AugmentConfig
+    working_folder: str, threads: int, search_config: SearchConfig | None, augment_config: AugmentConfig
 ) -> dict[str, Any]:
-    """Search and retrain in the folder `place`; return what metrics.json says.
+    """Search (if there is a `search_config`) and train; return the contents of metrics.json.
 
-    `seconds.json` is for the report; a trial that is begun again has none, for the time that was lost is not known.
+    Writes the times to seconds.json, but not for a resumed trial, whose total time is not known.
     """
-    os.chdir(place)
-    again = (RUNS / retraining.name).exists()
+    os.chdir(working_folder)
     torch.set_num_threads(threads)
+    folder = augment_config.folder
+    resumed = folder.exists()
     start = time.perf_counter()
-    if searching:
-        search.run(searching)
+    if search_config:
+        search.run(search_config)
     searched = time.perf_counter()
-    metrics = augment.run(retraining)
+    metrics = augment.run(augment_config)
     seconds = {"search": searched - start, "augment": time.perf_counter() - searched}
-    if not again:
-        write_json(RUNS / retraining.name / "seconds.json", seconds)
+    if not resumed:
+        write_json(folder / "seconds.json", seconds)
     return metrics

@@ -1,6 +1,6 @@
-"""A command in a process of its own that has all imports behind it: forked from a server, which imports them once.
+"""Run a command in its own process without waiting for imports: a server imports them once and forks.
 
-What runs is the command's own file, as `python COMMAND.py WORDS` runs it, but seconds earlier.
+The process runs the command's file as `python COMMAND.py WORDS` does.
 """
 
 import multiprocessing
@@ -19,7 +19,7 @@ SERVER.set_forkserver_preload(["augment", "evaluate", "export", "predict", "prep
 def run(
     command: str, words: list[str], cwd: Path, env: dict[str, str], timeout: float
 ) -> subprocess.CompletedProcess:
-    """Run a command to its end; `subprocess.TimeoutExpired` where it takes longer than `timeout` seconds."""
+    """Run a command. Raises `subprocess.TimeoutExpired` if it takes longer than `timeout` seconds."""
     start_server({**env, "PYTHONPATH": str(ROOT)})
     with tempfile.TemporaryDirectory() as folder:
         printed = [Path(folder, name) for name in ("stdout", "stderr")]
@@ -30,13 +30,12 @@ def run(
             process.kill()
             process.join()
             raise subprocess.TimeoutExpired([command, *words], timeout)
-        return subprocess.CompletedProcess(
-            [command, *words], process.exitcode, *(p.read_text() for p in printed)
-        )
+        stdout, stderr = (path.read_text() for path in printed)
+        return subprocess.CompletedProcess([command, *words], process.exitcode, stdout, stderr)
 
 
 def start_server(env: dict[str, str]) -> None:
-    """Start the server, where there is none, in an environment: the number of threads is settled as torch comes in."""
+    """Start the server in an environment, unless it runs: importing torch fixes the number of threads."""
     before = dict(os.environ)
     os.environ.update(env)
     try:
@@ -47,7 +46,7 @@ def start_server(env: dict[str, str]) -> None:
 
 
 def execute(command: str, words: list[str], cwd: Path, env: dict[str, str], printed: list[Path]) -> None:
-    """What the forked process does."""
+    """Run a command in the forked process, with its output sent to the two files `printed`."""
     for descriptor, path in enumerate(printed, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     os.environ.clear()

@@ -1,4 +1,4 @@
-"""The cross-validation as a user runs it: real processes, a real Ray on this machine, real signals."""
+"""Tests of crossval.py as a user runs it: with real processes, real signals and Ray."""
 
 import io
 import os
@@ -17,54 +17,40 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from conftest import RESULTS, environment, execute, line, succeed
 from rich.console import Console
 
 from config import CrossvalConfig
-from report.trials import Key
+from report.trials import TrialKey
 from study import cluster
-from study.board import Board
-from study.runner import flags_of
+from study.live_table import LiveTable
+from study.runner import trial_configs
 from utils import UserError, write_json
 
 ROOT = Path(__file__).parent.parent
+DEMO = ["--config", "tiny.yaml", "--dataset", "demo"]
+STUDY = [*DEMO, "--folds", 1, 2, "--seeds", 1, "--methods", "darts", "cnn"]
+DARTS = TrialKey("darts", 1, 1)
 
 
-STUDY = [
-    "--config",
-    "tiny.yaml",
-    "--dataset",
-    "demo",
-    "--folds",
-    1,
-    2,
-    "--seeds",
-    1,
-    "--methods",
-    "darts",
-    "cnn",
-]
-DARTS = Key("darts", 1, 1)
-
-
-def wait_for(what: Callable[[], Any], process: subprocess.Popen, seconds: float = 120) -> Any:
-    """What `what` returns, once it returns something."""
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen, seconds: float = 120) -> Any:
+    """Call `condition` until it returns a true value; return that value."""
     deadline = time.monotonic() + seconds
-    while not (found := what()):
+    while not (found := condition()):
         assert process.poll() is None, "the command ended too early to test anything"
-        assert time.monotonic() < deadline, "nothing came"
+        assert time.monotonic() < deadline, f"nothing happened within {seconds:g} seconds"
         time.sleep(0.02)
     return found
 
 
 @contextmanager
-def started(*flags: object, cwd: Path, command: str = "crossval") -> Iterator[subprocess.Popen]:
-    """A command that runs; it is killed where a test ends before it does."""
+def started(*flags: object, cwd: Path) -> Iterator[subprocess.Popen]:
+    """A running crossval.py with its output in output.txt; killed if it still runs at the end."""
+    command = line("crossval", *flags)
     with (cwd / "output.txt").open("w") as output:
-        process = subprocess.Popen(
-            line(command, *flags), cwd=cwd, env=environment(), stdout=output, stderr=output
-        )
+        process = subprocess.Popen(command, cwd=cwd, env=environment(), stdout=output, stderr=output)
     try:
         yield process
     finally:
@@ -72,54 +58,26 @@ def started(*flags: object, cwd: Path, command: str = "crossval") -> Iterator[su
         process.wait()
 
 
-def descendants(parent: int) -> set[tuple[int, str]]:
-    """The processes that a process started, and those that these did: (pid, when it started)."""
-    children: dict[int, list[tuple[int, str]]] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        if words := stat_of(int(folder.name)):
-            children.setdefault(int(words[1]), []).append((int(folder.name), words[19]))
-    found, new = set(), [parent]
-    while new:
-        below = children.get(new.pop(), [])
-        found.update(below)
-        new.extend(pid for pid, _ in below)
-    return found
-
-
-def stat_of(pid: int) -> list[str]:
-    """/proc/PID/stat from the state on; nothing for a process that has ended."""
-    try:
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
-    return [] if words[0] == "Z" else words
-
-
-def gone(processes: set[tuple[int, str]], seconds: float = 20) -> bool:
-    """Whether processes have ended, within a while."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if not any(stat_of(pid)[19:20] == [start] for pid, start in processes):
-            return True
-        time.sleep(0.1)
-    return False
+def have_ended(processes: list[psutil.Process], seconds: float = 20) -> bool:
+    """Whether all processes end within `seconds`. A zombie has ended."""
+    _, remaining = psutil.wait_procs(processes, timeout=seconds)
+    return all(process.status() == psutil.STATUS_ZOMBIE for process in remaining)
 
 
 def process_of(run: Path) -> int:
-    """The process that works at a run: the names of TensorBoard's files tell it."""
+    """The process that writes a run, from the name of its newest TensorBoard file."""
     newest = max(run.glob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns)
     return int(newest.name.split(".")[-2])
 
 
-def written(study: Path) -> dict[str, int]:
-    """When each file of the finished trials was last changed."""
-    trials = [path.parent.parent for path in study.glob("*/augment/metrics.json")]
-    return {str(path): path.stat().st_mtime_ns for trial in trials for path in trial.rglob("*")}
+def modification_times(folder: Path) -> dict[str, int]:
+    """The modification time of every file and folder below `folder`."""
+    return {str(path): path.lstat().st_mtime_ns for path in folder.rglob("*")}
 
 
 @pytest.fixture(scope="module")
 def study(workspace: Path) -> Path:
-    """The folder of a study that has run to its end, though a process of it was killed in the middle of a search."""
+    """The folder of a finished study in which one process was killed in the middle of a search."""
     folder = workspace / "runs" / "study"
     search = folder / str(DARTS) / "search"
     with started("--name", "study", *STUDY, cwd=workspace) as process:
@@ -130,77 +88,78 @@ def study(workspace: Path) -> Path:
     return folder
 
 
-def test_a_study_leaves_the_metrics_of_every_trial_and_a_report(study: Path):
+def test_study_writes_the_metrics_of_every_trial_and_a_report(study: Path, workspace: Path):
     assert len(list(study.glob("*-fold*-seed1/augment/metrics.json"))) == 4
     for name in ("results.json", "results.md", "report.html"):
         assert (study / name).stat().st_size > 1000, name
-    assert "4/4" in (study.parent.parent / "output.txt").read_text()
+    assert "4/4" in (workspace / "output.txt").read_text()
 
 
-def test_a_trial_whose_process_was_killed_equals_the_undisturbed_commands_to_the_byte(
-    study: Path, workspace: Path
-):
+def test_trial_of_a_killed_process_equals_the_uninterrupted_commands(study: Path, workspace: Path):
     for command in ("search", "augment"):
         succeed(command, "--config", "tiny.yaml", "--name", "alone", "--seed", 1, cwd=workspace)
-    trial, alone = study / str(DARTS), workspace / "runs" / "alone"
-    for name in (f"{command}/{file}" for command, files in RESULTS.items() for file in files):
-        assert (trial / name).read_bytes() == (alone / name).read_bytes(), name
+        for file in RESULTS[command]:
+            trial = study / str(DARTS) / command / file
+            alone = workspace / "runs" / "alone" / command / file
+            assert trial.read_bytes() == alone.read_bytes(), file
 
 
-def test_a_trial_whose_process_was_killed_goes_on_from_its_checkpoint(study: Path):
+def test_trial_of_a_killed_process_resumes_from_its_checkpoint(study: Path):
     log = (study / str(DARTS) / "search" / "search.log").read_text()
-    assert log.count("supernet") == 2, "it was begun twice"
+    assert log.count("supernet") == 2, "the search was not started twice"
     assert log.count("epoch   1 ") == 1
-    assert not (study / str(DARTS) / "seconds.json").exists(), "the time that was lost is not known"
+    assert not (study / str(DARTS) / "seconds.json").exists(), "the total time of the trial is not known"
     assert (study / "cnn-fold1-seed1" / "seconds.json").exists()
 
 
-def test_what_fails_is_named_and_the_rest_goes_on(study: Path, workspace: Path):
-    shutil.copytree(study, workspace / "runs" / "broken")
+def test_failed_trial_is_reported_and_the_others_still_run(study: Path, workspace: Path):
+    broken = shutil.copytree(study, workspace / "runs" / "broken")
     for fold in (1, 2):
-        (workspace / f"runs/broken/cnn-fold{fold}-seed1/augment/metrics.json").unlink()
-    for checkpoint in (workspace / "runs/broken/cnn-fold1-seed1/augment").glob("checkpoint*.pt"):
+        (broken / f"cnn-fold{fold}-seed1/augment/metrics.json").unlink()
+    for checkpoint in (broken / "cnn-fold1-seed1/augment").glob("checkpoint*.pt"):
         checkpoint.write_bytes(b"no checkpoint")
     done = execute("crossval", "--name", "broken", *STUDY, "--resume", cwd=workspace)
     assert done.returncode == 1, done.stderr
-    assert (workspace / "runs/broken/cnn-fold2-seed1/augment/metrics.json").exists()
-    for told in (done.stdout, (workspace / "runs/broken/results.md").read_text()):
-        assert "damaged, or no checkpoint of this program" in told
+    assert (broken / "cnn-fold2-seed1/augment/metrics.json").exists()
+    for text in (done.stdout, (broken / "results.md").read_text()):
+        assert "damaged, or no checkpoint of this program" in text
 
 
 def interrupt(number: int, cwd: Path) -> int:
-    """Start or resume the study `cut`, send a signal once a trial has finished, and return the exit code."""
-    with started("--name", "cut", *STUDY[:-2], "cnn", "darts", "--resume", cwd=cwd) as process:
+    """Start or resume a study, send a signal when a trial has finished; return the exit code."""
+    flags = [*DEMO, "--folds", 1, 2, "--seeds", 1, "--methods", "cnn", "darts", "--resume"]
+    with started("--name", "cut", *flags, cwd=cwd) as process:
         wait_for(lambda: "UA" in (cwd / "output.txt").read_text(), process)
-        children = descendants(process.pid)
+        children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
         code = process.wait(60)
     assert children
-    assert gone(children), "processes of Ray are left behind"
+    assert have_ended(children), "processes of Ray still run"
     return code
 
 
 @pytest.mark.slow
-def test_an_interrupted_study_resumes_with_what_is_missing_and_takes_a_seed_more(workspace: Path):
+def test_interrupted_study_resumes_with_the_missing_trials_and_more_seeds(workspace: Path):
     folder = workspace / "runs" / "cut"
     assert interrupt(signal.SIGTERM, workspace) == 143
-    before = written(folder)
-    more = [*STUDY[:4], "--folds", 1, 2, "--seeds", 1, 2, "--methods", "cnn", "--resume"]
-    told = succeed("crossval", "--name", "cut", *more, cwd=workspace)
+    finished = [path.parent.parent for path in folder.glob("*/augment/metrics.json")]
+    before = {trial: modification_times(trial) for trial in finished}
+    flags = [*DEMO, "--folds", 1, 2, "--seeds", 1, 2, "--methods", "cnn", "--resume"]
+    printed = succeed("crossval", "--name", "cut", *flags, cwd=workspace)
     assert before
-    assert before.items() <= written(folder).items(), "a finished trial was touched"
-    done = sum("cnn" in path for path in before if path.endswith("metrics.json"))
-    assert told.startswith(f"4 trials, {done} of them done already")
+    assert {trial: modification_times(trial) for trial in finished} == before, "a finished trial has changed"
+    done = sum(trial.name.startswith("cnn") for trial in finished)
+    assert printed.startswith(f"4 trials, {done} already done")
     assert len(list(folder.glob("cnn-fold*/augment/metrics.json"))) == 4
     assert "seeds 1, 2" in (folder / "results.md").read_text()
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_a_study_with_its_own_exit_code(workspace: Path):
+def test_ctrl_c_ends_a_study_with_exit_code_130(workspace: Path):
     assert interrupt(signal.SIGINT, workspace) == 130
 
 
-WRONG = {
+ERRORS = {
     "--methods transformer": "--methods transformer",
     "--methods": "expected at least one argument",
     "--folds 9": "fold 9",
@@ -211,27 +170,22 @@ WRONG = {
     "--config strange.yaml": "--batch_size 1",
     "--cpus_per_trial 0": "--cpus_per_trial 0",
     "--dataset none": "features/none",
-    "--name study": "--resume runs what is missing, --overwrite starts anew",
+    "--name study": "--resume runs the missing trials, --overwrite starts again",
     "--name study --resume --overwrite": "choose one",
     "--name study --resume --config other.yaml": "was started with",
     "--name other": "something other than a cross-validation",
     "--name file": "something other than a cross-validation",
 }
-
-
-def files(folder: Path) -> dict[str, int]:
-    """Everything in a folder, and when it was changed."""
-    return {str(path): path.lstat().st_mtime_ns for path in folder.rglob("*")}
+"""Wrong flags, and a part of the message."""
 
 
 @pytest.fixture
-def place(workspace: Path, study: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The workspace with what is wrong in it, as the working directory of this process, which may not start Ray."""
+def prepared(workspace: Path, study: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with the files that `ERRORS` needs. Starting Ray fails the test."""
+    tiny = (workspace / "tiny.yaml").read_text()
     (workspace / "typo.yaml").write_text("augment: {epoch: 3}\n")
     (workspace / "strange.yaml").write_text("search: {batch_size: 1}\n")
-    (workspace / "other.yaml").write_text(
-        (workspace / "tiny.yaml").read_text().replace("epochs: 4", "epochs: 5")
-    )
+    (workspace / "other.yaml").write_text(tiny.replace("epochs: 4", "epochs: 5"))
     write_json(workspace / "runs" / "other" / "mine.json", {})
     (workspace / "runs" / "file").write_text("mine")
     monkeypatch.chdir(workspace)
@@ -239,139 +193,125 @@ def place(workspace: Path, study: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return workspace
 
 
-@pytest.mark.parametrize("words", WRONG)
-def test_what_is_wrong_is_one_line_and_touches_nothing(
-    words: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+@pytest.mark.parametrize("flags", ERRORS)
+def test_error_is_one_line_and_nothing_is_written(
+    flags: str, prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
-    before = files(place)
-    config = [] if "--config" in words else ["--config", "tiny.yaml"]
-    monkeypatch.setattr(sys, "argv", ["crossval.py", *config, *words.split()])
+    before = modification_times(prepared)
+    config = [] if "--config" in flags else ["--config", "tiny.yaml"]
+    monkeypatch.setattr(sys, "argv", ["crossval.py", *config, *flags.split()])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(ROOT / "crossval.py"), run_name="__main__")
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert ended.value.code == 2
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
-    assert WRONG[words] in told
-    assert files(place) == before
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+    assert ERRORS[flags] in message
+    assert modification_times(prepared) == before
 
 
 @pytest.mark.slow
-def test_a_trial_that_no_machine_could_run_is_refused_by_ray_itself(workspace: Path):
-    before = files(workspace / "runs")
-    done = execute(
-        "crossval", "--config", "tiny.yaml", "--name", "vast", "--cpus_per_trial", 1000, cwd=workspace
-    )
+def test_trial_that_no_machine_can_run_is_an_error(workspace: Path):
+    before = modification_times(workspace / "runs")
+    flags = ["--config", "tiny.yaml", "--name", "large", "--cpus_per_trial", 1000]
+    done = execute("crossval", *flags, cwd=workspace)
+    message = "error: --cpus_per_trial 1000 --gpus_per_trial 0: no machine has that many (Ray found"
     assert done.returncode == 2
-    assert done.stderr.startswith(
-        "error: --cpus_per_trial 1000 --gpus_per_trial 0: no machine has so many (Ray found"
-    )
+    assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
-    assert files(workspace / "runs") == before
+    assert modification_times(workspace / "runs") == before
 
 
-def test_two_small_machines_are_no_large_one(monkeypatch: pytest.MonkeyPatch):
-    machines = [
+def test_resources_of_a_trial_must_be_on_one_machine(monkeypatch: pytest.MonkeyPatch):
+    nodes = [
         {"Alive": True, "Resources": {"CPU": 4.0}},
         {"Alive": True, "Resources": {"CPU": 2.0, "GPU": 1.0}},
+        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
     ]
-    dead = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
-    monkeypatch.setattr(cluster.ray, "nodes", lambda: [*machines, dead])
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
     for fits in ({"cpus_per_trial": 4}, {"cpus_per_trial": 2, "gpus_per_trial": 0.25}):
-        cluster.check_room(CrossvalConfig(**fits))
+        cluster.check_resources(CrossvalConfig(**fits))
     for too_large in ({"cpus_per_trial": 5}, {"cpus_per_trial": 4, "gpus_per_trial": 0.25}):
-        with pytest.raises(UserError, match="no machine has so many"):
-            cluster.check_room(CrossvalConfig(**too_large))
+        with pytest.raises(UserError, match="no machine has that many"):
+            cluster.check_resources(CrossvalConfig(**too_large))
 
 
 @pytest.mark.parametrize("listens", [False, True])
-def test_an_address_where_no_cluster_answers_is_refused_soon(listens: bool, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
-    monkeypatch.setattr(cluster.ray, "init", lambda *_, **__: pytest.fail("Ray was asked, and asks for long"))
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        address = f"127.0.0.1:{other.getsockname()[1]}"
+def test_address_without_a_cluster_is_an_error(listens: bool, monkeypatch: pytest.MonkeyPatch):
+    """`ray.init` is not called, since it would retry for minutes."""
+    monkeypatch.setattr(cluster, "CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr(cluster.ray, "init", lambda *_, **__: pytest.fail("ray.init was called"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
         if not listens:
-            other.close()
+            server.close()
         with pytest.raises(UserError, match=f"--ray_address {address}: no Ray cluster answers"):
-            cluster.start(CrossvalConfig(ray_address=address))
+            cluster.connect(CrossvalConfig(ray_address=address))
 
 
-def test_a_searched_trial_takes_neither_model_nor_genotype_from_the_file(tmp_path: Path):
-    (tmp_path / "own.yaml").write_text("augment: {genotype: other.json}\n")
-    searching, retraining = flags_of(DARTS, CrossvalConfig(config=tmp_path / "own.yaml"))
-    assert (searching.strategy, retraining.model, retraining.genotype) == ("darts", "searched", None)
-    (tmp_path / "own.yaml").write_text("augment: {model: lstm}\n")
-    assert flags_of(DARTS, CrossvalConfig(config=tmp_path / "own.yaml"))[1].model == "searched"
+@pytest.mark.parametrize("section", ["{genotype: other.json}", "{model: lstm}"])
+def test_searched_trial_ignores_model_and_genotype_of_the_file(section: str, tmp_path: Path):
+    (tmp_path / "own.yaml").write_text(f"augment: {section}\n")
+    search_config, augment_config = trial_configs(DARTS, CrossvalConfig(config=tmp_path / "own.yaml"))
+    assert search_config.strategy == "darts"
+    assert (augment_config.model, augment_config.genotype) == ("searched", None)
 
 
-def shown(terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What a board prints of a trial under way, one that waits, one that is done and one that failed."""
+def live_table_output(terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines printed for four trials: one runs, one waits, one has finished and one has failed."""
     monkeypatch.chdir(tmp_path)
     write_json(tmp_path / "runs/crossval/darts-fold1-seed1/search/config.json", {"epochs": 8})
     (tmp_path / "runs/crossval/darts-fold1-seed1/search/history.jsonl").write_text("{}\n{}\n")
-    keys = [Key("cnn", 2, 1), DARTS, Key("cnn", 1, 1), Key("lstm", 1, 1)]
+    waiting, finished, failed = TrialKey("cnn", 2, 1), TrialKey("cnn", 1, 1), TrialKey("lstm", 1, 1)
     console = Console(force_terminal=terminal, file=io.StringIO(), width=100)
-    with Board(keys, CrossvalConfig(), console) as board:
-        board.end(keys[2], {"ua": 0.7345})
-        board.end(keys[3], ZeroDivisionError("of [bold]all\nthings"))
-        board.refresh()
-    return console.file.getvalue()
+    with LiveTable([waiting, DARTS, finished, failed], CrossvalConfig(), console) as table:
+        table.add_outcome(finished, {"ua": 0.7345})
+        table.add_outcome(failed, ZeroDivisionError("of [bold]all\nthings"))
+        table.refresh()
+    return console.file.getvalue().splitlines()
 
 
-def test_a_terminal_shows_a_table_of_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    words = [line.split() for line in shown(True, tmp_path, monkeypatch).splitlines()]
-    under_way, waiting = ["darts", "1", "1", "search,", "epoch", "3", "of", "8"], ["cnn", "2", "1", "waiting"]
-    assert any("2 of 4 trials done" in " ".join(line) for line in words)
-    assert words.index(under_way) < words.index(waiting)
+def test_terminal_shows_a_table_of_the_remaining_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lines = [" ".join(text.split()) for text in live_table_output(True, tmp_path, monkeypatch)]
+    assert any("2 of 4 trials done" in text for text in lines)
+    assert lines.index("darts 1 1 search, epoch 3 of 8") < lines.index("cnn 2 1 waiting")
 
 
-def test_without_a_terminal_every_trial_that_ends_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert shown(False, tmp_path, monkeypatch).splitlines() == [
+def test_without_a_terminal_each_ended_trial_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert live_table_output(False, tmp_path, monkeypatch) == [
         "  1/4  cnn           fold 1  seed 1  UA 73.5%",
         "  2/4  lstm          fold 1  seed 1  failed: ZeroDivisionError: of [bold]all things",
     ]
 
 
 @contextmanager
-def head(folder: Path) -> Iterator[str]:
-    """A cluster of one machine with one core, started elsewhere: its address."""
-    start = [
-        sys.executable,
-        "-m",
-        "ray.scripts.scripts",
-        "start",
-        "--head",
-        "--port=0",
-        "--num-cpus=1",
-        "--block",
-    ]
-    quiet = ["--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder}"]
+def ray_head(folder: Path) -> Iterator[str]:
+    """The address of a Ray cluster of one machine with one core, started by Ray's own command."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port=0", "--num-cpus=1"]
+    command += ["--block", "--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder}"]
     log = folder / "log"
     with log.open("w") as output:
-        process = subprocess.Popen([*start, *quiet], cwd="/", env=environment(), stdout=output, stderr=output)
+        process = subprocess.Popen(command, cwd="/", env=environment(), stdout=output, stderr=output)
     try:
         yield wait_for(lambda: re.search(r"--address='([\w.:]+)'", log.read_text()), process)[1]
-        assert process.poll() is None, "the cluster ended with the study"
+        assert process.poll() is None, "the study has ended the cluster"
     finally:
         process.terminate()
         process.wait(60)
 
 
 @pytest.mark.slow
-def test_a_cluster_is_joined_from_another_folder_and_left_as_it_was(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_study_joins_a_cluster_and_leaves_it_running(workspace: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     search = workspace / "runs" / "left" / str(DARTS) / "search"
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder, head(Path(folder)) as address:
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder, ray_head(Path(folder)) as address:
         flags = ["--config", "tiny.yaml", "--folds", 1, "--seeds", 1, "--ray_address", address, "--methods"]
         succeed("crossval", "--name", "joined", *flags, "cnn", cwd=workspace)
         with started("--name", "left", *flags, "darts", cwd=workspace) as process:
             wait_for((search / "checkpoint.pt").exists, process)
-            worker = process_of(search)
-            running = {(worker, stat_of(worker)[19])}
+            worker = psutil.Process(process_of(search))
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 143
-        assert gone(running), "a trial goes on without its study"
+        assert have_ended([worker]), "a trial still runs after its study has ended"
     assert (workspace / "runs" / "joined" / "report.html").exists()

@@ -1,12 +1,11 @@
-"""Wrong input: one line that says what is wrong, exit code 2, and nothing touched."""
+"""Wrong input: one line that says what is wrong, exit code 2, and no file changed."""
 
-import hashlib
 import json
 from pathlib import Path
 
 import pytest
 import soundfile
-from conftest import execute, succeed
+from conftest import contents, execute, succeed
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -16,7 +15,7 @@ import prepare
 import search
 from cli import exit_codes, parse
 from config import AugmentConfig, PredictConfig, PrepareConfig, SearchConfig
-from utils import UserError
+from utils import UserError, printable
 
 COMMANDS = {
     "prepare": (prepare, PrepareConfig),
@@ -37,21 +36,11 @@ FOREIGN = {
 
 @pytest.fixture(scope="module")
 def place(workspace: Path) -> Path:
-    """The workspace with finished runs in it, and files that are wrong in every way."""
+    """The workspace with finished runs, and with files that are wrong in different ways."""
     for command in ("search", "augment"):
         succeed(command, "--config", "tiny.yaml", "--name", "there", "--epochs", 1, cwd=workspace)
-    succeed(
-        "augment",
-        "--config",
-        "tiny.yaml",
-        "--name",
-        "by-hand",
-        "--model",
-        "cnn",
-        "--epochs",
-        1,
-        cwd=workspace,
-    )
+    by_hand = ("--name", "by-hand", "--model", "cnn")
+    succeed("augment", "--config", "tiny.yaml", *by_hand, "--epochs", 1, cwd=workspace)
     (workspace / "foreign.json").write_text(json.dumps(FOREIGN))
     (workspace / "text.wav").write_text("not a sound")
     (workspace / "empty.wav").write_bytes(b"")
@@ -64,7 +53,7 @@ def place(workspace: Path) -> Path:
 
 
 def damaged(run: Path, front_end: dict[str, object], out: Path) -> Path:
-    """The model of a finished run, with something else said of its front-end."""
+    """Write the model of a finished run with changes to its front-end."""
     with safe_open(run / "augment" / "model.safetensors", "pt") as file:
         header = json.loads(file.metadata()["emodarts"])
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -73,13 +62,9 @@ def damaged(run: Path, front_end: dict[str, object], out: Path) -> Path:
     return out
 
 
-def contents(folder: Path) -> dict[str, str]:
-    """The hash of every file below a folder."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
+WAV = "corpora/demo/wav/F01/F01-sad-01.wav"
 TINY = "--config tiny.yaml --name new "
+THERE = "--config tiny.yaml --name there --epochs 1 "
 WRONG = [
     ("search", TINY + "--dataset nowhere", "no features at features/nowhere"),
     ("search", TINY + "--fold 9", "fold 9 out of range: this dataset has folds 1 to 4"),
@@ -87,35 +72,23 @@ WRONG = [
     ("search", TINY + "--folds_by group99", "16 speakers make 2 to 16 groups"),
     ("search", TINY + "--batch_size 500", "--batch_size 500 is more than the 216 training utterances"),
     ("search", TINY + "--gpus 0", "no GPU"),
-    (
-        "augment",
-        TINY + "--genotype cnn_lstm --device cuda",
-        "--device cuda: this machine has none that torch can use",
-    ),
-    (
-        "predict",
-        "--model runs/there text.wav --device mps",
-        "--device mps: this machine has none that torch can use",
-    ),
-    ("search", TINY + "--epoch 3", "unknown flag --epoch; did you mean --epochs?"),
+    ("augment", TINY + "--genotype cnn_lstm --device cuda", "--device cuda: torch finds none"),
+    ("predict", "--model runs/there text.wav --device mps", "--device mps: torch finds none"),
+    ("search", TINY + "--epochss 3", "unknown flag --epochss; did you mean --epochs?"),
     ("search", TINY + "--rnn_ops gru_1", "unknown op 'gru_1'"),
     ("search", "--config tiny.yaml --name ../escape", "--name ../escape"),
-    ("search", "--config tiny.yaml --name there", "runs/there/search holds a run: --resume goes on with it"),
+    ("search", THERE, "runs/there/search holds a run: --resume continues it"),
+    ("search", THERE + "--resume --w_lr 0.5", "--w_lr is 0.5, but runs/there/search was started with 0.025"),
     ("search", "--config typo.yaml", "unknown flag --epoch; did you mean --epochs?"),
     ("search", "--config nowhere.yaml", "--config nowhere.yaml: not a readable YAML file"),
     ("augment", TINY, "there is no runs/new/search/genotype.json: run search.py --name new first"),
     ("augment", TINY + "--genotype foreign.json", "unknown op 'conv_7x1_1x7'"),
-    ("augment", TINY + "--genotype darts_v2", "--genotype has no rnn part"),
     ("augment", TINY + "--genotype nowhere.json", "'nowhere.json' is not known"),
     ("augment", TINY + "--model gru", "--model gru: Input should be 'searched', 'cnn'"),
-    (
-        "augment",
-        TINY + "--model lstm --genotype darts_v2",
-        "--genotype is for --model searched; lstm is designed by",
-    ),
-    ("augment", "--config tiny.yaml --name there", "runs/there/augment holds a run"),
+    ("augment", TINY + "--model lstm --genotype darts_v2", "--genotype is for --model searched"),
+    ("augment", THERE, "runs/there/augment holds a run"),
     ("augment", TINY + "--genotype cnn_lstm --batch_size 1000", "--batch_size 1000 is more than the 432"),
-    ("augment", "--config tiny.yaml --name there --overwrite --batch_size 1000", "--batch_size 1000 is more"),
+    ("augment", THERE + "--overwrite --batch_size 1000", "--batch_size 1000 is more"),
     ("predict", "--model runs/there", "FILES is missing"),
     ("predict", "--model runs/there features", "no audio below the folder features"),
     ("predict", "--model runs/there no_audio.csv", "no_audio.csv, line 1: column 'file' is missing"),
@@ -148,7 +121,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("command", "words", "message"), WRONG, ids=[f"{c} {w}" for c, w, _ in WRONG])
-def test_wrong_input_is_told_in_one_line_and_touches_nothing(
+def test_wrong_input_is_one_error_line_and_changes_no_file(
     place: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
@@ -174,28 +147,55 @@ def test_wrong_input_is_told_in_one_line_and_touches_nothing(
     [
         ({"sample_rate": 0}, "front-end is damaged"),
         ({"more": 1}, "front-end is damaged"),
-        ({"n_mfcc": 9}, "gives 9"),
+        ({"n_mfcc": 9}, "computes 9"),
     ],
 )
 def test_a_model_with_another_front_end_is_refused(place: Path, front_end: dict[str, object], message: str):
     model = damaged(place / "runs" / "there", front_end, place / f"{message.replace(' ', '_')}.safetensors")
+    config = PredictConfig(files=[place / WAV], model=model, gpus="none")
     with pytest.raises(UserError, match=message):
-        predict.run(
-            PredictConfig(files=[place / "corpora/demo/wav/F01/F01-sad-01.wav"], model=model, gpus="none")
-        )
+        predict.run(config)
 
 
 def test_a_baseline_for_inputs_of_another_length_is_refused(place: Path):
     model = damaged(place / "runs" / "by-hand", {"frames": 12}, place / "length.safetensors")
-    with pytest.raises(UserError, match=r"takes inputs of \(16, 24\), its front-end gives \(16, 12\)"):
-        predict.run(
-            PredictConfig(files=[place / "corpora/demo/wav/F01/F01-sad-01.wav"], model=model, gpus="none")
-        )
+    config = PredictConfig(files=[place / WAV], model=model, gpus="none")
+    with pytest.raises(UserError, match=r"takes inputs of \(16, 24\), but its front-end computes \(16, 12\)"):
+        predict.run(config)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_process_itself_exits_with_2(tmp_path: Path, command: str):
+def test_an_unknown_flag_ends_the_process_with_exit_code_2(tmp_path: Path, command: str):
     done = execute(command, "--nonsense", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: unknown flag --nonsense")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_operator_that_mps_lacks_is_one_line_with_advice(capsys: pytest.CaptureFixture):
+    message = (
+        "The operator 'aten::foo' is not currently implemented for the MPS device. As a temporary fix, "
+        "you can set the environment variable `PYTORCH_ENABLE_MPS_FALLBACK=1` to use the CPU for this op."
+    )
+
+    def fail(message: str) -> None:
+        raise NotImplementedError(message)
+
+    with pytest.raises(SystemExit, match="2"), exit_codes():
+        fail(message)
+    assert capsys.readouterr().err == (
+        "error: The operator 'aten::foo' is not currently implemented for the MPS device: "
+        "export PYTORCH_ENABLE_MPS_FALLBACK=1 and the CPU computes it, or pass --device cpu\n"
+    )
+    with pytest.raises(NotImplementedError, match="a bug"), exit_codes():
+        fail("a bug")
+
+
+def test_control_characters_in_an_error_message_are_escaped(capsys: pytest.CaptureFixture):
+    def fail() -> None:
+        raise UserError("a \x1b[2J \u202e \udcff ü")
+
+    with pytest.raises(SystemExit), exit_codes():
+        fail()
+    assert capsys.readouterr().err == "error: a \\x1b[2J \\u202e \\udcff ü\n"
+    assert printable("ok ü") == "ok ü"

@@ -1,4 +1,4 @@
-"""Genotypes: every form reads back what was written, every broken rule is named, hostile text stays text."""
+"""Genotypes: every form can be read back, every broken rule has its message, and no text is evaluated."""
 
 import json
 import os
@@ -12,17 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from augment import parse_speakers
 from data.speakers import SpeakerSet
 from genotypes import (
     BUILT_IN,
     CNN_OPS,
     RNN_OPS,
     RNN_SCOPES,
-    Found,
     Genotype,
+    Source,
     discretise,
-    look_up,
     parse,
+    read_source,
     resolve,
 )
 from utils import UserError
@@ -50,7 +51,7 @@ def genotypes(draw):
 
 
 def only_user_error(read, value):
-    """The genotype or None; any other exception fails the test. Messages must be short: they go on one line."""
+    """The genotype, or None for a `UserError` with a short message on one line; other exceptions fail the test."""
     try:
         return read(value)
     except UserError as error:
@@ -60,12 +61,12 @@ def only_user_error(read, value):
     return None
 
 
-# What is written reads back
+# Reading back what was written
 
 
 @quick
 @given(genotypes())
-def test_every_form_reads_back(genotype):
+def test_every_form_can_be_read_back(genotype):
     through_text = json.loads(json.dumps(genotype.to_json()))
     assert Genotype.from_json(through_text) == genotype
     assert parse(str(genotype)) == genotype
@@ -76,7 +77,7 @@ def test_every_form_reads_back(genotype):
 
 @settings(quick, max_examples=15)
 @given(genotypes())
-def test_files_read_back(genotype):
+def test_files_can_be_read_back(genotype):
     with tempfile.TemporaryDirectory() as folder:
         path, text = Path(folder, "deep", "g.json"), Path(folder, "g.txt")
         genotype.save(path)
@@ -93,26 +94,27 @@ texts = st.text(st.characters(codec="utf-8"), max_size=8)
     genotypes(),
     st.builds(SpeakerSet, dataset=texts, corpus=texts, speakers=st.lists(texts, max_size=4).map(tuple)),
 )
-def test_a_file_may_say_whom_the_search_heard_and_the_genotype_is_the_same(genotype, heard):
+def test_file_may_hold_the_speakers_of_the_search(genotype, speakers):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "g.json")
-        genotype.save(path, heard)
-        assert look_up(str(path)) == look_up(path.read_text()) == Found(genotype, heard)
+        genotype.save(path, speakers.model_dump())
+        plain = speakers.model_dump(mode="json")
+        assert read_source(str(path)) == read_source(path.read_text()) == Source(genotype, plain)
+        assert parse_speakers(plain, "g.json") == speakers
         assert Genotype.load(path) == resolve(str(path)) == genotype
-        assert json.loads(path.read_text()) == genotype.to_json() | {
-            "searched_on": heard.model_dump(mode="json")
-        }
+        assert json.loads(path.read_text()) == genotype.to_json() | {"searched_on": plain}
         genotype.save(path)
-        assert look_up(str(path)) == look_up(str(genotype)) == Found(genotype, None)
+        assert read_source(str(path)) == read_source(str(genotype)) == Source(genotype, None)
 
 
-def test_a_file_holds_the_speakers_of_any_corpus(tmp_path):
-    heard = SpeakerSet(dataset="d", corpus="c", speakers=tuple(f"MSP-PODCAST_{n:06}" for n in range(100_000)))
-    V2.save(tmp_path / "g.json", heard)
-    assert look_up(str(tmp_path / "g.json")).searched_on == heard
+def test_file_holds_the_speakers_of_a_large_corpus(tmp_path):
+    names = tuple(f"MSP-PODCAST_{n:06}" for n in range(100_000))
+    speakers = SpeakerSet(dataset="d", corpus="c", speakers=names)
+    V2.save(tmp_path / "g.json", speakers.model_dump())
+    assert parse_speakers(read_source(str(tmp_path / "g.json")).searched_on, "g.json") == speakers
 
 
-def test_json_is_the_contract():
+def test_json_has_the_documented_keys():
     value = BUILT_IN["cnn_lstm"].to_json()
     assert list(value) == [
         "version",
@@ -129,13 +131,13 @@ def test_json_is_the_contract():
     assert value["rnn"][0] == [["lstm_1", 0], ["skip_connect", 1]]
 
 
-def test_string_form_is_that_of_emodarts():
+def test_string_form_of_emodarts_is_written():
     assert str(V2).startswith("Genotype(normal=[[('sep_conv_3x3', 0), ('sep_conv_3x3', 1)], [")
     assert "normal_concat=range(2, 6), reduce=[[" in str(V2)
     assert str(V2).endswith("reduce_concat=range(2, 6), rnn=[], rnn_concat=[])")
 
 
-def test_reads_pt_darts_and_quark0_forms():
+def test_string_forms_of_pt_darts_and_quark0_are_read():
     pt_darts = str(V2).replace(", rnn=[], rnn_concat=[]", "")
     assert parse(pt_darts) == V2
     flat = ", ".join(f"{cell}={[e for n in getattr(V2, cell) for e in n]}, {cell}_concat=[2, 3, 4, 5]"
@@ -145,14 +147,14 @@ def test_reads_pt_darts_and_quark0_forms():
         parse(f"Genotype({flat})".replace("('sep_conv_3x3', 0), ", "", 1))
 
 
-def test_built_ins_are_found_by_name_and_a_file_comes_first(tmp_path, monkeypatch):
+def test_file_has_precedence_over_a_built_in_name(tmp_path, monkeypatch):
     assert resolve(" darts_v2 ") is V2
     monkeypatch.chdir(tmp_path)
     BUILT_IN["cnn_lstm"].save("darts_v2")
     assert resolve("darts_v2") == BUILT_IN["cnn_lstm"]
 
 
-def test_scopes():
+def test_scopes_of_rnn_ops():
     assert set(RNN_SCOPES) == {"all", "lstm", "rnn", "lstm_att", "rnn_att"}
     assert RNN_SCOPES["all"] == RNN_OPS
     assert RNN_SCOPES["lstm"] == ("lstm_1", "lstm_2", "lstm_3", "lstm_4", "skip_connect", "none")
@@ -161,7 +163,7 @@ def test_scopes():
     assert len(CNN_OPS) == 8
 
 
-# Every broken rule is named
+# Broken rules
 
 DEFECTS = {
     "unknown op": (
@@ -197,7 +199,7 @@ DEFECTS = {
         2,
         1,
         ["skip_connect", 1],
-        r"normal, node 2, edge 1: source 1 is that of edge 0",
+        r"normal, node 2, edge 1: source 1 is also the source of edge 0",
     ),
     "three edges": ("normal", 2, None, [["skip_connect", 0]] * 3, r"normal, node 2: .* exactly two edges"),
     "text as node": ("normal", 2, None, "ab", r"normal, node 2: 'ab' is not a list of exactly two edges"),
@@ -218,7 +220,13 @@ DEFECTS = {
         r"rnn_concat: 4 is not the state of a node.*2 to 3",
     ),
     "bool in concat": ("normal_concat", None, None, [True], r"normal_concat: True is not"),
-    "twice in concat": ("normal_concat", None, None, [2, 3, 2], r"normal_concat: state 2 is there twice"),
+    "twice in concat": (
+        "normal_concat",
+        None,
+        None,
+        [2, 3, 2],
+        r"normal_concat: \[2, 3, 2\] names a state twice",
+    ),
     "empty concat": ("reduce_concat", None, None, [], r"reduce_concat: empty"),
     "concat no list": ("reduce_concat", None, None, {"2": 3}, r"reduce_concat: .* is not a list of states"),
     "concat without nodes": (
@@ -232,7 +240,7 @@ DEFECTS = {
 
 
 @pytest.mark.parametrize("name", DEFECTS)
-def test_a_defect_is_named(name):
+def test_error_names_the_place_of_a_defect(name):
     part, node, edge, wrong, message = DEFECTS[name]
     value = BUILT_IN["cnn_lstm"].to_json()
     if node is None:
@@ -253,16 +261,16 @@ def test_a_defect_is_named(name):
         ({"version": "1"}, "unknown version '1'"),
         ({"version": None}, "unknown version None"),
         ({"extra": 1}, "unknown part 'extra'"),
-        ({"searched_on": {}}, "unknown part 'searched_on'"),  # of the file, not of the genotype
+        ({"searched_on": {}}, "unknown part 'searched_on'"),  # a key of the file, not of the genotype
     ],
 )
-def test_versions_and_keys(change, message):
+def test_unknown_versions_and_keys_are_refused(change, message):
     with pytest.raises(UserError, match=message):
         Genotype.from_json(V2.to_json() | change)
 
 
 @pytest.mark.parametrize("key", V2.to_json())
-def test_a_missing_key_is_named(key):
+def test_error_names_a_missing_key(key):
     value = V2.to_json()
     del value[key]
     with pytest.raises(UserError, match="no version" if key == "version" else f"missing {key}"):
@@ -282,7 +290,7 @@ def test_a_missing_key_is_named(key):
         (b"", "not valid JSON"),
     ],
 )
-def test_bad_files(tmp_path, content, message):
+def test_damaged_files_are_refused(tmp_path, content, message):
     path = tmp_path / "g.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
@@ -290,28 +298,32 @@ def test_bad_files(tmp_path, content, message):
     assert only_user_error(Genotype.load, path) is None
 
 
-HEARD = {"dataset": "demo", "corpus": "demo", "speakers": ["F01"]}
+SPEAKERS = {"dataset": "demo", "corpus": "demo", "speakers": ["F01"]}
+
+
+def read_speakers(text):
+    """The speakers of a genotype file, as augment.py reads them."""
+    return parse_speakers(read_source(text).searched_on, text)
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [None, [], {}, "F01", 3, [HEARD], HEARD | {"speakers": "F01"}, HEARD | {"speakers": [1]},
-     HEARD | {"speakers": {"F01": 1}}, HEARD | {"speakers": [["F01"]]}, HEARD | {"speakers": ["\ud800"]},
-     HEARD | {"speakers": ["S"] * 700_000 + [2]}, HEARD | {"speakers": ["S" * 1_000_000, None]},
-     HEARD | {"corpus": None}, HEARD | {"dataset": 7}, HEARD | {"more" * 100_000: 1}, HEARD | {"\x1b[2J\n": 1},
-     {"dataset": "demo", "corpus": "demo"}, float("nan")],
+    [None, [], {}, "F01", 3, [SPEAKERS], SPEAKERS | {"speakers": "F01"}, SPEAKERS | {"speakers": [1]},
+     SPEAKERS | {"speakers": {"F01": 1}}, SPEAKERS | {"speakers": [["F01"]]}, SPEAKERS | {"speakers": ["\ud800"]},
+     SPEAKERS | {"speakers": ["S"] * 700_000 + [2]}, SPEAKERS | {"speakers": ["S" * 1_000_000, None]},
+     SPEAKERS | {"corpus": None}, SPEAKERS | {"dataset": 7}, SPEAKERS | {"more" * 100_000: 1},
+     SPEAKERS | {"\x1b[2J\n": 1}, {"dataset": "demo", "corpus": "demo"}, float("nan")],
     ids=lambda wrong: repr(wrong)[:50],
 )  # fmt: skip
-def test_only_whom_a_search_heard_may_stand_there(tmp_path, wrong):
+def test_damaged_speakers_are_refused(tmp_path, wrong):
     path = tmp_path / "g.json"
     path.write_text(json.dumps(V2.to_json() | {"searched_on": wrong}))
-    with pytest.raises(UserError, match=r"g\.json': searched_on is .*, not the object"):
-        look_up(str(path))
-    for read in (look_up, resolve, Genotype.load):
-        assert only_user_error(read, str(path)) is None
+    with pytest.raises(UserError, match=r"g\.json': searched_on (is|must have) "):
+        read_speakers(str(path))
+    assert only_user_error(read_speakers, str(path)) is None
 
 
-def test_paths_that_are_no_file(tmp_path):
+def test_paths_that_are_not_files_are_refused(tmp_path):
     with pytest.raises(UserError, match="No such file"):
         Genotype.load(tmp_path / "absent.json")
     with pytest.raises(UserError, match="directory"):
@@ -323,7 +335,7 @@ def test_paths_that_are_no_file(tmp_path):
             resolve(text)
 
 
-# Hostile text is only text
+# Hostile text
 
 HOSTILE = [
     "Genotype(normal=__import__('os').system('touch owned'))",
@@ -361,7 +373,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:40].encode("ascii", "replace").decode())
-def test_hostile_strings(text, tmp_path, monkeypatch):
+def test_hostile_strings_are_not_evaluated(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for read in (parse, resolve):
         assert only_user_error(read, text) is None
@@ -378,14 +390,14 @@ words = st.sampled_from(["Genotype(", "normal=", "normal_concat=", "reduce", "ra
         st.text(), st.lists(words, max_size=40).map("".join), st.lists(words).map(lambda w: "{" + "".join(w))
     )
 )
-def test_random_text_only_gives_user_errors(text):
+def test_random_text_gives_a_genotype_or_a_user_error(text):
     for read in (parse, resolve):
         only_user_error(read, text)
 
 
 @settings(quick, max_examples=40)
 @given(st.one_of(st.binary(max_size=200), st.lists(words, max_size=40).map(lambda w: "".join(w).encode())))
-def test_random_bytes_only_give_user_errors(content):
+def test_random_bytes_give_a_genotype_or_a_user_error(content):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "g")
         path.write_bytes(content)
@@ -404,8 +416,8 @@ plain = st.recursive(
 
 @quick
 @given(genotypes(), plain, st.data())
-def test_a_damaged_genotype_is_refused_or_valid(genotype, wrong, data):
-    """Any JSON value in any place: either an error, or something that still reads back."""
+def test_damaged_genotype_is_refused_or_valid(genotype, wrong, data):
+    """With any JSON value in any place, the genotype is refused or can still be read back."""
     value = genotype.to_json()
     spot, key = value, data.draw(st.sampled_from(sorted(value)))
     while isinstance(spot[key], list) and spot[key] and data.draw(st.booleans()):
@@ -416,15 +428,15 @@ def test_a_damaged_genotype_is_refused_or_valid(genotype, wrong, data):
 
 
 @quick
-@given(plain, st.sampled_from([None, *HEARD]))
-def test_any_value_in_the_place_of_whom_a_search_heard_is_refused_or_valid(wrong, key):
-    value = V2.to_json() | {"searched_on": HEARD | {key: wrong} if key else wrong}
-    found = only_user_error(look_up, json.dumps(value))
-    assert found is None or json.loads(found.searched_on.model_dump_json()) == value["searched_on"]
+@given(plain, st.sampled_from([None, *SPEAKERS]))
+def test_damaged_speakers_are_refused_or_valid(wrong, key):
+    value = V2.to_json() | {"searched_on": SPEAKERS | {key: wrong} if key else wrong}
+    found = only_user_error(read_speakers, json.dumps(value))
+    assert found is None or json.loads(found.model_dump_json()) == value["searched_on"]
 
 
-def test_imports_no_torch():
-    code = "import sys, genotypes; sys.exit('torch' in sys.modules)"
+def test_importing_genotypes_imports_neither_torch_nor_pydantic():
+    code = "import sys, genotypes; sys.exit(bool({'torch', 'pydantic'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
@@ -432,7 +444,7 @@ def test_imports_no_torch():
 
 
 def brute_force(weights, ops):
-    """Compare all pairs of edges by hand: no sorting, no NumPy."""
+    """The same by plain loops, without sorting or NumPy."""
     nodes = []
     for rows in weights:
         best = []
@@ -475,7 +487,7 @@ def test_discretise_agrees_with_brute_force(drawn):
 
 @quick
 @given(st.integers(0, 2**32 - 1))
-def test_discretised_cells_make_a_genotype(seed):
+def test_discretised_cells_form_a_genotype(seed):
     rng = np.random.default_rng(seed)
     weights = [[rng.dirichlet(np.ones(len(ops)), i + 2) for i in range(4)] for ops in (CNN_OPS, RNN_OPS)]
     cnn, rnn = map(discretise, weights, (CNN_OPS, RNN_OPS))
@@ -483,7 +495,7 @@ def test_discretised_cells_make_a_genotype(seed):
     assert Genotype.from_json(json.loads(json.dumps(genotype.to_json()))) == genotype
 
 
-def test_none_never_wins_and_ties_go_to_the_lowest_source():
+def test_none_is_never_chosen_and_ties_go_to_the_lower_source():
     even = [[[0.1, 0.1, 0.8]] * 3]
     assert discretise([[[0.1, 0.1, 0.8]] * 2], ("skip_connect", "lstm_1", "none")) == (
         (("skip_connect", 0), ("skip_connect", 1)),

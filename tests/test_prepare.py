@@ -1,9 +1,10 @@
-"""prepare.py as a user runs it: a real process, its output, its exit code, and what is left when it is killed."""
+"""prepare.py as a user runs it: its output, its exit code, its pictures, and kills."""
 
 import random
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,28 +13,17 @@ import soundfile
 from conftest import environment, execute, line, succeed
 from PIL import Image
 
-SMALL = (
-    "--sample_rate",
-    8000,
-    "--n_fft",
-    256,
-    "--hop_length",
-    128,
-    "--n_mels",
-    16,
-    "--n_mfcc",
-    8,
-    "--duration",
-    0.5,
-)
-SMALL += ("--frames", 8)
+import prepare
+from data.store import FeatureStore
+
+SMALL = "--sample_rate 8000 --n_fft 256 --hop_length 128 --n_mels 16 --n_mfcc 8 --duration 0.5 --frames 8"
 STORE = {"manifest.csv", "features.npy", "config.json", "skipped.csv"}
 EMOTIONS = ("angry", "happy", "neutral", "sad")
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
-    """Four speakers, two a session, four emotions, six takes; what is said in telling.csv tells the emotion."""
+    """Four speakers in two sessions, four emotions. In telling.csv, the text reveals the emotion."""
     folder, rng = tmp_path_factory.mktemp("corpus"), np.random.default_rng(0)
     fair, telling = (["file,speaker,emotion,session,text"] for _ in range(2))
     for number in range(96):
@@ -49,31 +39,55 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def stores(corpus: Path) -> str:
-    """What prepare.py prints of fair.csv; features/telling is made as well."""
-    succeed("prepare", "--root", "telling.csv", *SMALL, cwd=corpus)
-    done = execute("prepare", "--root", "fair.csv", *SMALL, "--perturb", "pitch:1", cwd=corpus)
-    assert (done.returncode, done.stderr) == (0, ""), "no bar where nobody watches"
+    """The output of prepare.py for fair.csv. The store features/telling is made as well."""
+    succeed("prepare", "--root", "telling.csv", *SMALL.split(), cwd=corpus)
+    done = execute("prepare", "--root", "fair.csv", *SMALL.split(), "--perturb", "pitch:1", cwd=corpus)
+    assert (done.returncode, done.stderr) == (0, ""), "a progress bar is only for a terminal"
     return done.stdout
 
 
-def test_it_tells_what_is_in_the_store(stores: str) -> None:
+def test_the_output_describes_the_store(stores: str) -> None:
     assert stores.startswith("manifest: 96 utterances (192 clips) of 4 speakers, 0.01 hours in ")
-    for words in ("1 files skipped (see skipped.csv)", "test speakers"):
+    for words in ("1 files skipped (see skipped.csv)", "test speakers", "balance.png", "spectrograms.png"):
         assert words in stores
     assert stores.rstrip().endswith("next     python search.py --dataset fair --fold 1")
 
 
-def test_the_picture_is_a_picture(corpus: Path, stores: str) -> None:
-    with Image.open(corpus / "features" / "fair" / "balance.png") as picture:
+@pytest.mark.parametrize("name", ["balance.png", "spectrograms.png"])
+def test_the_pictures_are_drawn(corpus: Path, stores: str, name: str) -> None:
+    with Image.open(corpus / "features" / "fair" / name) as picture:
         picture.load()
         assert picture.format == "PNG"
         assert min(picture.size) > 300
 
 
+def test_example_utterances_are_of_one_speaker_where_possible(corpus: Path, stores: str) -> None:
+    store = FeatureStore.open(corpus / "features" / "fair")
+    examples = prepare.example_rows(store)
+    assert [(row.speaker, row.emotion, row.copy) for row in examples] == [
+        ("S0", name, "") for name in EMOTIONS
+    ]
+    incomplete = [row for row in store.manifest if (row.speaker, row.emotion) != ("S0", "sad")]
+    others = prepare.example_rows(replace(store, manifest=incomplete))
+    assert [row.speaker for row in others] == ["S1"] * 4
+    alone = [row for row in store.manifest if (row.speaker == "S1") == (row.emotion == "sad")]
+    mixed = prepare.example_rows(replace(store, manifest=alone))
+    assert [row.speaker for row in mixed] == ["S0", "S0", "S0", "S1"]
+
+
+def test_spectrograms_are_not_drawn_if_the_recordings_are_gone(
+    corpus: Path, stores: str, tmp_path: Path
+) -> None:
+    store = FeatureStore.open(corpus / "features" / "fair")
+    lost = [replace(row, file="lost.wav") for row in store.manifest]
+    assert not prepare.draw_examples(replace(store, manifest=lost), tmp_path / "x.png")
+    assert not (tmp_path / "x.png").exists()
+
+
 CHECKS = {
     "a session": ("fair", [], "error: fold 1: session 0 is in training and test"),
     "a session allowed": ("fair", ["sessions"], ""),
-    "a text that tells the emotion": (
+    "a text that reveals the emotion": (
         "telling",
         ["sessions"],
         "error: fold 1: 4 texts are in training and test",
@@ -83,7 +97,7 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("case", CHECKS)
-def test_a_check_fails_where_a_fold_leaks_what_is_not_allowed(corpus: Path, stores: str, case: str) -> None:
+def test_a_check_fails_if_a_fold_leaks_what_is_not_allowed(corpus: Path, stores: str, case: str) -> None:
     name, allowed, error = CHECKS[case]
     allow = ["--allow_leak", *allowed] if allowed else []
     done = execute("prepare", "--root", f"{name}.csv", "--check", "--folds_by", "speaker", *allow, cwd=corpus)
@@ -93,34 +107,23 @@ def test_a_check_fails_where_a_fold_leaks_what_is_not_allowed(corpus: Path, stor
     assert ("no leak in 4 folds by speaker" in done.stdout) == (not error)
 
 
-def test_a_check_of_a_clean_store_makes_nothing(corpus: Path, stores: str) -> None:
+def test_a_check_writes_nothing(corpus: Path, stores: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in (corpus / "features").rglob("*")}
-    assert "no leak in 2 folds by session" in succeed(
-        "prepare", "--root", "fair.csv", "--check", "--folds_by", "session", cwd=corpus
-    )
+    printed = succeed("prepare", "--root", "fair.csv", "--check", "--folds_by", "session", cwd=corpus)
+    assert "no leak in 2 folds by session" in printed
     assert {path: path.stat().st_mtime_ns for path in (corpus / "features").rglob("*")} == before
 
 
-def test_output_cut_short_is_no_traceback(corpus: Path, stores: str) -> None:
+def test_a_closed_output_pipe_prints_no_traceback(corpus: Path, stores: str) -> None:
     words = [*line("prepare", "--root", "fair.csv", "--check", "--folds_by", "session")]
     piped = ["bash", "-c", '"$@" | head -1', "bash", *words]
     done = subprocess.run(piped, cwd=corpus, env=environment(), capture_output=True, text=True, check=True)
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
 
 
-def test_killed_again_and_again_it_makes_the_same_store(corpus: Path, stores: str) -> None:
-    arguments = (
-        "prepare",
-        "--root",
-        "fair.csv",
-        *SMALL,
-        "--perturb",
-        "pitch:1",
-        "--workers",
-        1,
-        "--out",
-        "killed/x",
-    )
+def test_a_run_killed_three_times_makes_the_same_store(corpus: Path, stores: str) -> None:
+    flags = ["--perturb", "pitch:1", "--workers", 1, "--out", "killed/x"]
+    arguments = ("prepare", "--root", "fair.csv", *SMALL.split(), *flags)
     journal = corpus / "killed" / ".x.partial" / "journal.jsonl"
     done, moments = 0, random.Random(0)
     for _ in range(3):
@@ -129,11 +132,10 @@ def test_killed_again_and_again_it_makes_the_same_store(corpus: Path, stores: st
         while process.poll() is None and (not journal.exists() or journal.read_text().count("\n") < due):
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "it was through before it could be killed"
+        assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
         assert journal.read_text().count("\n") >= done
         done = journal.read_text().count("\n")
     assert f"up to date   {done} files" in succeed(*arguments, cwd=corpus)
     for name in STORE:
-        assert (corpus / "killed" / "x" / name).read_bytes() == (
-            corpus / "features" / "fair" / name
-        ).read_bytes()
+        undisturbed = (corpus / "features" / "fair" / name).read_bytes()
+        assert (corpus / "killed" / "x" / name).read_bytes() == undisturbed

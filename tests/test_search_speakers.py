@@ -1,4 +1,4 @@
-"""Whom a search has heard, through the commands: no test of what it found, whatever the retraining hears."""
+"""A test on speakers of the search is refused, by all commands, unless --allow_leak speakers is given."""
 
 import json
 from pathlib import Path
@@ -18,24 +18,14 @@ from models.saved import SavedModel
 from training.experiment import start_experiment
 from utils import UserError
 
-FOUND = Path("runs/h/search/genotype.json")
-ELSEWHERE = (
-    "--config",
-    "tiny.yaml",
-    "--name",
-    "h/elsewhere",
-    "--fold",
-    "2",
-    "--genotype",
-    str(FOUND),
-    "--epochs",
-    "1",
-)
+GENOTYPE = Path("runs/h/search/genotype.json")
+RETRAIN = ["--config", "tiny.yaml", "--name", "h/fold2", "--fold", "2", "--epochs", "1"]
+RETRAIN += ["--genotype", str(GENOTYPE)]
 
 
 @pytest.fixture(scope="module")
 def searched(workspace: Path) -> Path:
-    """The workspace with a search on fold 1."""
+    """The workspace after a search on fold 1."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workspace)
         search.run(parse(SearchConfig, ["--config", "tiny.yaml", "--name", "h", "--epochs", "1"]))
@@ -43,22 +33,28 @@ def searched(workspace: Path) -> Path:
 
 
 @pytest.fixture
-def place(searched: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def searched_on(searched: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
+    """The speakers that the search recorded. Changes to the workspace."""
     monkeypatch.chdir(searched)
-    return searched
-
-
-@pytest.fixture
-def told(place: Path) -> dict:
-    """What the search says of whom it heard."""
-    return json.loads(FOUND.read_text())["searched_on"]
+    return json.loads(GENOTYPE.read_text())["searched_on"]
 
 
 def speakers(fold: int, *parts: str) -> set[str]:
-    """The speakers of parts of a fold, by the manifest."""
+    """The speakers in parts of a fold, according to the manifest."""
     store = FeatureStore.open(Path("features/demo"))
-    folds = make_folds(store.manifest)
-    return {store.speakers[row] for part in parts for row in getattr(folds[fold - 1], part)}
+    chosen = make_folds(store.manifest)[fold - 1]
+    return {store.speakers[row] for part in parts for row in getattr(chosen, part)}
+
+
+def shared_speakers() -> list[str]:
+    """The test speakers of fold 2 on which fold 1 searches."""
+    return sorted(speakers(2, "test") & speakers(1, "train"))
+
+
+def is_refusal(message: str) -> bool:
+    """Whether an error names the fold, the search, the shared speakers, and the ways out."""
+    words = ["fold 2", "search", ", ".join(shared_speakers()), "search.py --fold 2", "--allow_leak speakers"]
+    return all(word in message for word in words)
 
 
 def retrain(*words: str) -> dict:
@@ -66,53 +62,55 @@ def retrain(*words: str) -> dict:
 
 
 def prepared(genotype: Path) -> augment.Augment:
-    """A retraining of a file's genotype on fold 2, before its first step."""
-    config = parse(AugmentConfig, [*ELSEWHERE, "--genotype", str(genotype)])
+    """A retraining of the genotype in a file on fold 2, before its first step."""
+    config = parse(AugmentConfig, [*RETRAIN, "--genotype", str(genotype)])
     return augment.Augment(config, start_experiment(config), *augment.find_genotype(config))
 
 
-def test_a_search_says_whom_it_heard_and_finds_the_same_genotype(place: Path, told: dict):
-    assert list(told) == ["dataset", "corpus", "speakers"]
-    assert (told["dataset"], told["corpus"]) == ("demo", "demo")
-    assert len(told["speakers"]) == len(set(told["speakers"]))
-    assert set(told["speakers"]) == speakers(1, "train")
-    last = json.loads((FOUND.parent / "history.jsonl").read_text().splitlines()[-1])["genotype"]
-    assert json.loads(FOUND.read_text()) == {**last, "searched_on": told}
-    assert Genotype.load(FOUND).to_json() == last
+def genotype_searched_on(folder: Path, searched_on: dict) -> Path:
+    """Write the genotype with other speakers of its search; return the file."""
+    content = json.loads(GENOTYPE.read_text()) | {"searched_on": searched_on}
+    (folder / "g.json").write_text(json.dumps(content))
+    return folder / "g.json"
 
 
-def test_speakers_whom_the_search_has_heard_are_no_test(place: Path, told: dict):
-    done = execute("augment", *ELSEWHERE, cwd=place)
-    heard = sorted(speakers(2, "test") & speakers(1, "train"))
-    assert heard
+def test_search_records_its_speakers_and_the_genotype_of_the_last_epoch(searched_on: dict) -> None:
+    assert list(searched_on) == ["dataset", "corpus", "speakers"]
+    assert (searched_on["dataset"], searched_on["corpus"]) == ("demo", "demo")
+    assert len(searched_on["speakers"]) == len(set(searched_on["speakers"]))
+    assert set(searched_on["speakers"]) == speakers(1, "train")
+    last = json.loads((GENOTYPE.parent / "history.jsonl").read_text().splitlines()[-1])["genotype"]
+    assert json.loads(GENOTYPE.read_text()) == {**last, "searched_on": searched_on}
+    assert Genotype.load(GENOTYPE).to_json() == last
+
+
+def test_augment_refuses_a_test_on_speakers_of_the_search(searched: Path, searched_on: dict) -> None:
+    assert shared_speakers()
+    done = execute("augment", *RETRAIN, cwd=searched)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith(
-        f"error: fold 2: the search of the genotype heard {', '.join(heard)}, so this is no "
-    )
-    assert "search.py --fold 2" in done.stderr
-    assert "--allow_leak speakers" in done.stderr
-    assert not Path("runs/h/elsewhere").exists()
-    with pytest.raises(
-        UserError, match="the search of the genotype heard"
-    ):  # not even the epoch's choice undoes it
-        retrain(*ELSEWHERE, "--protocol", "paper", "--allow_leak", "sessions", "texts")
+    assert done.stderr.startswith("error: fold 2: ")
+    assert is_refusal(done.stderr)
+    assert not Path("runs/h/fold2").exists()
+    with pytest.raises(UserError, match="fold 2") as caught:  # also if the test selects the epoch
+        retrain(*RETRAIN, "--protocol", "paper", "--allow_leak", "sessions", "texts")
+    assert is_refusal(str(caught.value))
 
 
-def test_with_leave_metrics_and_model_say_whom_the_search_heard(place: Path, told: dict):
-    metrics = retrain(*ELSEWHERE, "--allow_leak", "speakers")
-    heard = sorted(speakers(2, "test") & speakers(1, "train"))
-    assert (metrics["heard_in_search"], metrics["allow_leak"]) == (heard, ["speakers"])
-    assert json.loads(Path("runs/h/elsewhere/augment/metrics.json").read_text())["heard_in_search"] == heard
-    trained = SavedModel.load(Path("runs/h/elsewhere/augment/model.safetensors")).trained_on
-    assert set(trained.speakers) == speakers(2, "train", "validation") | set(told["speakers"])
-    again = {"model": ["runs/h/elsewhere"], "fold": 2, "out": "untold", "gpus": "none"}
-    with pytest.raises(UserError, match=rf"runs/h/elsewhere heard {', '.join(heard)} in training"):
+def test_allowed_leak_is_recorded_in_metrics_and_model(searched_on: dict) -> None:
+    metrics = retrain(*RETRAIN, "--allow_leak", "speakers")
+    shared = shared_speakers()
+    assert (metrics["heard_in_search"], metrics["allow_leak"]) == (shared, ["speakers"])
+    assert json.loads(Path("runs/h/fold2/augment/metrics.json").read_text())["heard_in_search"] == shared
+    trained = SavedModel.load(Path("runs/h/fold2/augment/model.safetensors")).trained_on
+    assert set(trained.speakers) == speakers(2, "train", "validation") | set(searched_on["speakers"])
+    again = {"model": ["runs/h/fold2"], "fold": 2, "out": "refused", "gpus": "none"}
+    with pytest.raises(UserError, match=rf"runs/h/fold2 was trained on .*{', '.join(shared)}"):
         evaluate.run(EvaluateConfig(**again))
     found = evaluate.run(EvaluateConfig(**again, allow_leak=["speakers"]))
-    assert found["heard_in_training"] == {"runs/h/elsewhere": heard}
+    assert found["heard_in_training"] == {"runs/h/fold2": shared}
 
 
-def test_on_the_fold_of_the_search_all_is_as_ever(place: Path):
+def test_fold_of_the_search_needs_no_permission(searched_on: dict) -> None:
     metrics = retrain("--config", "tiny.yaml", "--name", "h", "--epochs", "1")
     assert metrics["heard_in_search"] == []
     trained = SavedModel.load(Path("runs/h/augment/model.safetensors")).trained_on
@@ -121,15 +119,15 @@ def test_on_the_fold_of_the_search_all_is_as_ever(place: Path):
     assert (found["heard_in_training"], found["ua"]) == ({"runs/h": []}, metrics["ua"])
 
 
-def test_a_genotype_of_unknown_origin_may_be_tested_on_anyone(place: Path, tmp_path: Path):
-    Genotype.load(FOUND).save(tmp_path / "g.json")
+def test_genotype_without_speakers_may_be_tested_on_any(searched_on: dict, tmp_path: Path) -> None:
+    Genotype.load(GENOTYPE).save(tmp_path / "g.json")
     task = prepared(tmp_path / "g.json")
-    assert task.heard_in_search is None
+    assert task.test_speakers_in_search is None
     assert set(task.trained_on.speakers) == speakers(2, "train", "validation")
 
 
 @pytest.mark.parametrize(
-    ("change", "heard"),
+    ("change", "refused"),
     [
         ({}, True),
         ({"dataset": "else"}, True),
@@ -138,22 +136,20 @@ def test_a_genotype_of_unknown_origin_may_be_tested_on_anyone(place: Path, tmp_p
         ({"dataset": "else", "corpus": "emodb"}, False),
     ],
 )
-def test_names_mean_speakers_within_a_store_and_a_corpus(
-    place: Path, told: dict, tmp_path: Path, change: dict[str, str], heard: bool
-):
-    file = tmp_path / "g.json"
-    file.write_text(json.dumps({**json.loads(FOUND.read_text()), "searched_on": {**told, **change}}))
-    if heard:
-        with pytest.raises(UserError, match="the search of the genotype heard"):
+def test_speakers_of_another_dataset_and_corpus_are_different_people(
+    searched_on: dict, tmp_path: Path, change: dict[str, str], refused: bool
+) -> None:
+    file = genotype_searched_on(tmp_path, {**searched_on, **change})
+    if refused:
+        with pytest.raises(UserError, match="fold 2") as caught:
             prepared(file)
+        assert is_refusal(str(caught.value))
     else:
         task = prepared(file)
-        assert task.heard_in_search == []
+        assert task.test_speakers_in_search == []
         assert set(task.trained_on.speakers) == speakers(2, "train", "validation")
 
 
-def test_speakers_who_pick_the_epoch_may_have_been_heard(place: Path, told: dict, tmp_path: Path):
-    file, picking = tmp_path / "g.json", sorted(speakers(2, "validation"))
-    heard = {**told, "speakers": picking}
-    file.write_text(json.dumps({**json.loads(FOUND.read_text()), "searched_on": heard}))
-    assert prepared(file).heard_in_search == []
+def test_validation_speakers_may_be_speakers_of_the_search(searched_on: dict, tmp_path: Path) -> None:
+    file = genotype_searched_on(tmp_path, {**searched_on, "speakers": sorted(speakers(2, "validation"))})
+    assert prepared(file).test_speakers_in_search == []

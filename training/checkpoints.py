@@ -1,13 +1,12 @@
-"""The checkpoints of a run: the newest and the one before it, so that no fault of a disk costs more than one interval.
+"""The checkpoints of a run: the newest one, and the one before it in case the newest is damaged.
 
-A checkpoint is a zip file, which carries a CRC-32 of every tensor within it: there is no second file that could be torn
-from the first. It is written beside and renamed, and says by which layout it was written.
+A checkpoint is a zip file written by `torch.save`, which stores a CRC-32 with every tensor. It is
+written to a temporary file and then renamed, so that a run that is killed leaves the earlier
+checkpoints whole.
 """
 
 import logging
 import os
-import pickletools
-import re
 import time
 import zipfile
 from pathlib import Path
@@ -18,77 +17,81 @@ import torch
 from utils import UserError, whole_file
 
 VERSION = 2
-"""Of the layout of a checkpoint; raise it when an older one can no longer be gone on with."""
+"""Version of the layout of a checkpoint. Raise it when older checkpoints can no longer be resumed."""
 
-PLAIN = re.compile(r"collections OrderedDict|torch \w+Storage|torch\._utils _rebuild_tensor_v2")
-"""All that the pickle of a real state names. `weights_only` lets more pass: `bytearray`, for one, of any size."""
+FOLDER_FLAG = 0x10
+"""Attribute of a folder in a zip file. torch does not read a tensor that has it, and reports no error."""
 
 log = logging.getLogger("emodarts")
 
 
-class Damaged(Exception):
-    """A file that is no whole checkpoint; the argument says how that was seen."""
+class DamagedCheckpoint(Exception):
+    """A file is not a complete, unchanged checkpoint. The argument is the reason."""
 
 
 class Checkpoints:
-    """`checkpoint.pt` and `checkpoint.previous.pt` of a run's folder."""
+    """`checkpoint.pt` and `checkpoint.previous.pt` in the folder of a run."""
 
     def __init__(self, folder: Path):
-        self.newest, self.previous = folder / "checkpoint.pt", folder / "checkpoint.previous.pt"
-        self.damaged = (
-            False  # whether the newest was found damaged: then it must not take the place of the previous
-        )
+        self.newest = folder / "checkpoint.pt"
+        self.previous = folder / "checkpoint.previous.pt"
+        self.newest_is_damaged = False
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write a new checkpoint beside, keep the one before, and rename the new one into place."""
-        with whole_file(self.newest) as beside:
-            _write({"version": VERSION, **state}, beside)
-            if self.newest.exists() and not self.damaged:
+        """Write a new checkpoint and keep the one before it, unless that one is damaged."""
+        with whole_file(self.newest) as temporary:
+            _write({"version": VERSION, **state}, temporary)
+            if self.newest.exists() and not self.newest_is_damaged:
                 os.replace(self.newest, self.previous)
-        self.damaged = False
+        self.newest_is_damaged = False
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """The newest whole checkpoint's plain state, or None where there never was one.
+        """Return the state in the newest undamaged checkpoint, or None if there is no checkpoint.
 
-        `UserError` where none is whole, or where the layout is of another version.
+        Raises `UserError` if every checkpoint is damaged, or if its layout has another version.
         """
-        there = [path for path in (self.newest, self.previous) if path.is_file()]
-        for path in there:
+        paths = [path for path in (self.newest, self.previous) if path.is_file()]
+        for path in paths:
             try:
-                return _checked_version(_read(path, device), path)
-            except Damaged as damage:
-                self.damaged = self.damaged or path == self.newest
+                state = _read(path, device)
+            except DamagedCheckpoint as damage:
+                self.newest_is_damaged |= path == self.newest
                 log.warning("warning   %s is damaged (%s)", path, damage)
-        if there:
-            which = " and ".join(map(str, there))
+            else:
+                _require_version(state, path)
+                return state
+        if paths:
+            names = " and ".join(map(str, paths))
             raise UserError(
-                f"{which}: damaged, or no checkpoint of this program; --overwrite starts the run anew"
+                f"{names}: damaged, or no checkpoint of this program; --overwrite starts the run anew"
             )
         return None
 
-    def clear_up(self) -> None:
-        """Delete what a process that was killed while it wrote has left behind."""
-        for half in self.newest.parent.glob(f".{self.newest.name}.*"):
-            half.unlink()
+    def remove_temporary_files(self) -> None:
+        """Delete the files that a killed process had not finished writing."""
+        for path in self.newest.parent.glob(f".{self.newest.name}.*"):
+            path.unlink()
 
 
 class Schedule:
-    """When a checkpoint is due, as --checkpoint_every says; counted from the one before.
+    """Decides when the next checkpoint is due, as --checkpoint_every says.
 
-    N steps: after so many within an epoch, and at the end of every epoch; 0: at the end of epochs only.
-    Nmin: after so many minutes, with whatever step comes then; so the cost is bounded, however short epochs are.
+    `N`: after every N steps of an epoch, and at its end. `0`: only at the end of every epoch.
+    `Nmin`: after the first step that ends at least N minutes after the previous checkpoint.
     """
 
     def __init__(self, every: str):
-        self.limit, self.by_clock = float(every.removesuffix("min")), every.endswith("min")
+        self.by_clock = every.endswith("min")
+        self.limit = float(every.removesuffix("min"))
         self.saved()
 
     def saved(self) -> None:
-        """Count from now on."""
-        self.steps, self.start = 0, time.monotonic()
+        """Count from now on: a checkpoint was just saved."""
+        self.steps = 0
+        self.start = time.monotonic()
 
     def due(self, epoch_ended: bool = False) -> bool:
-        """Whether it is time, `steps` after the checkpoint before."""
+        """Return whether to save now; the caller counts the steps since the last checkpoint in `steps`."""
         if self.by_clock:
             return time.monotonic() - self.start >= 60 * self.limit
         return epoch_ended or self.steps >= self.limit > 0
@@ -98,44 +101,39 @@ def _write(state: dict[str, Any], path: Path) -> None:
     with path.open("wb") as file:
         try:
             torch.save(state, file)
-        except RuntimeError as error:  # torch's own complaint hides what the disk said
+        except RuntimeError as error:  # torch raises its own error over the one of the disk
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
-    """A checkpoint whose every byte is as it was written. Nothing but tensors and plain types is read."""
+    """Read tensors and plain types from a checkpoint. Raises `DamagedCheckpoint` if it was changed."""
     try:
         with zipfile.ZipFile(path) as archive:
-            _check_whole(archive, path.stat().st_size)
+            _require_whole(archive, path.stat().st_size)
         state = torch.load(path, map_location=device, weights_only=True)
-    except (Damaged, MemoryError, torch.OutOfMemoryError):
+    except (DamagedCheckpoint, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # a damaged or hostile file makes the unpickler fail in any way
-        raise Damaged(type(error).__name__) from None
+    except Exception as error:  # a damaged or hostile file can raise anything
+        raise DamagedCheckpoint(type(error).__name__) from None
     if not isinstance(state, dict):
-        raise Damaged(f"it holds a {type(state).__name__}")
+        raise DamagedCheckpoint(f"it holds a {type(state).__name__}")
     return state
 
 
-def _check_whole(archive: zipfile.ZipFile, size: int) -> None:
-    """`Damaged` where a byte is not as it was written, or a few bytes stand for many."""
-    if sum(record.file_size for record in archive.infolist()) > size:  # torch does not compress
-        raise Damaged("it claims to hold more than it has room for")
-    if wrong := archive.testzip():
-        raise Damaged(f"the checksum of {wrong} is wrong")
-    for pickled in (name for name in archive.namelist() if name.endswith(".pkl")):
-        for code, argument, _ in pickletools.genops(archive.read(pickled)):
-            if code.name == "GLOBAL" and not PLAIN.fullmatch(argument):
-                raise Damaged(f"it holds a {argument.replace(' ', '.')}")
+def _require_whole(archive: zipfile.ZipFile, size: int) -> None:
+    """Check the sizes, folder flags and checksums of a zip file of `size` bytes, as torch does not."""
+    records = archive.infolist()
+    if sum(record.file_size for record in records) > size:  # checkpoints are not compressed
+        raise DamagedCheckpoint("it claims to hold more than it has room for")
+    if any(record.external_attr & FOLDER_FLAG for record in records):
+        raise DamagedCheckpoint("it claims to hold a folder")
+    if record := archive.testzip():
+        raise DamagedCheckpoint(f"the checksum of {record} is wrong")
 
 
-def _checked_version(state: dict[str, Any], path: Path) -> dict[str, Any]:
-    version = state.get("version")
-    if version is not None and not (type(version) is int and abs(version) < 2**31):
-        raise Damaged("its version is no number")
-    if version != VERSION:
+def _require_version(state: dict[str, Any], path: Path) -> None:
+    if (version := state.get("version")) != VERSION:
         raise UserError(
-            f"{path} has the layout of version {version}, this program goes on from version {VERSION}: "
-            "resume it with the program that began it, or --overwrite the run"
+            f"{path} has the layout of version {version}, this program reads version {VERSION}: "
+            "resume it with the program that started it, or --overwrite the run"
         )
-    return state

@@ -11,7 +11,7 @@ from config import RunConfig
 from data.batches import Features, TrainingBatches
 from data.datasets import open_dataset
 from data.folds import Fold, choose_fold, make_folds
-from data.leaks import Leaks, speaker_set, verify
+from data.leaks import Leaks, check_leaks, speaker_set
 from data.speakers import SpeakerSet
 from data.store import FeatureStore, statistics
 from models.fused.cnn.sync_batchnorm import synchronise
@@ -74,8 +74,8 @@ def start_experiment(config: RunConfig) -> Experiment:
     set_precision(config.precision, device)
     torch.manual_seed(config.seed)
     with distributed.first_rank_first():
-        store = open_dataset(config.dataset, config.config)
+        store = open_dataset(config.dataset, config.config, config.features)
     folds = make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers)
     fold = choose_fold(folds, config.fold)
-    leaks = verify(store.manifest, fold, config.allow_leak, f"fold {config.fold}")
+    leaks = check_leaks(store.manifest, fold, config.allow_leak, f"fold {config.fold}")
     return Experiment(config, device, store, fold, leaks)

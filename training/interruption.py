@@ -1,4 +1,4 @@
-"""Signals that end a run, noted until its step is done."""
+"""Signals that end a run: they are recorded and take effect after the current step."""
 
 import signal
 
@@ -6,30 +6,31 @@ from training import distributed
 
 
 class Interruption:
-    """While active, SIGINT, SIGTERM and SIGUSR1 are noted in `signal` instead of ending the process."""
+    """A context in which SIGINT, SIGTERM and SIGUSR1 are recorded instead of ending the process."""
 
-    SIGNALS = (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGUSR1,
-    )  # the last is what a cluster's --signal=USR1@60 sends
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # Slurm's --signal=USR1@60 sends the last
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self.agreed: int | None = None  # upon by all processes
+        """The last signal that this process has received."""
+        self.agreed: int | None = None
+        """The signal that all processes of the run have agreed to end after."""
 
     def __enter__(self) -> "Interruption":
-        self.before = {s: signal.signal(s, self._note) for s in self.SIGNALS}
+        self.handlers = {number: signal.signal(number, self._record) for number in self.SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
+        for number, handler in self.handlers.items():
             signal.signal(number, handler)
 
     def agree(self) -> int | None:
-        """The signal that any process has noted. All ask after every step, so all end after the same one."""
+        """Return the signal that any process has received, or None.
+
+        Every process calls this after every step, so that all of them end after the same step.
+        """
         self.agreed = distributed.maximum(self.signal or 0) or None
         return self.agreed
 
-    def _note(self, number: int, _: object) -> None:
+    def _record(self, number: int, _: object) -> None:
         self.signal = number

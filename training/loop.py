@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from config import RunConfig
 from models import bf16
-from training import distributed, states
+from training import distributed
 from training.checkpoints import Schedule
 from training.devices import out_of_memory_advice, random_state, set_random_state
 from training.interruption import Interruption
@@ -192,7 +192,7 @@ def restore(state: dict[str, Any] | None, stateful: Mapping[str, Stateful], devi
         return
     try:
         for name, part in stateful.items():
-            states.load(part, state[name])
+            part.load_state_dict(state[name])
         set_random_state({name: value.cpu() for name, value in state["random"].items()}, device)
         before = int(state["processes"])
     except Exception as error:  # each part raises its own kind of error

@@ -1,7 +1,9 @@
-"""Scores of a test: UA, WA, macro-F1, recalls, confusion, confidence intervals; their table and the predictions' file.
+"""Scores of a test (UA, WA, macro-F1, recalls, confusion matrix, intervals), and the file of predictions.
 
-Every utterance counts once, over the whole set at once. Rates are fractions of 1.
-UA (unweighted accuracy) is the mean recall of the classes that occur; WA (weighted accuracy) is the plain accuracy.
+Scores are fractions of 1, computed over all utterances of a set at once. UA (unweighted accuracy)
+is the mean recall of the classes that occur; WA (weighted accuracy) is the plain accuracy.
+
+Shapes: N utterances. Labels and predictions are integer class ids (N,).
 """
 
 import csv
@@ -17,10 +19,11 @@ from data.store import Row
 from utils import write_text
 
 BOOTSTRAPS = 2000
+"""Resamples of a bootstrap."""
 
 
 def scores(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """{"ua", "wa", "macro_f1"} of integer class ids (N,)."""
+    """Return {"ua", "wa", "macro_f1"}."""
     present = np.unique(labels)
     return {
         "ua": float(recall_score(labels, predicted, labels=present, average="macro", zero_division=0)),
@@ -32,7 +35,7 @@ def scores(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
 def report(
     labels: np.ndarray, predicted: np.ndarray, speakers: Sequence[str], classes: Sequence[str], seed: int = 0
 ) -> dict[str, Any]:
-    """All that metrics.json says of a set of predictions; a class that does not occur has recall null."""
+    """Return all scores that metrics.json holds; the recall of a class that does not occur is None."""
     ids = range(len(classes))
     recalls = recall_score(labels, predicted, labels=ids, average=None, zero_division=np.nan)
     return {
@@ -48,22 +51,25 @@ def report(
 def confidence_intervals(
     labels: np.ndarray, predicted: np.ndarray, speakers: Sequence[str], classes: int, seed: int = 0
 ) -> dict[str, list[float]]:
-    """95 % percentile intervals of UA and WA; the bootstrap draws speakers, since their utterances go together."""
+    """Return 95 % percentile bootstrap intervals {"ua": [low, high], "wa": [low, high]}.
+
+    The bootstrap resamples speakers, not utterances, because the utterances of a speaker are not
+    independent.
+    """
     names, speaker = np.unique(np.asarray(speakers), return_inverse=True)
-    confusions = np.zeros((len(names), classes, classes))
+    confusions = np.zeros((len(names), classes, classes))  # (speakers, true, predicted)
     np.add.at(confusions, (speaker, labels, predicted), 1)
     draws = np.random.default_rng(seed).integers(len(names), size=(BOOTSTRAPS, len(names)))
     confusion = confusions[draws].sum(axis=1)  # (draws, true, predicted)
-    correct, support = np.diagonal(confusion, axis1=1, axis2=2), confusion.sum(axis=2)
+    correct = np.diagonal(confusion, axis1=1, axis2=2)  # (draws, classes)
+    support = confusion.sum(axis=2)  # (draws, classes)
     recall = np.divide(correct, support, out=np.full_like(correct, np.nan), where=support > 0)
-    rates = {"ua": np.nanmean(recall, axis=1), "wa": correct.sum(axis=1) / support.sum(axis=1)}
-    return {
-        name: [float(bound) for bound in np.percentile(values, [2.5, 97.5])] for name, values in rates.items()
-    }
+    samples = {"ua": np.nanmean(recall, axis=1), "wa": correct.sum(axis=1) / support.sum(axis=1)}
+    return {name: np.percentile(values, [2.5, 97.5]).tolist() for name, values in samples.items()}
 
 
 def table(metrics: dict[str, Any]) -> str:
-    """The result as a person reads it."""
+    """Format the content of metrics.json for the terminal."""
     interval = {
         name: f"95 % interval {low:.1%} to {high:.1%}" for name, (low, high) in metrics["ci95"].items()
     }
@@ -82,12 +88,15 @@ def table(metrics: dict[str, Any]) -> str:
 def write_predictions(
     path: Path, manifest: Sequence[Row], classes: Sequence[str], probabilities: np.ndarray
 ) -> None:
-    """One line a test utterance: who said it, what it is, what was predicted, and how probable each class was."""
+    """Write a CSV file with the labels, the predicted class and the class probabilities of each utterance.
+
+    `probabilities` is (N, classes), in the order of `manifest` and `classes`.
+    """
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["utterance", "speaker", "emotion", "predicted", *classes])
     for row, p in zip(manifest, probabilities, strict=True):
-        lines.writerow(
-            [row.utterance, row.speaker, row.emotion, classes[p.argmax()], *(f"{value:.6f}" for value in p)]
-        )
+        predicted = classes[p.argmax()]
+        numbers = [f"{value:.6f}" for value in p]
+        lines.writerow([row.utterance, row.speaker, row.emotion, predicted, *numbers])
     write_text(path, text.getvalue())

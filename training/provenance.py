@@ -1,4 +1,7 @@
-"""Where a result comes from: the versions, the commit, the machine and the device of every start of a run."""
+"""Where a result comes from: the inputs of a run, and the program and machine of each start.
+
+`origin.json` in the folder of a run holds them, and so does every checkpoint.
+"""
 
 import json
 import os
@@ -24,33 +27,35 @@ PROGRAM = Path(__file__).parent.parent
 class Origin:
     """What a run is made from."""
 
-    inputs: Mapping[str, Any]  # what the flags only name, such as the feature store, in a form to compare
-    start: Mapping[str, Any]  # the program and the machine, for the record
+    inputs: Mapping[str, Any]
+    """Inputs that the flags only name, such as the feature store, as values that can be compared."""
+    start: Mapping[str, Any]
+    """The program and the machine, as `describe` returns them; recorded, not compared."""
 
-    def label(self, flags: Mapping[str, Any]) -> str:
-        """What a checkpoint says of itself."""
+    def checkpoint_record(self, flags: Mapping[str, Any]) -> str:
+        """Return the JSON text by which a checkpoint says which run it belongs to."""
         return json.dumps({"flags": flags, "inputs": dict(self.inputs), "start": dict(self.start)})
 
 
-def read_label(label: Any, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The flags and inputs of the checkpoint in `path`. `UserError` where it has no such label."""
+def read_checkpoint_record(record: Any, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the (flags, inputs) in the record of the checkpoint at `path`.
+
+    Raises `UserError` if the checkpoint has no such record.
+    """
     try:
-        found = json.loads(label)
-        return dict(found["flags"].items()), dict(found["inputs"].items())
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{path} does not say what it is of ({type(error).__name__}); --overwrite starts anew"
-        ) from None
+        values = json.loads(record)
+        return dict(values["flags"]), dict(values["inputs"])
+    except (LookupError, TypeError, ValueError):
+        raise UserError(f"{path} does not say which run it belongs to; --overwrite starts anew") from None
 
 
 def describe(device: torch.device) -> dict[str, str | int | None]:
-    """This start of the program, for the record."""
+    """Describe this start of the program: time, versions, machine, and the device that it runs on."""
+    project = tomllib.loads((PROGRAM / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "program": tomllib.loads((PROGRAM / "pyproject.toml").read_text(encoding="utf-8"))["project"][
-            "version"
-        ],
-        "commit": commit(PROGRAM),
+        "program": project["version"],
+        "commit": git_commit(PROGRAM),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -58,13 +63,16 @@ def describe(device: torch.device) -> dict[str, str | int | None]:
         "system": platform.platform(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": name_of(device),
+        "device": device_name(device),
         "compiled": native.name() if device.type == "cpu" else None,
     }
 
 
-def commit(folder: Path) -> str | None:
-    """The git commit of a folder, with `-dirty` where files differ from it; None where there is none, or no git."""
+def git_commit(folder: Path) -> str | None:
+    """Return the git commit of a folder, with `-dirty` if files differ from it.
+
+    Returns None if the folder is no git repository, or if git cannot be run.
+    """
     if not (folder / ".git").exists():
         return None
     words = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -74,6 +82,6 @@ def commit(folder: Path) -> str | None:
         return None
 
 
-def name_of(device: torch.device) -> str:
-    """A device as a reader knows it."""
+def device_name(device: torch.device) -> str:
+    """Return the name of a device, with the model of a CUDA GPU."""
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

@@ -1,4 +1,4 @@
-"""A run's folder: who may write to it, its configuration, log, history, TensorBoard events, and checkpoints."""
+"""The folder of a run: its lock, configuration, log, history, TensorBoard events and checkpoints."""
 
 import json
 import logging
@@ -14,13 +14,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 from config import RunConfig
 from training.checkpoints import Checkpoints
-from training.meters import Cost
-from training.provenance import Origin, read_label
-from utils import UserError, delete_folder, read_text, write_json, write_text
+from training.meters import Usage
+from training.provenance import Origin, read_checkpoint_record
+from utils import UserError, delete_folder, read_json_object, write_json, write_text
 
-RUNS = Path("runs")
-MAY_DIFFER = {
+FLAGS_THAT_MAY_CHANGE = {
     "name",
+    "results_path",
+    "features",
     "resume",
     "overwrite",
     "config",
@@ -30,54 +31,67 @@ MAY_DIFFER = {
     "checkpoint_every",
     "recompute",
 }
-"""Settings that do not change the result: a resumed run may have others, and a run that was copied another name."""
+"""Flags that do not change the result: a resumed run may have other values of them."""
 
 log = logging.getLogger("emodarts")
 
 
-def earlier_flags(kind: str, name: str) -> dict[str, Any]:
-    """What the configuration of a run says; nothing where there is none to be read."""
+def earlier_flags(folder: Path) -> dict[str, Any]:
+    """Return the flags of an earlier run from its config.json, or {} if there is none that can be read."""
     try:
-        return dict(json.loads(read_text(RUNS / name / kind / "config.json")).items())
-    except (OSError, ValueError, AttributeError, RecursionError):
+        return read_json_object(folder / "config.json")
+    except (OSError, ValueError):
         return {}
 
 
 class RunFolder:
-    """runs/NAME/KIND of one configuration. A process that is not the first (`writes` false) leaves the disk alone."""
+    """The folder runs/NAME/KIND of one configuration. Enter it as a context manager to write to it.
+
+    In a distributed run only the first process writes (`writes`); elsewhere the methods that write do nothing.
+    """
 
     def __init__(self, kind: str, config: RunConfig, writes: bool = True, origin: Origin | None = None):
-        """Look, but touch nothing. `UserError` where there is a run that the flags neither resume nor overwrite."""
-        self.origin = origin or Origin({}, {})
-        self.path, self.writes, self.events, self.config = RUNS / config.name / kind, writes, None, config
-        self.lock = FileLock(self.path.with_name(f".{kind}.lock"))  # beside: --overwrite deletes the folder
-        self.plots, self.checkpoints = self.path / "plots", Checkpoints(self.path)
-        self.flags = config.model_dump(mode="json", exclude={"resume", "overwrite", "config", "plan"})
-        if writes:  # others may come when it is taken already
-            self._check_earlier_run()
+        """Check the folder without changing it.
 
-    def _check_earlier_run(self) -> None:
+        Raises `UserError` if it contains a run that the flags neither resume nor overwrite.
+        """
+        self.config = config
+        self.origin = origin or Origin({}, {})
+        self.path = config.folder / kind
+        self.writes = writes
+        self.events: SummaryWriter | None = None
+        self.lock = FileLock(
+            self.path.with_name(f".{kind}.lock")
+        )  # outside the folder that --overwrite deletes
+        self.plots = self.path / "plots"
+        self.checkpoints = Checkpoints(self.path)
+        self.flags = config.model_dump(mode="json", exclude={"resume", "overwrite", "config", "plan"})
+        if writes:  # the first process may have created the run before another process looks
+            self._check_existing_run()
+
+    def _check_existing_run(self) -> None:
         if not self.path.is_dir() or all(path.name.startswith(".") for path in self.path.iterdir()):
-            return  # nothing, or half of a first file
+            return  # at most a temporary file of a process that was killed
         if not (self.path / "config.json").exists():
             raise UserError(f"{self.path} is not empty and holds no run; choose another --name")
         if self.config.resume:
-            self._compare(self._earlier("config.json"), self._earlier_origin()["inputs"], self.path)
+            flags = self._read_object("config.json")
+            self._require_same_settings(flags, self._read_origin()["inputs"], self.path)
         elif not self.config.overwrite:
-            raise UserError(f"{self.path} holds a run: --resume goes on with it, --overwrite starts anew")
+            raise UserError(f"{self.path} holds a run: --resume continues it, --overwrite starts anew")
 
-    def _earlier(self, file: str) -> dict[str, Any]:
-        path = self.path / file
+    def _read_object(self, name: str) -> dict[str, Any]:
+        path = self.path / name
         try:
-            return dict(json.loads(read_text(path)).items())
-        except (OSError, ValueError, AttributeError, RecursionError) as error:
+            return read_json_object(path)
+        except (OSError, ValueError) as error:
             raise UserError(
                 f"{path} is damaged ({error}): choose another --name, or --overwrite the run"
             ) from None
 
     def __enter__(self) -> "RunFolder":
         try:
-            self.take()
+            self.open()
         except BaseException:
             self.close()
             raise
@@ -86,25 +100,25 @@ class RunFolder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def take(self) -> None:
-        """Begin to write: delete what --overwrite deletes, store the configuration, start the log.
+    def open(self) -> None:
+        """Lock the folder, delete the earlier run with --overwrite, store the configuration, start the log.
 
-        `UserError` where another process writes here, or has come first.
+        Raises `UserError` if another process writes to the folder, or has started a run there meanwhile.
         """
         if self.writes:
-            self._take_lock()
-            self._check_earlier_run()
+            self._acquire_lock()
+            self._check_existing_run()
             if self.config.overwrite:
-                self._delete_earlier_run()
+                self._delete_existing_run()
             self._refuse_links()
-            write_json(self.path / "config.json", self.flags)  # before all else: by it a run is known
-            self._record_origin()
+            write_json(self.path / "config.json", self.flags)  # the first file: it marks the folder as a run
+            self._record_start()
             self.plots.mkdir(exist_ok=True)
-            self.checkpoints.clear_up()
+            self.checkpoints.remove_temporary_files()
         self._start_log()
 
-    def _take_lock(self) -> None:
-        """The system frees the lock of a process that has ended, in whatever way."""
+    def _acquire_lock(self) -> None:
+        """Lock the folder. The operating system releases the lock when the process ends in any way."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self.lock.acquire(blocking=False)
@@ -113,56 +127,62 @@ class RunFolder:
                 f"{self.path} is in use by another process: wait, or choose another --name"
             ) from None
 
-    def _delete_earlier_run(self) -> None:
-        """At one go: a kill leaves the whole run in its place, or none of it."""
-        doomed = self.path.with_name(f".{self.path.name}.deleted")
-        delete_folder(doomed)  # of an attempt that was killed
+    def _delete_existing_run(self) -> None:
+        """Rename the folder, then delete it, so that a kill leaves the whole run in place or none of it."""
+        deleted = self.path.with_name(f".{self.path.name}.deleted")
+        delete_folder(deleted)  # left by an attempt that was killed
         if self.path.exists():
-            self.path.rename(doomed)
-            delete_folder(doomed)
+            self.path.rename(deleted)
+            delete_folder(deleted)
 
     def _refuse_links(self) -> None:
-        """`UserError` where a link within the folder would have the run write elsewhere.
+        """Raise `UserError` if a symbolic link in the folder would make the run write outside it.
 
-        The folder itself may be one, to a larger disk: who made it chose where the run is.
+        The folder itself may be a link, for example to a larger disk.
         """
         for path in self.path.rglob("*"):
             if path.is_symlink():
                 raise UserError(
-                    f"{path} is a link, and a run writes in its own folder alone: choose another --name"
+                    f"{path} is a link, and a run writes only in its own folder: choose another --name"
                 )
 
-    def _compare(self, then: Mapping[str, Any], inputs: Mapping[str, Any], where: Path) -> None:
-        """Refuse to go on with what was begun under other settings, or from other inputs."""
-        flags = sorted((then.keys() | self.flags.keys()) - MAY_DIFFER)
-        if changed := [flag for flag in flags if then.get(flag) != self.flags.get(flag)]:
-            now = " and ".join(f"--{flag} is {self.flags.get(flag)}" for flag in changed)
+    def _require_same_settings(
+        self, flags: Mapping[str, Any], inputs: Mapping[str, Any], where: Path
+    ) -> None:
+        """Raise `UserError` if the run or checkpoint at `where` was made with other flags or inputs."""
+        names = sorted((flags.keys() | self.flags.keys()) - FLAGS_THAT_MAY_CHANGE)
+        changed = [name for name in names if flags.get(name) != self.flags.get(name)]
+        if changed:
+            now = " and ".join(f"--{name} is {self.flags.get(name)}" for name in changed)
+            before = " and ".join(str(flags.get(name)) for name in changed)
             raise UserError(
-                f"{now}, but {where} was started with {' and '.join(str(then.get(flag)) for flag in changed)}: "
+                f"{now}, but {where} was started with {before}: "
                 "resume with the same settings, or choose another --name"
             )
-        for what, had in inputs.items():
-            if what in self.origin.inputs and self.origin.inputs[what] != had:
+        for name, value in inputs.items():
+            if name in self.origin.inputs and self.origin.inputs[name] != value:
                 raise UserError(
-                    f"{what} is no longer what {where} was started with: put the old one back, or choose another --name"
+                    f"{name} has changed since {where} was started: "
+                    "restore the old one, or choose another --name"
                 )
 
-    def _earlier_origin(self) -> dict[str, Any]:
-        """What origin.json says; nothing where a run was killed before it was written."""
-        nothing = {"inputs": {}, "starts": []}
+    def _read_origin(self) -> dict[str, Any]:
+        """Return the content of origin.json; it is missing if the run was killed before it was written."""
         path = self.path / "origin.json"
-        found = {**nothing, **self._earlier(path.name)} if path.exists() else nothing
-        if not (isinstance(found["inputs"], dict) and isinstance(found["starts"], list)):
+        origin = {"inputs": {}, "starts": []}
+        if path.exists():
+            origin |= self._read_object(path.name)
+        if not (isinstance(origin["inputs"], dict) and isinstance(origin["starts"], list)):
             raise UserError(f"{path} is damaged: choose another --name, or --overwrite the run")
-        return found
+        return origin
 
-    def _record_origin(self) -> None:
-        """Add this start to those before."""
-        starts = [*self._earlier_origin()["starts"], dict(self.origin.start)]
+    def _record_start(self) -> None:
+        """Add this start of the program to origin.json."""
+        starts = [*self._read_origin()["starts"], dict(self.origin.start)]
         write_json(self.path / "origin.json", {"inputs": dict(self.origin.inputs), "starts": starts})
 
     def _start_log(self) -> None:
-        """Send the log to the terminal and the run's file; nowhere, from a process that does not write."""
+        """Send the log to the terminal and to the run's file; a process that does not write logs nothing."""
         close_log()
         log.propagate = False
         log.setLevel(logging.INFO if self.writes else logging.CRITICAL)
@@ -173,53 +193,57 @@ class RunFolder:
             log.addHandler(logging.StreamHandler(sys.stdout))
 
     def open_events(self, first_epoch: int) -> None:
-        """Open TensorBoard's event file; what an earlier attempt wrote from `first_epoch` on is superseded."""
+        """Open TensorBoard's event file. Earlier events of `first_epoch` and later epochs are discarded."""
         if self.writes:
             self.events = SummaryWriter(str(self.path), purge_step=first_epoch)
 
-    def record(self, history: list[dict[str, Any]], cost: Cost) -> None:
-        """Write the history, and the numbers of its last epoch to TensorBoard; the main ones to the log as well.
+    def record(self, history: list[dict[str, Any]], usage: Usage) -> None:
+        """Write the history, send the last epoch's numbers to TensorBoard, and log the main ones.
 
-        What the epoch cost the machine is left out of the history, which is the same whenever the run is repeated.
+        `usage` is left out of the history, so that the history is the same whenever the run is
+        repeated.
         """
         if not self.writes:
             return
         last = history[-1]
-        write_text(self.path / "history.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
+        write_text(self.path / "history.jsonl", "".join(json.dumps(epoch) + "\n" for epoch in history))
         numbers = {key: value for key, value in last.items() if isinstance(value, float)}
-        self.add_scalars({**numbers, **cost.scalars()}, last["epoch"])
-        shown = {key: value for key, value in last.items() if key.startswith(("train/", "valid/"))}
-        words = (f"{key} {value:.3f}" for key, value in shown.items())
-        log.info("epoch %3d  %s  %s", last["epoch"], "  ".join(words), cost)
+        self.add_scalars({**numbers, **usage.scalars()}, last["epoch"])
+        main = {key: value for key, value in last.items() if key.startswith(("train/", "valid/"))}
+        text = "  ".join(f"{key} {value:.3f}" for key, value in main.items())
+        log.info("epoch %3d  %s  %s", last["epoch"], text, usage)
 
     def add_scalars(self, numbers: dict[str, float], epoch: int) -> None:
-        """Put numbers into TensorBoard."""
+        """Add numbers to TensorBoard."""
         for key, value in numbers.items():
             self.events.add_scalar(key, value, epoch)
         self.events.flush()
 
-    def show(self, tag: str, picture: Path, epoch: int) -> None:
-        """Put a picture into TensorBoard; a drawing that is only a source (no `dot` binary) has none to show."""
+    def add_image(self, tag: str, picture: Path, epoch: int) -> None:
+        """Add a PNG file to TensorBoard; a file of another kind (a graph's source) is skipped."""
         if picture.suffix == ".png":
             self.events.add_image(tag, imread(picture)[..., :3], epoch, dataformats="HWC")
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write a checkpoint, which says what it is of; the one before it is kept."""
+        """Write a checkpoint that carries the flags and inputs of this run; keep the one before it."""
         if self.writes:
-            self.checkpoints.save({**state, "made": self.origin.label(self.flags)})
+            self.checkpoints.save({**state, "made": self.origin.checkpoint_record(self.flags)})
 
     def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
-        """The newest whole checkpoint's plain state, or None. `UserError` where it is of other settings or inputs.
+        """Return the state in the newest undamaged checkpoint, or None if there is no checkpoint.
 
-        That is another run's, put here by hand: it fits as soon as its network is of the same form.
+        Raises `UserError` if the checkpoint was copied here from a run with other flags or inputs.
+        Its tensors may have the right shapes.
         """
-        if (state := self.checkpoints.load(device)) is not None:
-            newest = self.checkpoints.newest
-            self._compare(*read_label(state.get("made"), newest), newest)
+        state = self.checkpoints.load(device)
+        if state is not None:
+            path = self.checkpoints.newest
+            flags, inputs = read_checkpoint_record(state.get("made"), path)
+            self._require_same_settings(flags, inputs, path)
         return state
 
     def close(self) -> None:
-        """Let go of the event file, the log and the folder."""
+        """Close the event file and the log, and release the lock."""
         try:
             if self.events:
                 self.events.close()
@@ -229,14 +253,14 @@ class RunFolder:
 
 
 class LogFile(logging.FileHandler):
-    """A log that cannot be written is an error, not a traceback beside the work that goes on."""
+    """A log file that raises an error if it cannot be written; logging would only print a traceback."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        raise  # what was raised in writing the record
+        raise  # re-raises the error of writing the record
 
 
 def close_log() -> None:
-    """Detach and close what the log is sent to."""
+    """Remove and close the handlers of the log."""
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()

@@ -2,14 +2,14 @@
 
     AudioWAV/1001_IEO_NEU_XX.wav
 
-The name is actor, sentence, intended emotion and its level: low, middle, high or unspecified (XX; in one file,
-1040_ITH_SAD_X, a single X). 1076_MTI_SAD_XX holds no sound. A clone made without Git LFS has texts of some 130 bytes
-in place of the sound; they are listed like the rest, and unreadable.
+A file name consists of actor, sentence, intended emotion and its level: low, middle, high or unspecified
+(XX; X in 1040_ITH_SAD_X). 1076_MTI_SAD_XX is silent. In a clone made without Git LFS, the files are text of
+about 130 bytes instead of audio; they are listed but cannot be read.
 """
 
 from pathlib import Path
 
-from data.corpora.names import read_by_name
+from data.corpora.file_names import read_by_name
 from data.corpora.utterance import Utterance
 
 NAME = r"(?P<speaker>\d{4})_(?P<text>[A-Z]{3})_(?P<emotion>ANG|DIS|FEA|HAP|NEU|SAD)_(?:LO|MD|HI|XX?)"
@@ -22,9 +22,9 @@ LABELS = {
     "NEU": "neutral",
     "SAD": "sad",
 }
-COMPLETE = {"": {"angry": 1271, "happy": 1271, "neutral": 1087, "sad": 1271}}
+COMPLETE_COUNTS = {"": {"angry": 1271, "happy": 1271, "neutral": 1087, "sad": 1271}}
 
 
 def read(root: Path) -> list[Utterance]:
-    """List the utterances in the folder `root`. Raises `UserError` where there is none."""
+    """Return the utterances below the folder `root`. Raises `UserError` if there are none."""
     return read_by_name(root, NAME, LABELS, EXAMPLE)

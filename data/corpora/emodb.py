@@ -2,13 +2,13 @@
 
     wav/03a01Wa.wav
 
-The name is speaker, text (a or b and a number), emotion and version, without anything between. The letter of an
-emotion is that of its German word. Speakers 03, 10, 11, 12 and 15 are men.
+A file name consists of speaker, text (a or b and a number), emotion and version, without separators. The
+emotion is the first letter of its German word. Speakers 03, 10, 11, 12 and 15 are men.
 """
 
 from pathlib import Path
 
-from data.corpora.names import read_by_name
+from data.corpora.file_names import read_by_name
 from data.corpora.utterance import Utterance
 
 NAME = r"(?P<speaker>03|08|09|1[0-6])(?P<text>[ab]\d\d)(?P<emotion>[WLEAFTN])[a-f]"
@@ -22,9 +22,9 @@ LABELS = {
     "T": "sad",  # Trauer
     "N": "neutral",
 }
-COMPLETE = {"": {"angry": 127, "happy": 71, "neutral": 79, "sad": 62}}
+COMPLETE_COUNTS = {"": {"angry": 127, "happy": 71, "neutral": 79, "sad": 62}}
 
 
 def read(root: Path) -> list[Utterance]:
-    """List the utterances in the folder `root`. Raises `UserError` where there is none."""
+    """Return the utterances below the folder `root`. Raises `UserError` if there are none."""
     return read_by_name(root, NAME, LABELS, EXAMPLE)

@@ -1,6 +1,6 @@
-"""MSP-IMPROV: six sessions of a woman and a man who lead each other to twenty target sentences.
+"""MSP-IMPROV: six sessions of a woman and a man whose dialogs lead to twenty target sentences.
 
-The root is the folder that holds the ratings, `Evaluation.txt`, and `session1` to `session6` or a folder of them.
+The root is the folder with the ratings, `Evaluation.txt`, and `session1` to `session6` or a folder of them.
 """
 
 import re
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.corpora.folders import find_parts
+from data.corpora.label_files import look_up, read_lines, unique
 from data.corpora.utterance import IMPROVISED, Utterance
 from utils import UserError
 
@@ -17,11 +18,11 @@ LABELS = {
     "N": "neutral",
     "S": "sad",
     "O": "other",
-    "X": "unknown",
-}  # X: no agreement
+    "X": "unknown",  # no agreement of the raters
+}
 
-# Utterances in a complete copy, by the options `scenarios` and `label`; `a+b` counts the emotions a and b together.
-COMPLETE: dict[str, dict[str, int]] = {
+# Keys: the options `scenarios` and `label`.
+COMPLETE_COUNTS: dict[str, dict[str, int]] = {
     "PRST consensus": {
         "angry": 792,
         "happy": 2644,
@@ -36,8 +37,8 @@ COMPLETE: dict[str, dict[str, int]] = {
 }
 
 SCENARIOS = "PRST"  # natural, target read, target improvised, other improvised
-TARGET = "RS"  # where the target sentence is spoken; elsewhere the words are free
-RATINGS = ("Evaluation.txt", "Evalution.txt")  # the second is the older
+TARGET = "RS"  # scenarios in which the target sentence is spoken; in the others the words are free
+RATINGS = ("Evaluation.txt", "Evalution.txt")  # the second is the older name
 SESSIONS = tuple(f"{folder}session[1-6]" for folder in ("Audio/", "", "all_sessions/", "Audio/all_sessions/"))
 
 # Sentence, intended emotion, speaker, session, scenario.
@@ -46,45 +47,43 @@ RATED = re.compile(r"UTD-(IMPROV-[^\s;]+)\.avi\s*;\s*([^\s;]*)\s*;.*")  # name a
 
 
 def read(root: Path, *, scenarios: str = SCENARIOS, label: str = "consensus") -> list[Utterance]:
-    """List the rated utterances under `root` whose scenario is one of the letters `scenarios`.
+    """Return the rated utterances below `root` whose scenario is one of the letters in `scenarios`.
 
-    The emotion is the raters' `consensus` or the one `intended` for the sentence. `text` is the target sentence, `S01`,
-    where it is spoken, else the scenario that leads to it, `improvised S01`. Raises `UserError` for a folder that is
-    not the corpus, and, naming file and line, for a line or a label that is unknown.
+    The emotion is the `consensus` of the raters, or the one `intended` for the sentence. `text` is the
+    target sentence (`S01`) if it is spoken, otherwise the scenario that leads to it (`improvised S01`).
+    Raises `UserError` if the folder is not the corpus, or, with file and line, if a line or a label is
+    unknown.
     """
     if not scenarios or set(scenarios) - set(SCENARIOS):
-        raise UserError(
-            f"unknown scenarios {scenarios!r} of MSP-IMPROV: give some of the letters {SCENARIOS}"
-        )
+        raise UserError(f"MSP-IMPROV: unknown scenarios {scenarios!r}: give some of the letters {SCENARIOS}")
     if label not in ("consensus", "intended"):
-        raise UserError(f"unknown label {label!r} of MSP-IMPROV: known are consensus, intended")
-    ratings, first = find_parts(root, "MSP-IMPROV", ratings=RATINGS, audio=SESSIONS)
-    listed: dict[str, Utterance] = {}
-    for where, name, consensus in _rated(ratings):
+        raise UserError(f"MSP-IMPROV: unknown label {label!r}: known are consensus, intended")
+    ratings, first_session = find_parts(root, "MSP-IMPROV", ratings=RATINGS, audio=SESSIONS)
+    utterances = unique(_utterances(ratings, first_session.parent, label))
+    return [each for each in utterances if NAME.fullmatch(each.utterance)[5] in scenarios]
+
+
+def _utterances(ratings: Path, audio: Path, label: str) -> Iterator[tuple[str, Utterance]]:
+    """Yield the place and the utterance of each consensus in the file of ratings."""
+    for where, name, consensus in _consensuses(ratings):
         parts = NAME.fullmatch(name)
         if not parts:
             raise UserError(
                 f"{where}: {name!r} is not an utterance of MSP-IMPROV, like MSP-IMPROV-S01A-F01-P-FM01"
             )
-        if consensus not in LABELS:
-            raise UserError(f"{where}: unknown label {consensus!r}: known are {', '.join(LABELS)}")
-        if name in listed:
-            raise UserError(f"{where}: {name} is rated already, further up: remove one")
         sentence, intended, speaker, session, scenario = parts.groups()
-        file = first.with_name(f"session{session}") / f"{sentence}{intended}" / scenario / f"{name}.wav"
+        file = audio / f"session{session}" / f"{sentence}{intended}" / scenario / f"{name}.wav"
+        emotion = look_up(LABELS, consensus, f"{where}: unknown label")
+        if label == "intended":
+            emotion = LABELS[intended]
         text = sentence if scenario in TARGET else f"{IMPROVISED}{sentence}"
-        emotion = LABELS[consensus if label == "consensus" else intended]
-        if scenario in scenarios:
-            listed[name] = Utterance(name, file, speaker, emotion, session=session, text=text)
-    return [listed[name] for name in sorted(listed)]
+        yield where, Utterance(name, file, speaker, emotion, session=session, text=text)
 
 
-def _rated(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Where each utterance is rated, its name and the consensus; the raters of each follow on lines of their own."""
-    with path.open(encoding="utf-8-sig", errors="replace") as lines:  # raters' comments are in any encoding
-        for number, line in enumerate(map(str.strip, lines), start=1):
-            where = f"{path}, line {number}"
-            if rated := RATED.fullmatch(line):
-                yield where, f"MSP-{rated[1]}", rated[2]
-            elif line and ("IMPROV-" in line or ";" not in line):
-                raise UserError(f"{where}: neither an utterance's ratings nor a rater's: {line[:60]!r}")
+def _consensuses(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield place, name and consensus of each utterance. The lines of its single raters follow each."""
+    for where, line in read_lines(path):
+        if rated := RATED.fullmatch(line):
+            yield where, f"MSP-{rated[1]}", rated[2]
+        elif line and ("IMPROV-" in line or ";" not in line):
+            raise UserError(f"{where}: neither an utterance's ratings nor a rater's: {line[:60]!r}")

@@ -3,13 +3,14 @@
     AudioData/DC/a01.wav        as published
     DC_a01.wav                  in some copies
 
-The name is speaker, emotion and the number of the sentence within that emotion; both forms are listed as `DC_a01`.
-A text such as `a01` is the same for all speakers. Sentences that several emotions share have a text in each of them.
+A file name consists of speaker, emotion and the number of the sentence within the emotion; both forms are
+listed as `DC_a01`. The text, such as `a01`, is the same sentence for all speakers. A sentence that occurs in
+several emotions has a different text in each.
 """
 
 from pathlib import Path
 
-from data.corpora.names import read_by_name
+from data.corpora.file_names import read_by_name
 from data.corpora.utterance import Utterance
 
 NAME = r"(?P<speaker>DC|JE|JK|KL)[/_](?P<text>(?P<emotion>sa|su|[adfhn])\d\d)"
@@ -26,5 +27,5 @@ LABELS = {
 
 
 def read(root: Path) -> list[Utterance]:
-    """List the utterances in the folder `root`. Raises `UserError` where there is none."""
+    """Return the utterances below the folder `root`. Raises `UserError` if there are none."""
     return read_by_name(root, NAME, LABELS, EXAMPLE)

@@ -1,15 +1,15 @@
-"""TESS: two women, an older (OAF) and a younger one (YAF), say 200 words in seven emotions.
+"""TESS: an older (OAF) and a younger (YAF) woman say 200 words in seven emotions.
 
     OAF_angry/OAF_back_angry.wav
 
-The name is speaker, word and emotion, of which `ps` is a pleasant surprise. OA_bite_neutral is a slip for OAF.
-The word is the text. Sample rates differ from file to file.
+A file name consists of speaker, word (the text) and emotion; `ps` is pleasant surprise. In OA_bite_neutral
+the speaker OAF is misspelt. Sample rates differ between files.
 """
 
 from dataclasses import replace
 from pathlib import Path
 
-from data.corpora.names import read_by_name
+from data.corpora.file_names import read_by_name
 from data.corpora.utterance import Utterance
 
 NAME = r"(?P<speaker>OAF?|YAF)_(?P<text>[A-Za-z]+)_(?P<emotion>angry|disgust|fear|happy|neutral|ps|sad)"
@@ -26,6 +26,6 @@ LABELS = {
 
 
 def read(root: Path) -> list[Utterance]:
-    """List the utterances in the folder `root`. Raises `UserError` where there is none."""
+    """Return the utterances below the folder `root`. Raises `UserError` if there are none."""
     utterances = read_by_name(root, NAME, LABELS, EXAMPLE)
     return [replace(each, speaker="OAF") if each.speaker == "OA" else each for each in utterances]

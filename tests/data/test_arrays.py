@@ -1,4 +1,4 @@
-"""Rows in a `.npy` file: read as NumPy reads them, written as it writes them, and safe from a hostile file."""
+"""Rows of a `.npy` file are read and written as NumPy does; a damaged or malicious file is refused."""
 
 import os
 import pickle
@@ -19,7 +19,7 @@ def random(rows: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """An array of 40 rows as NumPy saves it."""
+    """An array of 40 rows, saved by NumPy."""
     np.save(tmp_path / "rows.npy", random(40))
     return tmp_path / "rows.npy"
 
@@ -41,10 +41,10 @@ INDICES = {
 
 
 @pytest.mark.parametrize("index", INDICES.values(), ids=INDICES)
-def test_a_reader_gives_what_numpy_gives(path: Path, index) -> None:
+def test_a_reader_returns_what_numpy_returns(path: Path, index) -> None:
     got, want = RowReader(path)[index], np.load(path)[index]
     assert (got.dtype, got.shape, got.tobytes()) == (want.dtype, want.shape, want.tobytes())
-    assert got.flags.writeable, "a copy of its own"
+    assert got.flags.writeable, "not a new array"
 
 
 @pytest.mark.parametrize("index", [40, -41, [0, 40], "a", 1.5, (0, 0)], ids=repr)
@@ -72,7 +72,7 @@ def test_eight_threads_share_a_reader(path: Path) -> None:
             np.testing.assert_array_equal(got, array[rows])
 
 
-def test_a_file_cut_short_while_it_is_read_is_an_error_and_no_crash(path: Path) -> None:
+def test_a_file_that_is_cut_short_while_it_is_open_raises_an_error(path: Path) -> None:
     reader = RowReader(path)
     os.truncate(path, path.stat().st_size - 1)
     np.testing.assert_array_equal(reader[:39], random(40)[:39])
@@ -81,13 +81,13 @@ def test_a_file_cut_short_while_it_is_read_is_an_error_and_no_crash(path: Path) 
 
 
 def header(shape: str, dtype: str = "'<f4'", fortran: str = "False", version: bytes = b"\x01\x00") -> bytes:
-    """A header that says so, before the bytes of 40 rows."""
+    """A header with these values, followed by the bytes of 40 rows."""
     text = f"{{'descr': {dtype}, 'fortran_order': {fortran}, 'shape': {shape}, }}\n".encode()
     return b"\x93NUMPY" + version + len(text).to_bytes(2, "little") + text + bytes(40 * 4 * 15)
 
 
 def pickled(folder: Path) -> bytes:
-    """An array of objects, whose unpickling would leave a file."""
+    """An array of objects that would create a file if they were unpickled."""
 
     class Trap:
         def __reduce__(self):
@@ -96,7 +96,7 @@ def pickled(folder: Path) -> bytes:
     return header("(1,)", "'|O'").rstrip(b"\0") + pickle.dumps(Trap())
 
 
-HOSTILE = {
+DAMAGED = {
     "nothing": b"",
     "no array": b"PK\x03\x04 hello",
     "half a header": header("(40, 3, 5)")[:30],
@@ -121,8 +121,10 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_file_is_a_value_error(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_file_raises_a_value_error(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(FileNotFoundError):
+        RowReader(tmp_path / "x.npy")
     (tmp_path / "x.npy").write_bytes(header("(40, 3, 5)"))
     assert RowReader(tmp_path / "x.npy").shape == (40, 3, 5)
     (tmp_path / "x.npy").write_bytes(content)
@@ -132,14 +134,9 @@ def test_a_hostile_file_is_a_value_error(tmp_path: Path, content: bytes) -> None
 
 def test_nothing_is_ever_unpickled(tmp_path: Path) -> None:
     (tmp_path / "x.npy").write_bytes(pickled(tmp_path))
-    with pytest.raises(ValueError, match="float32 rows are due"):
+    with pytest.raises(ValueError, match="not rows of float32"):
         RowReader(tmp_path / "x.npy")
     assert not (tmp_path / "sprung").exists()
-
-
-def test_a_reader_of_no_file_says_so(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        RowReader(tmp_path / "x.npy")
 
 
 def write(path: Path, parts: list[np.ndarray], keep: int = 0) -> None:
@@ -147,28 +144,28 @@ def write(path: Path, parts: list[np.ndarray], keep: int = 0) -> None:
     for part in parts:
         writer.append(part)
     writer.close()
-    writer.close()  # again, to no effect
+    writer.close()  # a second time, which changes nothing
 
 
 @pytest.mark.parametrize("rows", [1, 9, 10, 12345])
-def test_a_written_file_is_what_numpy_saves(tmp_path: Path, rows: int) -> None:
+def test_a_writer_writes_the_bytes_that_numpy_saves(tmp_path: Path, rows: int) -> None:
     array = random(rows)
     write(tmp_path / "x.npy", [array[:1], array[1:]])
     np.save(tmp_path / "numpy.npy", array)
     assert (tmp_path / "x.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
 
 
-def test_rows_of_any_type_and_layout_are_written_as_float32(tmp_path: Path) -> None:
+def test_rows_of_any_type_and_memory_order_are_written_as_float32(tmp_path: Path) -> None:
     array = random(6)
     write(tmp_path / "x.npy", [array[:3].astype(np.float64), np.asfortranarray(array[3:])])
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), array)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 5, 8])
-def test_a_writer_goes_on_after_the_rows_that_are_kept(tmp_path: Path, keep: int) -> None:
+def test_a_writer_continues_after_the_rows_it_keeps(tmp_path: Path, keep: int) -> None:
     array = random(12)
     first = RowWriter(tmp_path / "x.npy", SHAPE)
-    first.append(array[:8])  # and is killed: the header still says that there are none
+    first.append(array[:8])  # not closed, as after a kill: the header still states no rows
     with (tmp_path / "x.npy").open("ab") as file:
         file.write(b"half a row")
     assert rows_written(tmp_path / "x.npy", SHAPE) == 8
@@ -178,7 +175,7 @@ def test_a_writer_goes_on_after_the_rows_that_are_kept(tmp_path: Path, keep: int
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), array)
 
 
-def test_rows_are_out_of_the_process_as_soon_as_they_are_appended(tmp_path: Path) -> None:
+def test_appended_rows_are_in_the_file_at_once(tmp_path: Path) -> None:
     writer = RowWriter(tmp_path / "x.npy", SHAPE)
     assert rows_written(tmp_path / "x.npy", SHAPE) == 0
     writer.append(random(1))

@@ -1,11 +1,10 @@
-"""Batches: a function of rows, seed and step; every row at most once an epoch, or every class as often as the others;
-standardised as NumPy would.
-"""
+"""Batches depend only on rows, seed and step; epochs have every row at most once, or balanced classes."""
 
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """A store of 53 utterances of noise, read from disk as a real one, whose classes are 0 1 2 0 1 2 ..."""
+    """A store on disk with 53 utterances of noise, of the classes 0 1 2 0 1 2 ..."""
     folder: Path = tmp_path_factory.mktemp("store")
     rng = np.random.default_rng(0)
     writer = RowWriter(folder / "features.npy", (F, T))
@@ -46,16 +45,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 
 
 def plain_features(store: FeatureStore) -> Features:
-    """Not standardised, so that a row can be told from its values."""
+    """Features that are not standardised, so that their values show which row they are."""
     return Features(store, np.zeros(F, np.float32), np.ones(F, np.float32), CPU)
-
-
-@pytest.fixture(scope="module", params=["in memory", "on disk"])
-def features(store: FeatureStore, request) -> Features:
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "on disk":
-            patch.setitem(batches.RESIDENT_BYTES, "cpu", 0)
-        return plain_features(store)
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +56,13 @@ def from_disk(store: FeatureStore) -> Features:
         return plain_features(store)
 
 
+@pytest.fixture(scope="module", params=["in memory", "on disk"])
+def features(store: FeatureStore, from_disk: Features, request) -> Features:
+    return from_disk if request.param == "on disk" else plain_features(store)
+
+
 def rows_in(store: FeatureStore, x: torch.Tensor) -> list[int]:
-    """Which utterances a batch holds."""
+    """The rows of the store that a batch holds."""
     first = {float(store.features[i][0, 0]): i for i in range(N)}
     return [first[float(value)] for value in x[:, 0, 0, 0]]
 
@@ -84,17 +80,17 @@ def test_a_batch_holds_whole_utterances_and_their_labels(store, features):
 
 
 @pytest.mark.parametrize("workers", [0, 3])
-def test_a_batch_is_a_function_of_seed_and_step_alone(features, workers: int):
+def test_a_batch_depends_on_the_seed_and_the_step_alone(features, workers: int):
     rows, steps = np.arange(0, N, 2), list(range(20))
     in_order = TrainingBatches(features, rows, 5, seed=3)
     expected = {step: in_order[step] for step in steps}
     other = TrainingBatches(features, rows, 5, 3, workers)
     for step in np.random.default_rng(0).permutation(steps):
         assert equal(other[int(step)], expected[step])
-    assert equal(other[7], expected[7]), "a second reading"
+    assert equal(other[7], expected[7]), "the second read of a step differs"
 
 
-def test_the_global_random_state_is_neither_used_nor_moved(features):
+def test_batches_do_not_use_the_global_random_states(features):
     torch.manual_seed(1)
     np.random.seed(1)  # noqa: NPY002
     before, legacy = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
@@ -105,7 +101,7 @@ def test_the_global_random_state_is_neither_used_nor_moved(features):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 40), st.integers(2, 40), st.integers(0, 9), st.integers(0, 4))
-def test_an_epoch_has_every_row_once_but_for_those_that_fill_no_batch(
+def test_an_epoch_has_every_row_once_except_those_that_fill_no_batch(
     count: int, size: int, seed: int, epoch: int
 ):
     rows = np.sort(np.random.default_rng(seed).permutation(N)[:count])
@@ -121,7 +117,7 @@ def test_an_epoch_has_every_row_once_but_for_those_that_fill_no_batch(
 
 
 class FAKE:
-    """As much of a store as `Features` looks at."""
+    """The attributes of a store that `Features` uses."""
 
     features, labels = np.zeros((N, F, T), np.float32), np.zeros(N, np.int64)
 
@@ -131,7 +127,7 @@ def epoch_rows(shuffled: TrainingBatches, epoch: int) -> list[int]:
     return [row for step in steps for row in shuffled.rows_of(step).tolist()]
 
 
-def test_epochs_differ_in_their_order_and_in_what_they_drop(features):
+def test_epochs_differ_in_their_order_and_their_dropped_rows(features):
     shuffled = TrainingBatches(features, np.arange(N), 10, seed=0)
     epochs = [epoch_rows(shuffled, epoch) for epoch in range(6)]
     dropped = {frozenset(range(N)) - set(rows) for rows in epochs}
@@ -140,44 +136,35 @@ def test_epochs_differ_in_their_order_and_in_what_they_drop(features):
     assert all(len(rows) == 3 for rows in dropped)
 
 
-def test_seeds_differ(features):
-    first, second = (epoch_rows(TrainingBatches(features, np.arange(N), 10, seed=s), 0) for s in (0, 1))
-    assert first != second
-
-
 @pytest.mark.parametrize("processes", [2, 3])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_shares_of_the_processes_are_the_whole_batch(features, store, processes: int, workers: int):
+def test_the_processes_together_have_the_whole_batch(features, store, processes: int, workers: int):
     whole = TrainingBatches(features, np.arange(N), 12, seed=5)
-    shares = [
-        TrainingBatches(features, np.arange(N), 12, 5, workers, (rank, processes))
-        for rank in range(processes)
-    ]
+    ranks = range(processes)
+    shares = [TrainingBatches(features, np.arange(N), 12, 5, workers, (rank, processes)) for rank in ranks]
     for step in (0, 3, 4, 9):
         parts = [share[step] for share in shares]
         assert all(len(x) == 12 // processes for x, _ in parts)
-        assert sorted(row for x, _ in parts for row in rows_in(store, x)) == sorted(
-            rows_in(store, whole[step][0])
-        )
+        rows = [row for x, _ in parts for row in rows_in(store, x)]
+        assert sorted(rows) == sorted(rows_in(store, whole[step][0]))
         together = torch.cat([y for _, y in parts])
         assert torch.equal(together.sort().values, whole[step][1].sort().values)
     assert {len(share) for share in shares} == {len(whole)}
 
 
-def test_threads_give_the_same_and_read_ahead(from_disk, monkeypatch):
-    read, features = [], from_disk
-    monkeypatch.setattr(
-        features, "read", lambda rows: read.append(tuple(rows)) or Features.read(features, rows)
-    )
-    plain, threaded = (TrainingBatches(features, np.arange(N), 8, 2, workers) for workers in (0, 2))
+def test_threads_return_the_same_batches_and_read_two_ahead(from_disk, monkeypatch):
+    read = []
+    recorded = lambda rows: read.append(tuple(rows)) or Features.read(from_disk, rows)  # noqa: E731
+    monkeypatch.setattr(from_disk, "read", recorded)
+    plain, threaded = (TrainingBatches(from_disk, np.arange(N), 8, 2, workers) for workers in (0, 2))
     for step in range(15):
         assert equal(threaded[step], plain[step])
     threaded.threads.shutdown()
     ahead = [tuple(threaded.rows_of(step)) for step in range(17)]
-    assert set(ahead) <= set(read), "two batches after the last are on their way"
+    assert set(ahead) <= set(read), "the two batches after the last were not read"
 
 
-def test_standardisation_is_numpys_on_the_training_rows(store):
+def test_features_are_standardised_by_the_training_rows(store):
     rows = np.arange(3, 40, 2)
     mean, std = statistics(store.features, rows)
     train = store.features[rows].astype(np.float64)
@@ -189,13 +176,13 @@ def test_standardisation_is_numpys_on_the_training_rows(store):
     by_hand = (store.features[test] - train.mean(axis=(0, 2))[:, None]) / train.std(axis=(0, 2))[:, None]
     np.testing.assert_allclose(x[:, 0].numpy(), by_hand, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(y.numpy(), store.labels[test])
-    inside = torch.cat([x for x, _ in features.in_order(rows, 8)])
-    assert inside.mean(dim=(0, 1, 3)).abs().max() < 1e-4
-    assert (inside.std(dim=(0, 1, 3), correction=0) - 1).abs().max() < 1e-4
+    training = torch.cat([x for x, _ in features.in_order(rows, 8)])
+    assert training.mean(dim=(0, 1, 3)).abs().max() < 1e-4
+    assert (training.std(dim=(0, 1, 3), correction=0) - 1).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("size", [1, 4, 19, 100])
-def test_in_order_is_every_row_once_in_order(features, store, size: int):
+def test_in_order_yields_every_row_once(features, store, size: int):
     rows = np.array([9, 3, 50, *range(20, 36)])
     parts = list(features.in_order(rows, size))
     assert [len(y) for _, y in parts] == [min(size, len(rows) - start) for start in range(0, len(rows), size)]
@@ -215,24 +202,22 @@ def test_a_batch_is_a_copy(features, store):
     assert store.labels.tolist()[:2] == [0, 1]
 
 
-def test_a_batch_may_be_all_the_rows_and_no_larger(features):
+def test_a_batch_has_at_most_all_rows(features):
     assert len(TrainingBatches(features, np.arange(8), 8, seed=0)) == 1
     with pytest.raises(UserError, match="--batch_size 9 is more than the 8 training utterances"):
         TrainingBatches(features, np.arange(8), 9, seed=0)
 
 
 @pytest.mark.parametrize(("size", "processes"), [(8, 3), (2, 2), (3, 3), (1, 1)])
-def test_every_process_gets_the_same_share_of_two_at_least(features, size: int, processes: int):
-    with pytest.raises(
-        UserError, match=f"--batch_size {size} must give each of {processes} processes the same"
-    ):
+def test_every_process_gets_the_same_number_of_rows_two_or_more(features, size: int, processes: int):
+    message = f"--batch_size {size} must give each of {processes} processes the same"
+    with pytest.raises(UserError, match=message):
         TrainingBatches(features, np.arange(N), size, seed=0, share=(0, processes))
-    assert (
-        len(TrainingBatches(features, np.arange(N), 2 * processes, seed=0, share=(0, processes))[0][1]) == 2
-    )
+    _, y = TrainingBatches(features, np.arange(N), 2 * processes, seed=0, share=(0, processes))[0]
+    assert len(y) == 2
 
 
-def test_the_streams_of_all_seeds_are_different_shuffles(features) -> None:
+def test_every_seed_and_stream_is_another_shuffle(features) -> None:
     drawn = [
         tuple(TrainingBatches(features, np.arange(N), N, seed, stream=stream).rows_of(0))
         for seed in range(4)
@@ -243,7 +228,7 @@ def test_the_streams_of_all_seeds_are_different_shuffles(features) -> None:
 
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_is_kept_and_what_is_read_are_the_same_bits(store, monkeypatch, balanced: bool, workers: int):
+def test_features_in_memory_and_from_disk_are_the_same_bits(store, monkeypatch, balanced: bool, workers: int):
     statistic = statistics(store.features, np.arange(0, N, 2))
     kept = Features(store, *statistic, CPU)
     monkeypatch.setitem(batches.RESIDENT_BYTES, "cpu", store.features.nbytes - 1)
@@ -255,12 +240,12 @@ def test_what_is_kept_and_what_is_read_are_the_same_bits(store, monkeypatch, bal
     assert all(equal(*pair) for pair in pairs)
 
 
-def test_features_are_kept_up_to_the_limit_and_only_up_to_it(store, monkeypatch):
+def test_features_up_to_the_limit_are_kept_in_memory(store, monkeypatch):
     for limit, kept in [(store.features.nbytes, True), (store.features.nbytes - 1, False)]:
         monkeypatch.setitem(batches.RESIDENT_BYTES, "cpu", limit)
         assert (plain_features(store).resident is not None) == kept
         threads = TrainingBatches(plain_features(store), np.arange(N), 8, 0, workers=2).threads
-        assert (threads is None) == kept, "threads where there is nothing to read"
+        assert (threads is None) == kept, "threads are started only to read from disk"
 
 
 READ_AN_EPOCH = """
@@ -290,10 +275,8 @@ print(most - before)
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path, rows = (
-        tmp_path_factory.mktemp("large") / "features.npy",
-        np.zeros((128, 128, 128), np.float32),
-    )  # 8 MB
+    path = tmp_path_factory.mktemp("large") / "features.npy"
+    rows = np.zeros((128, 128, 128), np.float32)  # 8 MB
     writer = RowWriter(path, rows.shape[1:])
     for _ in range(38):
         writer.append(rows)
@@ -303,9 +286,9 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path.unlink()
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="tells no process's memory")
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system has no /proc")
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_of_a_large_store_takes_no_memory(large: Path, workers: int):
+def test_memory_does_not_grow_while_a_large_store_is_read(large: Path, workers: int):
     line = [sys.executable, "-c", READ_AN_EPOCH, str(large), str(workers)]
     done = subprocess.run(line, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -313,7 +296,7 @@ def test_an_epoch_of_a_large_store_takes_no_memory(large: Path, workers: int):
 
 
 def labelled(labels: np.ndarray) -> Features:
-    """Features of so many rows, of which only the labels count."""
+    """Features of rows with these labels."""
 
     class Labelled:
         features = np.zeros((len(labels), 1, 1), np.float32)
@@ -324,11 +307,11 @@ def labelled(labels: np.ndarray) -> Features:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=4, max_size=80), st.integers(0, 99), st.integers(0, 4))
-def test_a_balanced_epoch_has_each_class_and_each_row_of_a_class_as_often(
+def test_a_balanced_epoch_has_each_class_and_each_row_of_a_class_equally_often(
     labels: list[int], seed: int, epoch: int
 ):
     labels = np.array(labels)
-    rows = np.flatnonzero(np.arange(len(labels)) % 5 != 1)  # some are of another part
+    rows = np.flatnonzero(np.arange(len(labels)) % 5 != 1)  # the other rows are of another part
     drawn = TrainingBatches(labelled(labels), rows, 2, seed, balanced=True)
     assert len(drawn) == len(rows) // 2
     whole = drawn.permutation(epoch)
@@ -342,39 +325,39 @@ def test_a_balanced_epoch_has_each_class_and_each_row_of_a_class_as_often(
         assert max(per_row) - min(per_row) <= 1
 
 
-LOPSIDED = np.repeat([0, 1, 2], [70, 20, 10])
+UNBALANCED = np.repeat([0, 1, 2], [70, 20, 10])
 
 
-def test_a_balanced_epoch_draws_other_rows_of_a_large_class_every_time():
-    drawn = TrainingBatches(labelled(LOPSIDED), np.arange(100), 10, seed=1, balanced=True)
+def test_balanced_epochs_draw_different_rows_of_a_large_class():
+    drawn = TrainingBatches(labelled(UNBALANCED), np.arange(100), 10, seed=1, balanced=True)
     epochs = [epoch_rows(drawn, epoch) for epoch in range(12)]
-    large = [frozenset(row for row in rows if LOPSIDED[row] == 0) for rows in epochs]
+    large = [frozenset(row for row in rows if UNBALANCED[row] == 0) for rows in epochs]
     assert len(set(large)) == len(epochs)
-    assert frozenset.union(*large) == set(range(70)), "rows never heard"
+    assert frozenset.union(*large) == set(range(70)), "some rows never occur"
     for rows in epochs:
-        assert {row for row in rows if LOPSIDED[row] == 2} == set(range(90, 100))
-        assert len({row for row in rows if LOPSIDED[row] == 0}) == sum(LOPSIDED[row] == 0 for row in rows)
+        assert {row for row in rows if UNBALANCED[row] == 2} == set(range(90, 100))
+        assert len({row for row in rows if UNBALANCED[row] == 0}) == sum(UNBALANCED[row] == 0 for row in rows)
 
 
 def test_the_classes_of_a_balanced_epoch_are_mixed():
-    drawn = TrainingBatches(labelled(LOPSIDED), np.arange(100), 25, seed=1, balanced=True)
-    assert all(len(set(LOPSIDED[drawn.rows_of(step)])) == 3 for step in range(40))
+    drawn = TrainingBatches(labelled(UNBALANCED), np.arange(100), 25, seed=1, balanced=True)
+    assert all(len(set(UNBALANCED[drawn.rows_of(step)])) == 3 for step in range(40))
 
 
-def test_balanced_batches_are_a_function_of_seed_stream_and_step_alone():
+def test_balanced_batches_depend_on_seed_stream_and_step_alone():
     def batch(seed: int, stream: int, step: int) -> tuple[int, ...]:
-        fresh = TrainingBatches(labelled(LOPSIDED), np.arange(100), 10, seed, stream=stream, balanced=True)
+        fresh = TrainingBatches(labelled(UNBALANCED), np.arange(100), 10, seed, stream=stream, balanced=True)
         return tuple(fresh.rows_of(step).tolist())
 
-    every = [(seed, stream, step) for seed in (0, 1) for stream in (0, 1) for step in (0, 7, 10, 31)]
-    found = [batch(*where) for where in every]
-    assert len(set(found)) == len(every)
-    assert [batch(*where) for where in every[::-1]] == found[::-1]
+    keys = list(product((0, 1), (0, 1), (0, 7, 10, 31)))
+    drawn = [batch(*key) for key in keys]
+    assert len(set(drawn)) == len(keys)
+    assert [batch(*key) for key in keys[::-1]] == drawn[::-1]
 
 
-def test_the_balanced_shares_of_the_processes_are_the_whole_batch():
+def test_the_processes_together_have_the_whole_balanced_batch():
     whole, first, second = (
-        TrainingBatches(labelled(LOPSIDED), np.arange(100), 10, 3, share=share, balanced=True)
+        TrainingBatches(labelled(UNBALANCED), np.arange(100), 10, 3, share=share, balanced=True)
         for share in ((0, 1), (0, 2), (1, 2))
     )
     for step in range(25):

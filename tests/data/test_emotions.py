@@ -1,4 +1,4 @@
-"""Picking and renaming labels."""
+"""Selection and renaming of labels."""
 
 from pathlib import Path
 
@@ -11,29 +11,24 @@ from data.emotions import pick_emotions
 from utils import UserError
 
 
-def said(*emotions: str) -> list[Utterance]:
+def corpus(*emotions: str) -> list[Utterance]:
     return [Utterance(str(i), Path(f"{i}.wav"), "S", emotion) for i, emotion in enumerate(emotions)]
 
 
-def test_picked_labels_are_kept_renamed_and_merged():
-    picked = pick_emotions(
-        said("happy", "fear", "excited", "sad", "happy"), ["happy", "excited:happy", "sad:low"]
-    )
-    assert [(u.utterance, u.emotion) for u in picked] == [
-        ("0", "happy"),
-        ("2", "happy"),
-        ("3", "low"),
-        ("4", "happy"),
-    ]
+def test_labels_are_selected_renamed_and_merged() -> None:
+    utterances = corpus("happy", "fear", "excited", "sad", "happy")
+    picked = pick_emotions(utterances, ["happy", "excited:happy", "sad:low"])
+    expected = [("0", "happy"), ("2", "happy"), ("3", "low"), ("4", "happy")]
+    assert [(each.utterance, each.emotion) for each in picked] == expected
 
 
-def test_two_labels_can_change_places():
-    assert [u.emotion for u in pick_emotions(said("a", "b"), ["a:b", "b:a"])] == ["b", "a"]
+def test_two_labels_can_be_exchanged() -> None:
+    assert [each.emotion for each in pick_emotions(corpus("a", "b"), ["a:b", "b:a"])] == ["b", "a"]
 
 
 @given(st.lists(st.text("abc", min_size=1, max_size=2)))
-def test_all_keeps_everything(emotions: list[str]):
-    assert pick_emotions(said(*emotions), ["all"]) == said(*emotions)
+def test_all_keeps_everything(emotions: list[str]) -> None:
+    assert pick_emotions(corpus(*emotions), ["all"]) == corpus(*emotions)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +40,6 @@ def test_all_keeps_everything(emotions: list[str]):
         (["sad", "sad:low"], "sad is picked twice"),
     ],
 )
-def test_picks_that_fit_nothing_are_told(picks: list[str], message: str):
+def test_invalid_picks_are_refused(picks: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        pick_emotions(said("sad", "happy", "happy"), picks)
+        pick_emotions(corpus("sad", "happy", "happy"), picks)

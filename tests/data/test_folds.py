@@ -1,33 +1,22 @@
-"""Properties of the folds and of the halves, on manifests made by chance."""
+"""Properties of the folds and of the split between weights and alphas, on random manifests."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from manifest_rows import Row
 
-from data.folds import Fold, choose_fold, halves, make_folds, natural
+from data.folds import Fold, choose_fold, halves, make_folds
 from utils import UserError
 
 SCHEMES = ["auto", "session", "speaker", "group2", "group3", "group5", "official", "emodarts"]
 EMOTIONS = ["angry", "happy", "sad"]
 
 
-@dataclass(frozen=True)
-class Row:
-    utterance: str
-    speaker: str
-    emotion: str
-    session: str = ""
-    split: str = ""
-    text: str = ""
-    copy: str = ""
-    number: int = 0  # of a window or a copy: makes each row of an utterance itself
-
-
 def balanced(speakers: int, per_class: int = 2, sessions: int = 0) -> list[Row]:
-    """Every speaker has every class; neighbours share a session."""
+    """Rows in which every speaker has every class; consecutive speakers share a session."""
     return [
         Row(f"{s}-{emotion}-{i}", f"S{s}", emotion, str(s * sessions // speakers + 1) if sessions else "")
         for s in range(speakers)
@@ -38,13 +27,13 @@ def balanced(speakers: int, per_class: int = 2, sessions: int = 0) -> list[Row]:
 
 @st.composite
 def manifests(draw) -> list[Row]:
-    """A row an utterance of two to six pairs, each in a session; every speaker is in one split, or all are unknown."""
-    prefix, rows = draw(st.sampled_from(["", "Ses0", "MSP-IMPROV-", "MSP-PODCAST_"])), []
+    """One row per utterance; two to six sessions of two speakers; known speakers are in one split each."""
+    prefix = draw(st.sampled_from(["", "Ses0", "MSP-IMPROV-", "MSP-PODCAST_"]))
+    splits = ["Train", "train", "Train", "Validation", "Test1", "test10", "Test2"]
+    rows = []
     for n in range(1, draw(st.integers(5 if prefix else 2, 6)) + 1):
         for side in "MF":
-            split = draw(
-                st.sampled_from(["Train", "train", "Train", "Validation", "Test1", "test10", "Test2"])
-            )
+            split = draw(st.sampled_from(splits))
             emotions = draw(st.lists(st.sampled_from(EMOTIONS), min_size=1, max_size=6))
             for i, emotion in enumerate(emotions):
                 speaker = draw(st.sampled_from([f"0{n}{side}"] * 8 + ["", "Unknown", " unknown"]))
@@ -53,8 +42,8 @@ def manifests(draw) -> list[Row]:
 
 
 @st.composite
-def spread(draw, rows: list[Row]) -> list[Row]:
-    """The manifest with some more windows and perturbed copies of its utterances."""
+def expanded(draw, rows: list[Row]) -> list[Row]:
+    """The manifest with more windows and perturbed copies of its utterances."""
     rows = list(rows)
     for row in list(rows):
         rows += [replace(row, number=n) for n in range(1, draw(st.integers(1, 3)))]
@@ -81,12 +70,15 @@ def utterances_of(rows, part: np.ndarray) -> set[str]:
     return {rows[i].utterance for i in part}
 
 
-def named(rows, folds) -> list[tuple[set, ...]]:
+def rows_of(rows, folds) -> list[tuple[set, ...]]:
     return [tuple({rows[i] for i in part} for part in parts_of(fold)) for fold in folds]
 
 
-def check(rows, folds, whole: bool = True) -> None:
-    """What every set of folds owes; `whole`: tests, and the parts of each fold, hold all known speakers' rows."""
+def check(rows, folds, complete: bool = True) -> None:
+    """Check the properties of all folds.
+
+    If `complete`, the tests together, and the parts of each fold, have all originals of known speakers.
+    """
     known = [n for n, row in enumerate(rows) if row.speaker.strip().lower() not in ("", "unknown")]
     originals = [n for n in known if not rows[n].copy]
     tested = np.concatenate([fold.test for fold in folds])
@@ -102,9 +94,9 @@ def check(rows, folds, whole: bool = True) -> None:
         in_train = utterances_of(rows, fold.train)
         assert all(rows[n].utterance not in in_train for n in set(known) - set(fold.train))
         assert {rows[i].emotion for i in fold.train} == {rows[i].emotion for part in parts for i in part}
-        if whole:
+        if complete:
             assert set(originals) <= set(np.concatenate(parts))
-    if whole:
+    if complete:
         assert len(folds) >= 2
         assert sorted(tested) == originals
 
@@ -112,51 +104,44 @@ def check(rows, folds, whole: bool = True) -> None:
 @pytest.mark.parametrize("scheme", SCHEMES)
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_any_manifest_gives_fair_folds_or_a_reason(scheme: str, data) -> None:
-    rows = data.draw(spread(data.draw(manifests())))
-    check(rows, folds_of(rows, scheme), whole=scheme not in ("official", "emodarts"))
+def test_any_manifest_gives_valid_folds_or_an_error(scheme: str, data) -> None:
+    rows = data.draw(expanded(data.draw(manifests())))
+    check(rows, folds_of(rows, scheme), complete=scheme not in ("official", "emodarts"))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
-def test_windows_copies_and_the_order_of_rows_change_no_utterances_part(scheme: str, data) -> None:
+def test_windows_copies_and_row_order_do_not_move_utterances(scheme: str, data) -> None:
     plain = data.draw(manifests())
     folds = folds_of(plain, scheme)
-    rows = data.draw(spread(plain))
+    rows = data.draw(expanded(plain))
     for before, after in zip(folds, make_folds(rows, scheme), strict=True):
         for part, again in zip(parts_of(before), parts_of(after), strict=True):
             assert utterances_of(plain, part) == utterances_of(rows, again)
-        assert {row for row in rows if row.utterance in utterances_of(rows, after.train)} == {
-            rows[i] for i in after.train
-        }
+        trained = utterances_of(rows, after.train)
+        assert {row for row in rows if row.utterance in trained} == {rows[i] for i in after.train}
     moved = data.draw(st.permutations(rows))
-    assert named(moved, make_folds(moved, scheme)) == named(rows, make_folds(rows, scheme))
+    assert rows_of(moved, make_folds(moved, scheme)) == rows_of(rows, make_folds(rows, scheme))
 
 
-def test_the_first_original_row_speaks_for_its_utterance() -> None:
+def test_first_original_row_represents_its_utterance() -> None:
     plain = balanced(6)
-    odd = {"speaker": "Unknown", "emotion": "fearful", "number": 1}
-    rows = (
-        [replace(row, **odd, copy="speed:0.9") for row in plain]
-        + plain
-        + [replace(row, **odd) for row in plain]
-    )
+    others = [replace(row, speaker="Unknown", emotion="fearful", number=1) for row in plain]
+    rows = [*(replace(row, copy="speed:0.9") for row in others), *plain, *others]
     for before, after in zip(make_folds(plain), make_folds(rows), strict=True):
-        assert [utterances_of(rows, part) for part in parts_of(after)] == [
-            utterances_of(plain, part) for part in parts_of(before)
-        ]
+        for part, again in zip(parts_of(before), parts_of(after), strict=True):
+            assert utterances_of(plain, part) == utterances_of(rows, again)
 
 
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
-def test_official_can_keep_unknown_speakers_but_never_validates_on_them_by_its_own_choice(data) -> None:
-    rows = data.draw(spread(data.draw(manifests())))
+def test_official_keeps_unknown_speakers_but_does_not_choose_them_for_validation(data) -> None:
+    rows = data.draw(expanded(data.draw(manifests())))
     given_validation = any(row.split == "Validation" for row in rows)
+    not_tested = {row.utterance for row in rows if not row.split.lower().startswith("test")}
     for fold in folds_of(rows, "official", unknown_speakers=True):
-        assert utterances_of(rows, fold.train) | utterances_of(rows, fold.validation) == {
-            row.utterance for row in rows if not row.split.lower().startswith("test")
-        }
+        assert utterances_of(rows, fold.train) | utterances_of(rows, fold.validation) == not_tested
         if not given_validation:
             assert all(speaker.startswith("0") for speaker in speakers_of(rows, fold.validation))
             assert not speakers_of(rows, fold.validation) & speakers_of(rows, fold.train)
@@ -164,9 +149,7 @@ def test_official_can_keep_unknown_speakers_but_never_validates_on_them_by_its_o
 
 @settings(max_examples=25, deadline=None)
 @given(speakers=st.integers(3, 12), per_class=st.integers(1, 6), sessions=st.integers(0, 6))
-def test_balanced_data_always_have_folds_with_all_classes_in_validation(
-    speakers, per_class, sessions
-) -> None:
+def test_balanced_data_have_all_classes_in_validation(speakers, per_class, sessions) -> None:
     rows = balanced(speakers, per_class, min(sessions, speakers))
     for scheme in ("auto", "speaker", "group3"):
         folds = make_folds(rows, scheme)
@@ -174,10 +157,12 @@ def test_balanced_data_always_have_folds_with_all_classes_in_validation(
         assert all(len({rows[i].emotion for i in fold.validation}) == 3 for fold in folds)
 
 
-def test_folds_and_halves_stay_what_they_were_when_figures_were_measured() -> None:
+def test_folds_and_halves_are_those_of_the_published_results() -> None:
     rows = balanced(8, per_class=1)
     folds = make_folds(rows, "group4")
-    assert [[" ".join(sorted(speakers_of(rows, part))) for part in parts_of(fold)] for fold in folds] == [
+    parts = [part for fold in folds for part in parts_of(fold)]
+    speakers = [" ".join(sorted(speakers_of(rows, part))) for part in parts]
+    assert [speakers[i : i + 3] for i in range(0, 12, 3)] == [
         ["S0 S1 S4 S7", "S2 S5", "S3 S6"],
         ["S1 S3 S5 S7", "S4 S6", "S0 S2"],
         ["S0 S2 S4 S7", "S3 S6", "S1 S5"],
@@ -186,7 +171,7 @@ def test_folds_and_halves_stay_what_they_were_when_figures_were_measured() -> No
     assert halves(rows, range(24), 0.5, seed=2)[0].tolist() == [1, 2, 3, 5, 6, 12, 13, 16, 18, 19, 20, 23]
 
 
-def test_a_quarter_of_the_training_side_validates() -> None:
+def test_a_quarter_of_the_training_side_is_for_validation() -> None:
     folds = make_folds(balanced(10, per_class=4, sessions=5))
     assert {len(speakers_of(balanced(10, 4), fold.validation)) for fold in folds} == {2}
 
@@ -195,10 +180,10 @@ def test_unknown_speakers_are_left_out() -> None:
     known = balanced(6)
     rows = [*known, *(Row(f"x{name}", name, "sad") for name in ("", "unknown", "Unknown", " UNKNOWN "))]
     check(rows, make_folds(rows))
-    assert named(rows, make_folds(rows)) == named(known, make_folds(known))
+    assert rows_of(rows, make_folds(rows)) == rows_of(known, make_folds(known))
 
 
-def test_a_class_of_unknown_speakers_alone_is_no_obstacle() -> None:
+def test_class_of_unknown_speakers_only_is_ignored() -> None:
     rows = [*balanced(6), Row("x", "Unknown", "fearful")]
     check(rows, make_folds(rows))
 
@@ -211,12 +196,15 @@ def test_a_rare_class_stays_in_training() -> None:
         make_folds(rows[:-1], "speaker")
 
 
-def test_a_class_of_one_speaker_stays_in_training_and_the_first_group_without_it_validates() -> None:
-    """The training side is dealt into S5 S6, S2 S4, S0, S1 S3."""
+def test_validation_is_the_first_group_without_a_class_of_one_speaker() -> None:
+    """The training side has the groups S5 S6, S2 S4, S0, S1 S3."""
     rows = [replace(row, split="Test" if row.speaker == "S7" else "Train") for row in balanced(8)]
     rows.append(Row("rare", "S1", "fearful", split="Train"))
     (fold,) = make_folds(rows, "official")
     assert speakers_of(rows, fold.validation) == {"S5", "S6"}
+
+
+TWO_SPEAKERS = [*balanced(2), Row("x", "Unknown", "sad"), Row("y", "", "sad")]
 
 
 @pytest.mark.parametrize(
@@ -224,30 +212,22 @@ def test_a_class_of_one_speaker_stays_in_training_and_the_first_group_without_it
     [
         (balanced(2), "auto", "^2 speakers: training, validation and test need at least 3, one each$"),
         ([], "auto", "0 speakers"),
-        (
-            [*balanced(2), Row("x", "Unknown", "sad"), Row("y", "", "sad")],
-            "auto",
-            r"2 speakers.*\(2 utterances have no",
-        ),
-        ([*balanced(2), Row("x", "Unknown", "sad")], "official", "2 speakers"),
-        (
-            [*balanced(4), Row("x", "S1", "sad", copy="speed:0.9")],
-            "auto",
-            "utterance x has perturbed copies and no",
-        ),
+        (TWO_SPEAKERS, "auto", r"2 speakers.*\(2 utterances have no"),
+        (TWO_SPEAKERS[:-1], "official", "2 speakers"),
+        ([*balanced(4), Row("x", "S1", "sad", copy="speed:0.9")], "auto", "utterance x has .* no original"),
     ],
 )
-def test_errors(rows, scheme: str, message: str) -> None:
+def test_unsuitable_manifests_are_refused(rows, scheme: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_folds(rows, scheme)
 
 
-def test_errors_do_not_depend_on_the_order_of_rows() -> None:
+def test_errors_do_not_depend_on_the_row_order() -> None:
     with pytest.raises(UserError, match="utterance 0-angry-0 has no session"):
         make_folds(balanced(4)[::-1], "session")
 
 
-def test_only_official_keeps_unknown_speakers() -> None:
+def test_only_official_can_keep_unknown_speakers() -> None:
     with pytest.raises(UserError, match="'speaker': only official can keep"):
         make_folds(balanced(4), "speaker", unknown_speakers=True)
 
@@ -261,7 +241,7 @@ def test_folds_are_numbered_from_one() -> None:
             choose_fold(folds, fold)
 
 
-def test_the_published_protocol_trains_on_validation_rows_and_picks_on_the_test() -> None:
+def test_paper_protocol_trains_on_validation_rows_and_selects_on_the_test() -> None:
     fold = Fold(np.array([0, 4]), np.array([2]), np.array([1, 3]))
     assert [part.tolist() for part in fold.parts("paper")] == [[0, 2, 4], [1, 3]]
     assert [part.tolist() for part in fold.parts("held_out")] == [[0, 4], [2]]
@@ -269,9 +249,10 @@ def test_the_published_protocol_trains_on_validation_rows_and_picks_on_the_test(
 
 @settings(max_examples=30, deadline=None)
 @given(counts=st.lists(st.integers(2, 30), min_size=1, max_size=5), seed=st.integers(0, 99))
-def test_halves_share_each_class_out(counts: list[int], seed: int) -> None:
+def test_halves_have_equal_shares_of_each_class(counts: list[int], seed: int) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
-    manifest, rows = [Row(str(n), "", str(label)) for n, label in enumerate(labels)], np.arange(len(labels))
+    manifest = [Row(str(n), "", str(label)) for n, label in enumerate(labels)]
+    rows = np.arange(len(labels))
     weights, alphas = halves(manifest, rows[::-1], 0.5, seed)
     assert sorted([*weights, *alphas]) == list(rows)
     assert (np.diff(weights) > 0).all()
@@ -283,9 +264,11 @@ def test_halves_share_each_class_out(counts: list[int], seed: int) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(data=st.data(), portion=st.sampled_from([0.3, 0.5, 0.8]))
-def test_halves_of_windows_and_copies_are_those_of_the_utterances(data, portion: float) -> None:
+def test_windows_and_copies_do_not_change_the_halves(data, portion: float) -> None:
     plain = balanced(4, per_class=4)
-    rows = [rows for row in plain for rows in sorted(data.draw(spread([row])), key=lambda each: each.copy)]
+    rows = []
+    for row in plain:
+        rows += sorted(data.draw(expanded([row])), key=lambda each: each.copy)
     weights, alphas = halves(rows, range(len(rows)), portion, seed=1)
     expected = [utterances_of(plain, half) for half in halves(plain, range(len(plain)), portion, seed=1)]
     assert [utterances_of(rows, weights), utterances_of(rows, alphas)] == expected
@@ -293,7 +276,7 @@ def test_halves_of_windows_and_copies_are_those_of_the_utterances(data, portion:
     assert list(alphas) == [n for n, row in enumerate(rows) if row.utterance in expected[1] and not row.copy]
 
 
-def test_halves_look_only_at_their_rows() -> None:
+def test_halves_depend_only_on_the_given_rows() -> None:
     manifest = [Row(str(n), "", emotion) for n, emotion in enumerate("aabbbaba")]
     weights, alphas = halves(manifest, np.array([0, 1, 3, 4]), 0.5, seed=0)
     assert sorted([*weights, *alphas]) == [0, 1, 3, 4]
@@ -303,8 +286,3 @@ def test_halves_look_only_at_their_rows() -> None:
         halves(manifest, np.arange(8), 0.05, seed=0)
     with pytest.raises(UserError, match="class b has a single training utterance"):
         halves([*manifest, replace(manifest[2], number=1)], np.array([0, 1, 2, 8]), 0.5, seed=0)
-
-
-def test_natural_order() -> None:
-    assert sorted(["S10", "S2", "a", "10", "S1b", "9"], key=natural) == ["9", "10", "S1b", "S2", "S10", "a"]
-    assert natural("S01") != natural("S1")

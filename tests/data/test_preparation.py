@@ -1,4 +1,4 @@
-"""Making a feature store: whatever came before, the result is that of one run from nothing, to the byte."""
+"""A feature store has the same bytes however it was made: at once, updated, or continued after a kill."""
 
 import csv
 import itertools
@@ -51,16 +51,15 @@ def utterance(folder: Path, number: int) -> Utterance:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> list[Utterance]:
-    """Twelve utterances of four speakers, in no order."""
+    """Twelve utterances of four speakers, in random order."""
     (tmp_path / "wav").mkdir()
-    return [
-        utterance(tmp_path / "wav", number) for number in np.random.default_rng(0).permutation(12).tolist()
-    ]
+    numbers = np.random.default_rng(0).permutation(12).tolist()
+    return [utterance(tmp_path / "wav", number) for number in numbers]
 
 
 @pytest.fixture
 def reads(monkeypatch) -> list[str]:
-    """The names of the files that are read, as they are."""
+    """A list to which the name of every file is added when it is read."""
     names: list[str] = []
 
     def load(path, *arguments):
@@ -79,8 +78,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def from_nothing(listed: list[Utterance], beside: Path, **settings) -> dict[str, bytes]:
-    """What one run makes of the corpus."""
+def made_at_once(listed: list[Utterance], beside: Path, **settings) -> dict[str, bytes]:
+    """The files that a single run makes, without an earlier store."""
     fresh = beside.with_name("fresh")
     shutil.rmtree(fresh, ignore_errors=True)
     make(listed, fresh, **settings)
@@ -88,7 +87,7 @@ def from_nothing(listed: list[Utterance], beside: Path, **settings) -> dict[str,
 
 
 def visible(folder: Path) -> list[str]:
-    """What is in a folder, but for the lock that processes pass around."""
+    """The names in a folder, without lock files."""
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
@@ -96,12 +95,12 @@ def named(corpus: list[Utterance], name: str) -> Utterance:
     return next(each for each in corpus if each.utterance == name)
 
 
-def spoil(each: Utterance) -> None:
+def damage(each: Utterance) -> None:
     each.file.write_text("no audio")
 
 
 def interrupt(corpus: list[Utterance], folder: Path, at: str, **settings) -> None:
-    """An attempt that ends at the file `at`."""
+    """Prepare the corpus, but stop at the file `at`."""
 
     def load(path, *arguments):
         if path.stem == at:
@@ -114,17 +113,15 @@ def interrupt(corpus: list[Utterance], folder: Path, at: str, **settings) -> Non
             make(corpus, folder, **settings)
 
 
-# What is made
+# ---------------------------------------------------------------- the content of a store
 
 
 @pytest.mark.parametrize("front_end", [SMALL, CHUNKS], ids=lambda each: each.long)
 @pytest.mark.parametrize("copies", [(), ("speed:0.9", "noise:10", "pitch:2")], ids=len)
-def test_rows_are_the_transform_of_the_clips_of_their_files(corpus, tmp_path, front_end, copies) -> None:
-    store, transform, number = (
-        make(corpus, tmp_path / "x", front_end=front_end, copies=copies),
-        Transform(front_end),
-        0,
-    )
+def test_features_are_the_transform_of_the_clips(corpus, tmp_path, front_end, copies) -> None:
+    store = make(corpus, tmp_path / "x", front_end=front_end, copies=copies)
+    transform = Transform(front_end)
+    number = 0
     for each in sorted(corpus, key=lambda each: each.utterance):
         for copy in ("", *copies):
             for clip in read_clips(each.file, front_end, copy, each.utterance):
@@ -141,27 +138,27 @@ def test_rows_are_the_transform_of_the_clips_of_their_files(corpus, tmp_path, fr
     assert len(store) == number
 
 
-def test_chunks_are_rows_of_one_utterance_that_start_ever_later(corpus, tmp_path) -> None:
+def test_chunks_are_rows_of_one_utterance_in_order(corpus, tmp_path) -> None:
     store = make(corpus, tmp_path / "x", front_end=CHUNKS)
     by_name = itertools.groupby(store.manifest, key=lambda row: row.utterance)
     starts = {name: [row.start for row in rows] for name, rows in by_name}
     assert len(starts) == 12
     assert max(map(len, starts.values())) >= 3
-    for each in starts.values():
-        assert each[0] == 0
-        assert each == sorted(set(each))
+    for times in starts.values():
+        assert times[0] == 0
+        assert times == sorted(set(times))
 
 
-def test_the_order_of_the_list_and_the_workers_change_no_byte(corpus, tmp_path) -> None:
-    spoil(corpus[3])
+def test_the_order_of_utterances_and_the_number_of_threads_change_no_byte(corpus, tmp_path) -> None:
+    damage(corpus[3])
     settings = {"front_end": CHUNKS, "copies": ("noise:5",)}
-    want = from_nothing(corpus, tmp_path / "x", **settings)
+    want = made_at_once(corpus, tmp_path / "x", **settings)
     make(corpus[::-1], tmp_path / "x", workers=3, **settings)
     assert contents(tmp_path / "x") == want
 
 
-def test_the_files_are_what_the_contract_says(corpus, tmp_path) -> None:
-    spoil(corpus[0])
+def test_the_files_have_the_documented_layout(corpus, tmp_path) -> None:
+    damage(corpus[0])
     folder = tmp_path / "features" / "tones"
     make(corpus, folder, copies=("speed:0.9", "noise:10"))
     assert sorted(os.listdir(folder)) == ["config.json", "features.npy", "manifest.csv", "skipped.csv"]
@@ -177,14 +174,14 @@ def test_the_files_are_what_the_contract_says(corpus, tmp_path) -> None:
     assert config == want
     header, *skipped = csv.reader((folder / "skipped.csv").open())
     assert header == ["file", "reason"]
-    assert [file for file, _ in skipped] == [str(corpus[0].file)], "once, however many copies"
+    assert [file for file, _ in skipped] == [str(corpus[0].file)], "not listed once"
     assert "not readable as audio" in skipped[0][1]
 
 
-def test_skipped_files_leave_no_holes(corpus, tmp_path) -> None:
+def test_skipped_files_leave_no_empty_rows(corpus, tmp_path) -> None:
     whole = make(corpus, tmp_path / "whole")
     for name in ("00", "05", "06", "11"):
-        spoil(named(corpus, name))
+        damage(named(corpus, name))
     part = make(corpus, tmp_path / "part")
     kept = [number for number in range(12) if number not in (0, 5, 6, 11)]
     assert [row.utterance for row in part.manifest] == [f"{number:02d}" for number in kept]
@@ -192,39 +189,39 @@ def test_skipped_files_leave_no_holes(corpus, tmp_path) -> None:
     assert len(part.skipped) == 4
 
 
-def test_a_copy_that_is_asked_for_twice_is_made_once(corpus, tmp_path) -> None:
+def test_a_repeated_copy_is_made_once(corpus, tmp_path) -> None:
     for _ in range(2):
         store = make(corpus, tmp_path / "x", copies=("speed:0.9", "speed:0.9"))
         assert len(store) == 24
 
 
 @pytest.mark.parametrize("name", ["a, b", 'a "b"', "a\nb", "a\rb", "\u2028", "\x85"], ids=ascii)
-def test_any_name_that_a_file_system_takes_is_read_back(tmp_path, name: str) -> None:
+def test_unusual_file_names_are_read_back(tmp_path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
     corpus = [replace(utterance(folder, number), text=name) for number in range(3)]
     interrupt(corpus, tmp_path / "x", at="02")
     store = make(corpus, tmp_path / "x")
     assert [(row.file, row.text) for row in store.manifest] == [(str(each.file), name) for each in corpus]
-    assert contents(tmp_path / "x") == from_nothing(corpus, tmp_path / "x")
+    assert contents(tmp_path / "x") == made_at_once(corpus, tmp_path / "x")
 
 
-def test_corpora_that_make_no_store(corpus, tmp_path) -> None:
+def test_a_corpus_without_readable_files_is_refused(corpus, tmp_path) -> None:
     with pytest.raises(UserError, match="12 utterance names more than once"):
         make([*corpus, *corpus], tmp_path / "x")
-    with pytest.raises(UserError, match="there are none"):
+    with pytest.raises(UserError, match="the corpus is empty"):
         make([], tmp_path / "x")
     for each in corpus:
-        spoil(each)
+        damage(each)
     with pytest.raises(UserError, match=r"none of its 12 files is readable \(the first, .*00\.wav: not"):
         make(corpus, tmp_path / "x", copies=("speed:0.9",))
     assert visible(tmp_path) == ["wav"]
 
 
-# What is replaced, and what never is
+# ---------------------------------------------------------------- replacing a folder
 
 
-def test_a_store_of_another_corpus_is_replaced_only_when_told(corpus, tmp_path, reads) -> None:
+def test_a_store_of_another_corpus_is_replaced_only_with_overwrite(corpus, tmp_path, reads) -> None:
     make(corpus, tmp_path / "x")
     before = contents(tmp_path / "x")
     reads.clear()
@@ -233,10 +230,10 @@ def test_a_store_of_another_corpus_is_replaced_only_when_told(corpus, tmp_path, 
     assert (contents(tmp_path / "x"), reads) == (before, [])
     make(corpus, tmp_path / "x", corpus="other", overwrite=True)
     assert len(reads) == 12
-    assert contents(tmp_path / "x") == from_nothing(corpus, tmp_path / "x", corpus="other")
+    assert contents(tmp_path / "x") == made_at_once(corpus, tmp_path / "x", corpus="other")
 
 
-def test_a_corpus_without_a_readable_file_replaces_nothing(corpus, tmp_path) -> None:
+def test_a_store_is_kept_if_the_new_corpus_has_no_readable_file(corpus, tmp_path) -> None:
     make(corpus, tmp_path / "x")
     before = contents(tmp_path / "x")
     with pytest.raises(UserError, match="none of its 1 files is readable"):
@@ -245,28 +242,28 @@ def test_a_corpus_without_a_readable_file_replaces_nothing(corpus, tmp_path) -> 
     assert visible(tmp_path) == ["wav", "x"]
 
 
-def test_a_folder_of_something_else_is_never_replaced(corpus, tmp_path) -> None:
+def test_a_folder_of_other_files_is_never_replaced(corpus, tmp_path) -> None:
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / ".config.json").touch()
     for folder in (tmp_path / "wav", tmp_path / "hidden", corpus[0].file):
-        before = folder.stat()
+        before = folder.stat().st_ino, folder.stat().st_mtime_ns
         with pytest.raises(UserError, match="something other than features"):
             make(corpus, folder, overwrite=True)
-        assert folder.stat() == before
+        assert (folder.stat().st_ino, folder.stat().st_mtime_ns) == before
     assert len(list((tmp_path / "wav").iterdir())) == 12
 
 
-def test_a_damaged_store_is_made_anew(corpus, tmp_path, reads) -> None:
+def test_a_damaged_store_is_computed_again(corpus, tmp_path, reads) -> None:
     make(corpus, tmp_path / "x")
     for name in ("config.json", "manifest.csv", "features.npy", "skipped.csv"):
         (tmp_path / "x" / name).write_bytes(b"{")
         reads.clear()
         make(corpus, tmp_path / "x")
         assert len(reads) == 12
-        assert contents(tmp_path / "x") == from_nothing(corpus, tmp_path / "x")
+        assert contents(tmp_path / "x") == made_at_once(corpus, tmp_path / "x")
 
 
-# What is taken over
+# ---------------------------------------------------------------- updating a store
 
 
 def unchanged(corpus):
@@ -303,7 +300,7 @@ def other_labels(corpus):
 
 
 def a_swap(corpus):
-    """The names of two files exchanged."""
+    """Exchange the names of two files."""
     first, second = named(corpus, "04"), named(corpus, "05")
     rest = [each for each in corpus if each not in (first, second)]
     return [*rest, replace(first, file=second.file), replace(second, file=first.file)]
@@ -329,7 +326,7 @@ UPDATES = {
 
 
 @pytest.mark.parametrize("update", UPDATES)
-def test_only_what_has_changed_is_read_again(corpus, tmp_path, reads, update: str) -> None:
+def test_only_changed_files_are_read_again(corpus, tmp_path, reads, update: str) -> None:
     settings = {"front_end": CHUNKS, "copies": ("noise:5", "speed:1.1")}
     make(corpus, tmp_path / "x", **settings)
     reads.clear()
@@ -337,21 +334,20 @@ def test_only_what_has_changed_is_read_again(corpus, tmp_path, reads, update: st
     corpus, settings = change(corpus), settings | other
     make(corpus, tmp_path / "x", **settings)
     assert sorted(set(reads)) == names
-    assert contents(tmp_path / "x") == from_nothing(corpus, tmp_path / "x", **settings)
+    assert contents(tmp_path / "x") == made_at_once(corpus, tmp_path / "x", **settings)
     assert visible(tmp_path) == ["fresh", "wav", "x"]
 
 
-def test_it_tells_how_many_files_were_taken_over(corpus, tmp_path) -> None:
+def test_prepare_returns_the_number_of_files_that_were_up_to_date(corpus, tmp_path) -> None:
     settings = Settings("tones", SMALL)
     assert prepare(corpus[:9], settings, tmp_path / "x")[1] == 0
     assert prepare(corpus, settings, tmp_path / "x")[1] == 9
     assert prepare(corpus, replace(settings, overwrite=True), tmp_path / "x")[1] == 0
 
 
-# What an attempt that was killed leaves
+# ---------------------------------------------------------------- continuing after a kill
 
-
-VICTIMS = """
+KILLED = """
 import itertools, json, os, signal, sys
 from pathlib import Path
 from data.corpora.utterance import Utterance
@@ -361,14 +357,14 @@ from data.preparation import Settings, prepare
 work = json.loads(Path(sys.argv[1]).read_text())
 listed = [Utterance(**{**each, "file": Path(each["file"])}) for each in work["listed"]]
 settings, folder = Settings("tones", FrontEnd(**work["front_end"])), Path(work["folder"])
-making = ("data/arrays.py", "data/journal.py", "data/preparation.py", "utils.py")
-making = {str(Path(name).resolve()) for name in making}
+names = ("data/arrays.py", "data/journal.py", "data/preparation.py", "data/store.py", "utils.py")
+sources = {str(Path(name).resolve()) for name in names}
 
-def victim(line):
+def prepare_until(line):
     count = itertools.count()
 
     def trace(frame, event, _):
-        if frame.f_code.co_filename not in making:
+        if frame.f_code.co_filename not in sources:
             return None
         if event == "line" and next(count) == line:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -379,14 +375,14 @@ def victim(line):
 
 for line in sys.stdin:
     if (child := os.fork()) == 0:
-        victim(int(line))
+        prepare_until(int(line))
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
-"""For each number on its input, a process that prepares until it comes to that many lines of the making."""
+"""For each number n on its input, start a preparation that kills itself at its n-th line of code."""
 
 
-def test_the_line_of_a_file_is_written_right_after_its_features(corpus, tmp_path, monkeypatch) -> None:
+def test_a_line_of_the_journal_is_written_after_its_features(corpus, tmp_path, monkeypatch) -> None:
     append, journal, found = RowWriter.append, tmp_path / ".x.partial" / "journal.jsonl", []
 
     def look(writer, rows):
@@ -400,17 +396,17 @@ def test_the_line_of_a_file_is_written_right_after_its_features(corpus, tmp_path
 
 
 @pytest.mark.parametrize("before", ["nothing", "a store"])
-def test_killed_at_any_line_it_goes_on_and_makes_the_same(corpus, tmp_path, reads, before: str) -> None:
+def test_a_run_killed_at_any_line_of_code_can_be_continued(corpus, tmp_path, reads, before: str) -> None:
     corpus, folder = sorted(corpus, key=lambda each: each.utterance)[:4], tmp_path / "features" / "x"
-    spoil(corpus[1])
+    damage(corpus[1])
     if before == "a store":
         make(corpus[1:], tmp_path / "earlier")
     write_sound(corpus[3].file, 77)
-    want = from_nothing(corpus, tmp_path / "x")
+    want = made_at_once(corpus, tmp_path / "x")
     work = {"listed": [asdict(each) for each in corpus], "front_end": SMALL.model_dump(), "folder": folder}
     (tmp_path / "work").write_text(json.dumps(work, default=str))
-    words = [sys.executable, "-c", VICTIMS, str(tmp_path / "work")]
-    victims = subprocess.Popen(
+    words = [sys.executable, "-c", KILLED, str(tmp_path / "work")]
+    processes = subprocess.Popen(
         words, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     for line in itertools.count(0, 23):
@@ -418,28 +414,25 @@ def test_killed_at_any_line_it_goes_on_and_makes_the_same(corpus, tmp_path, read
         folder.parent.mkdir()
         if before == "a store":
             shutil.copytree(tmp_path / "earlier", folder)
-        victims.stdin.write(b"%d\n" % line)
-        victims.stdin.flush()
-        code = int(victims.stdout.readline())
+        processes.stdin.write(b"%d\n" % line)
+        processes.stdin.flush()
+        code = int(processes.stdout.readline())
         journal = folder.with_name(".x.partial") / "journal.jsonl"
         done = journal.read_text().count("\n") if journal.exists() else 0
         reads.clear()
         make(corpus, folder)
-        assert len(reads) <= 4 - done, "what is in the journal is not read again"
+        assert len(reads) <= 4 - done, "a file in the journal was read again"
         assert contents(folder) == want, f"killed at line {line}"
         assert visible(folder.parent) == ["x"]
         if code != -signal.SIGKILL:
             break
-    victims.communicate()
+    processes.communicate()
     assert (code, line > 300) == (0, True)
 
 
-def torn(folder: Path) -> None:
-    os.truncate(folder / "journal.jsonl", (folder / "journal.jsonl").stat().st_size - 9)
-
-
-def short(folder: Path) -> None:
-    os.truncate(folder / "features.npy", (folder / "features.npy").stat().st_size - 9)
+def cut(name: str) -> Callable[[Path], None]:
+    """Cut off the last nine bytes of a file."""
+    return lambda folder: os.truncate(folder / name, (folder / name).stat().st_size - 9)
 
 
 def longer(folder: Path) -> None:
@@ -455,37 +448,37 @@ def lines(change: Callable[[list[str]], list[str]]) -> Callable[[Path], None]:
     return apply
 
 
-def spoilt(name: str, content: bytes) -> Callable[[Path], None]:
+def written(name: str, content: bytes) -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_bytes(content) and None
 
 
 LEFT = {
     "as it was": (lambda folder: None, 8),
-    "a torn last line": (torn, 7),
-    "features shorter than the journal": (short, 7),
+    "half of the last line": (cut("journal.jsonl"), 7),
+    "features shorter than the journal": (cut("features.npy"), 7),
     "features longer than the journal": (longer, 8),
-    "a half-written file": (spoilt(".journal.jsonl.4242", b"{"), 8),
+    "a half-written file": (written(".journal.jsonl.4242", b"{"), 8),
     "a line of nonsense": (lines(lambda text: [*text[:3], "[]\n", *text[4:]]), 3),
-    "a line lost": (lines(lambda text: [*text[:2], *text[3:]]), 2),
-    "a line that claims too many rows": (lines(lambda text: [text[0].replace("[0.0]", f"{[0.0] * 9}")]), 0),
+    "a missing line": (lines(lambda text: [*text[:2], *text[3:]]), 2),
+    "a line that states too many rows": (lines(lambda text: [text[0].replace("[0.0]", f"{[0.0] * 9}")]), 0),
     "no journal": (lambda folder: (folder / "journal.jsonl").unlink(), 0),
     "no features": (lambda folder: (folder / "features.npy").unlink(), 0),
-    "no array": (spoilt("features.npy", b"PK"), 0),
-    "a damaged header": (spoilt("features.npy", b"\x93NUMPY\x01\x00\x76\x00{'descr': {" + bytes(9999)), 0),
+    "no array": (written("features.npy", b"PK"), 0),
+    "a damaged header": (written("features.npy", b"\x93NUMPY\x01\x00\x76\x00{'descr': {" + bytes(9999)), 0),
     "no settings": (lambda folder: (folder / "settings.json").unlink(), 0),
-    "settings of something else": (spoilt("settings.json", b"[1]"), 0),
+    "settings of something else": (written("settings.json", b"[1]"), 0),
 }
 
 
 @pytest.mark.parametrize("left", LEFT)
-def test_whatever_an_attempt_left_the_next_makes_the_same(corpus, tmp_path, reads, left: str) -> None:
-    damage, kept = LEFT[left]
+def test_a_damaged_attempt_is_continued_from_its_last_valid_line(corpus, tmp_path, reads, left: str) -> None:
+    change, kept = LEFT[left]
     interrupt(corpus, tmp_path / "x", at="08")
-    damage(tmp_path / ".x.partial")
+    change(tmp_path / ".x.partial")
     reads.clear()
     make(corpus, tmp_path / "x")
     assert sorted(reads) == ALL[kept:]
-    assert contents(tmp_path / "x") == from_nothing(corpus, tmp_path / "x")
+    assert contents(tmp_path / "x") == made_at_once(corpus, tmp_path / "x")
 
 
 BETWEEN = {
@@ -501,17 +494,17 @@ BETWEEN = {
 
 
 @pytest.mark.parametrize("between", BETWEEN)
-def test_changes_between_two_attempts_are_seen(corpus, tmp_path, reads, between: str) -> None:
+def test_changes_between_two_attempts_are_noticed(corpus, tmp_path, reads, between: str) -> None:
     change, settings, names = BETWEEN[between]
     interrupt(corpus, tmp_path / "x", at="08")
     reads.clear()
     corpus = change(corpus)
     make(corpus, tmp_path / "x", **settings)
     assert sorted(reads) == sorted(names)
-    assert contents(tmp_path / "x") == from_nothing(corpus, tmp_path / "x", **settings)
+    assert contents(tmp_path / "x") == made_at_once(corpus, tmp_path / "x", **settings)
 
 
-def test_an_interrupted_overwrite_goes_on_too(corpus, tmp_path, reads) -> None:
+def test_an_interrupted_overwrite_is_continued(corpus, tmp_path, reads) -> None:
     make(corpus, tmp_path / "x")
     for settings in ({"overwrite": True}, {}):
         interrupt(corpus, tmp_path / "x", at="08", overwrite=True)
@@ -520,7 +513,7 @@ def test_an_interrupted_overwrite_goes_on_too(corpus, tmp_path, reads) -> None:
         assert sorted(reads) == (ALL[8:] if settings else [])
 
 
-def test_killed_between_two_renames_the_old_store_comes_back(corpus, tmp_path, reads) -> None:
+def test_the_old_store_is_restored_after_a_kill_between_two_renames(corpus, tmp_path, reads) -> None:
     make(corpus[:9], tmp_path / "x")
     (tmp_path / "x").rename(tmp_path / ".x.old")
     with pytest.raises(UserError, match="holds features of tones"):
@@ -530,25 +523,25 @@ def test_killed_between_two_renames_the_old_store_comes_back(corpus, tmp_path, r
     reads.clear()
     make(corpus, tmp_path / "x")
     assert len(reads) == 3
-    assert contents(tmp_path / "x") == from_nothing(corpus, tmp_path / "x")
+    assert contents(tmp_path / "x") == made_at_once(corpus, tmp_path / "x")
 
 
-@pytest.mark.parametrize("name", [".balance.png.4242", "journal.jsonl", "settings.json", "balance.png"])
-def test_what_a_kill_leaves_in_a_store_makes_it_no_foreign_folder(corpus, tmp_path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", [".balance.png.4242", "journal.jsonl", "settings.json", "balance.png", "spectrograms.png"]
+)
+def test_unfinished_files_and_pictures_do_not_prevent_an_update(corpus, tmp_path, name: str) -> None:
     make(corpus, tmp_path / "x")
     (tmp_path / "x" / name).write_text("half")
     make(corpus, tmp_path / "x")
-    assert contents(tmp_path / "x") == from_nothing(corpus, tmp_path / "x")
+    assert contents(tmp_path / "x") == made_at_once(corpus, tmp_path / "x")
 
 
-# Strictness
+# ---------------------------------------------------------------- --strict, and memory
 
 
-def test_strict_stops_at_the_first_unreadable_file_and_goes_on_once_it_is_mended(
-    corpus, tmp_path, reads
-) -> None:
+def test_strict_stops_at_the_first_unreadable_file_until_it_is_repaired(corpus, tmp_path, reads) -> None:
     for name in ("05", "09"):
-        spoil(named(corpus, name))
+        damage(named(corpus, name))
     for name in ("05", "09"):
         with pytest.raises(UserError, match=rf"{name}\.wav: not readable as audio .* \(without --strict"):
             make(corpus, tmp_path / "x", strict=True, copies=("noise:5",))
@@ -557,17 +550,15 @@ def test_strict_stops_at_the_first_unreadable_file_and_goes_on_once_it_is_mended
         reads.clear()
     make(corpus, tmp_path / "x", strict=True, copies=("noise:5",))
     assert sorted(set(reads)) == ["09", "10", "11"]
-    assert contents(tmp_path / "x") == from_nothing(corpus, tmp_path / "x", copies=("noise:5",))
+    assert contents(tmp_path / "x") == made_at_once(corpus, tmp_path / "x", copies=("noise:5",))
 
 
-def test_strict_does_not_trust_an_attempt_that_left_files_out(corpus, tmp_path) -> None:
-    spoil(named(corpus, "02"))
+def test_strict_reads_files_again_that_an_attempt_left_out(corpus, tmp_path) -> None:
+    damage(named(corpus, "02"))
     interrupt(corpus, tmp_path / "x", at="08")
     with pytest.raises(UserError, match=r"02\.wav: not readable"):
         make(corpus, tmp_path / "x", strict=True)
 
-
-# Memory
 
 GROWTH = """
 import resource, sys
@@ -576,7 +567,7 @@ from data.corpora import Utterance
 from config import FrontEnd
 from data.preparation import Settings, prepare
 
-front_end = FrontEnd(features="stft", sample_rate=8000, n_fft=2048, hop_length=128, duration=1, frames=60)  # 1/4 MB
+front_end = FrontEnd(features="stft", sample_rate=8000, n_fft=2048, hop_length=128, duration=1, frames=60)  # 250 kB
 for count in (100, 400):
     corpus = [Utterance(f"{number:03d}", Path(sys.argv[1]), "S", "sad") for number in range(count)]
     prepare(corpus, Settings("tones", front_end, workers=2, overwrite=True), Path(sys.argv[2]))
@@ -589,4 +580,4 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path) -> None:
     words = [sys.executable, "-c", GROWTH, str(tmp_path / "a.wav"), str(tmp_path / "x")]
     done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
     few, many = map(int, done.stdout.split())
-    assert many - few < 25, "MB, of the 70 that 300 files more give"
+    assert many - few < 25, "MB; the features of 300 more files have 70 MB"

@@ -1,4 +1,4 @@
-"""Whom a file says was heard, against a test: names mean people only within a store or a published corpus."""
+"""Sets of speakers: a name means the same person only within a dataset or a published corpus."""
 
 import pytest
 from hypothesis import given
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from data.speakers import SpeakerSet
 
-SAME = {  # (dataset, corpus) of one, of the other -> whether a name is one speaker in both
+COMPARABLE = {  # (dataset, corpus) of one set and of the other -> whether they can be compared
     (("my", "manifest"), ("my", "manifest")): True,
     (("my", "manifest"), ("your", "manifest")): False,
     (("my", "emodb"), ("your", "emodb")): True,
@@ -17,19 +17,17 @@ SAME = {  # (dataset, corpus) of one, of the other -> whether a name is one spea
 names = st.lists(st.sampled_from("ABCDEF"), unique=True)
 
 
-def heard(origin: tuple[str, str], speakers: list[str]) -> SpeakerSet:
-    return SpeakerSet(dataset=origin[0], corpus=origin[1], speakers=tuple(speakers))
-
-
-@pytest.mark.parametrize(("origins", "same"), SAME.items())
+@pytest.mark.parametrize(("origins", "comparable"), COMPARABLE.items())
 @given(names, names)
-def test_only_speakers_whose_names_are_of_one_corpus_can_be_the_same(
-    origins: tuple[tuple[str, str], tuple[str, str]], same: bool, mine: list[str], yours: list[str]
-):
-    one, other = map(heard, origins, (mine, yours))
-    assert one.comparable_with(other) == other.comparable_with(one) == same
-    assert one.overlap(other) == ([name for name in yours if name in mine] if same else [])
-    both = one.union(other)
-    assert (both.dataset, both.corpus) == origins[0]
-    assert both.speakers == tuple(mine + [name for name in yours if same and name not in mine])
+def test_overlap_and_union_need_comparable_sets(
+    origins: tuple[tuple[str, str], tuple[str, str]], comparable: bool, mine: list[str], yours: list[str]
+) -> None:
+    (my_dataset, my_corpus), (your_dataset, your_corpus) = origins
+    one = SpeakerSet(dataset=my_dataset, corpus=my_corpus, speakers=tuple(mine))
+    other = SpeakerSet(dataset=your_dataset, corpus=your_corpus, speakers=tuple(yours))
+    assert one.comparable_with(other) == other.comparable_with(one) == comparable
+    assert one.overlap(other) == ([name for name in yours if name in mine] if comparable else [])
+    union = one.union(other)
+    assert (union.dataset, union.corpus) == (my_dataset, my_corpus)
+    assert union.speakers == tuple(mine + [name for name in yours if comparable and name not in mine])
     assert one.union(None) == one

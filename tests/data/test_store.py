@@ -1,4 +1,4 @@
-"""The feature store: read back as it was written, and refused where its files disagree."""
+"""A feature store is read back as it was written, and refused if its files are damaged."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ EMOTIONS = ("angry", "neutral", "sad")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> FeatureStore:
-    """48 utterances of four speakers, all of one noisy file but for one that is not there."""
+    """48 utterances of four speakers, all from one file of noise, and one utterance without a file."""
     folder = tmp_path_factory.mktemp("store")
     soundfile.write(folder / "a.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 8000)
     utterances = [Utterance(f"{i:02d}", folder / "a.wav", f"S{i % 4}", EMOTIONS[i % 3]) for i in range(48)]
@@ -38,7 +38,7 @@ def test_a_reopened_store_is_the_same(made) -> None:
     np.testing.assert_array_equal(again.labels, made.labels)
 
 
-def test_labels_are_places_in_the_sorted_classes(made) -> None:
+def test_labels_are_indices_into_the_sorted_classes(made) -> None:
     assert made.labels.dtype == np.int64
     assert made.labels.tolist() == [0, 1, 2] * 16
     assert made.speakers[:5] == ["S0", "S1", "S2", "S3", "S0"]
@@ -50,10 +50,10 @@ def test_the_features_stay_on_disk(made) -> None:
     np.testing.assert_array_equal(made.features[:], np.load(made.folder / "features.npy"))
 
 
-def test_a_missing_store_lists_its_neighbours(made, tmp_path) -> None:
-    with pytest.raises(UserError, match=r"no features at .*prepare.py makes them; there are noise beside"):
+def test_the_error_for_a_missing_store_lists_other_stores(made, tmp_path) -> None:
+    with pytest.raises(UserError, match=r"no features at .*prepare.py makes them; .*/features has noise$"):
         FeatureStore.open(made.folder.with_name("noize"))
-    with pytest.raises(UserError, match="there are none"):
+    with pytest.raises(UserError, match="nowhere has no stores"):
         FeatureStore.open(tmp_path / "nowhere" / "noise")
 
 
@@ -114,7 +114,7 @@ def test_a_damaged_store_is_refused(made, tmp_path, damage: str) -> None:
         FeatureStore.open(tmp_path / "x")
 
 
-def test_statistics_are_numpys_over_the_given_rows() -> None:
+def test_statistics_equal_those_of_numpy() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(rng.normal(0, 300, (1, 5, 1)), 20, (200, 5, 7)).astype(np.float32)
     features[:, 3] = 555.5

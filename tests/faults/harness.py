@@ -1,7 +1,10 @@
-"""A small run as the commands run it: in this process where that will do, in its own where a process matters."""
+"""Shared parts of the fault tests: a small augment run, and the files that it leaves.
 
-import hashlib
+Runs in this process (`run`) are fast. Separate processes (`start`) are for signals, kills and resource limits.
+"""
+
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,14 @@ from config import AugmentConfig, SearchConfig
 
 COMMANDS = {"search": (search, SearchConfig), "augment": (augment, AugmentConfig)}
 EPOCHS = 3
+EPOCH_STEPS = 9
+STEP = 14
+"""The step at which `disturb` acts: in the second epoch, after the checkpoint of its fourth step."""
 FLAGS = ["--config", "tiny.yaml", "--model", "cnn", "--epochs", str(EPOCHS), "--checkpoint_every", "4"]
 
 
 def execute(command: str, *words: object) -> int:
-    """Run a command to its end, or to its error, in this process; return the exit code."""
+    """Run a command in this process, and return its exit code."""
     module, kind = COMMANDS[command]
     try:
         with exit_codes():
@@ -31,12 +37,12 @@ def execute(command: str, *words: object) -> int:
 
 
 def run(name: str, *flags: object) -> int:
-    """Train a network in this process; return the exit code."""
+    """Train a network in this process, and return the exit code."""
     return execute("augment", *FLAGS, "--name", name, *flags)
 
 
 def start(name: str, *flags: object, before: tuple[str, ...] = ()) -> subprocess.Popen:
-    """Begin to train in a process of its own; `before` are words to put before the command."""
+    """Start to train a network in its own process; `before` are words to put before the command."""
     words = [*before, *line("augment", *FLAGS, "--name", name, *flags)]
     return subprocess.Popen(
         words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -44,47 +50,52 @@ def start(name: str, *flags: object, before: tuple[str, ...] = ()) -> subprocess
 
 
 def wait_for(process: subprocess.Popen, beginning: str) -> None:
-    """Read what a process prints up to a line that begins so."""
+    """Read the output of a process up to a line with this beginning."""
     assert any(printed.startswith(beginning) for printed in process.stdout), process.stderr.read()
 
 
+def disturb(monkeypatch: pytest.MonkeyPatch, action: Callable[[augment.Augment, dict], dict | None]) -> None:
+    """Call `action(task, metrics)` after step `STEP`; metrics that it returns replace those of the step."""
+    step = augment.Augment.step
+
+    def disturbed_step(task: augment.Augment, i: int) -> dict:
+        metrics = step(task, i)
+        return (action(task, metrics) or metrics) if i == STEP else metrics
+
+    monkeypatch.setattr(augment.Augment, "step", disturbed_step)
+
+
 def folder(name: str) -> Path:
+    """The folder of a run."""
     return Path("runs") / name / "augment"
 
 
 def is_one_line(printed: str, *parts: str) -> bool:
-    """Whether this is one error line that holds all parts, and nothing else."""
-    return (
-        printed.startswith("error: ") and printed.count("\n") == 1 and all(part in printed for part in parts)
-    )
+    """Whether the text is exactly one error line that contains all parts."""
+    one_line = printed.startswith("error: ") and printed.count("\n") == 1
+    return one_line and all(part in printed for part in parts)
 
 
 def result(name: str) -> dict[str, bytes]:
-    """What a finished run is compared by."""
+    """The files of a finished run that must not depend on what happened to it."""
     return {file: (folder(name) / file).read_bytes() for file in RESULTS["augment"]}
 
 
-def contents(path: Path) -> dict[str, str]:
-    """The hash of every file below a folder but locks."""
-    files = (file for file in path.rglob("*") if file.is_file() and file.suffix != ".lock")
-    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
 def checkpoint(name: str, file: str = "checkpoint.pt") -> dict[str, Any]:
-    """A checkpoint, which must be whole."""
+    """The content of a checkpoint, which must be whole."""
     return torch.load(folder(name) / file, weights_only=True)
 
 
 @pytest.fixture(autouse=True)
-def here(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test of a file that imports this runs in the workspace."""
+def in_workspace(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every test of a module that imports this fixture in the workspace."""
     monkeypatch.chdir(workspace)
 
 
 @pytest.fixture(scope="module")
-def whole(workspace: Path) -> dict[str, bytes]:
-    """The result of a run that nothing befell."""
+def expected(workspace: Path) -> dict[str, bytes]:
+    """The result of a run without any fault."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workspace)
-        assert run("whole", "--overwrite") == 0
-        return result("whole")
+        assert run("undisturbed", "--overwrite") == 0
+        return result("undisturbed")

@@ -1,4 +1,7 @@
-"""Files as strangers would make them: good ones with parts spoilt; and for every reader a good file and its use."""
+"""Hostile files: a strategy that damages a file, and how to make and use each file that is read.
+
+`READERS` lists the files. The fuzz tests make each of them, damage it, and use it.
+"""
 
 import json
 import re
@@ -18,7 +21,7 @@ from torch import nn
 
 import data.preparation
 import prepare
-from augment import Best
+from augment import BestEpoch, parse_speakers
 from cli import parse
 from config import FrontEnd, PrepareConfig, SearchConfig
 from data.corpora.manifest import files_of, read
@@ -26,24 +29,17 @@ from data.features import Transform, read_clips
 from data.journal import Entry, Job
 from data.preparation import Settings
 from data.speakers import SpeakerSet
-from genotypes import BUILT_IN, resolve
+from genotypes import BUILT_IN, read_source, resolve
 from models.architecture import Designed
 from models.saved import SavedModel
-from report.page import write_report
+from report.writer import write_report
 from training.inference import load_run
 from training.loop import fit, weight_step
 from training.run_folder import RunFolder
 
-SETTINGS = {
-    "sample_rate": 4000,
-    "n_fft": 128,
-    "hop_length": 64,
-    "n_mels": 8,
-    "n_mfcc": 8,
-    "duration": 0.25,
-    "frames": 8,
-}
-FRONT_END = FrontEnd(**SETTINGS, long="chunks")
+FRONT_END = FrontEnd(
+    sample_rate=4000, n_fft=128, hop_length=64, n_mels=8, n_mfcc=8, duration=0.25, frames=8, long="chunks"
+)
 WORDS = [
     b"", b"0", b"-1", b"1e999", b"NaN", b"null", b"true", b"[]", b"{}", b'""', b'"word"', b"word", b"[0]", b'{"a": 1}',
     b'"\\ud800"', b"\xff\xfe", b"\0", b"\x1b[2J", b"\r", b"\n", b",", b'"', b"9" * 400, b"9" * 5000, b"-1.5", b"1e308",
@@ -51,17 +47,17 @@ WORDS = [
     b"*a", b"&a [*a, *a]", b"!!python/object/apply:os.mkdir ['sprung']", b"__import__('os').mkdir('sprung')",
     b"<script>", b"{{ 7 * 7 }}", b"%n%s", b"x" * 5000,
 ]  # fmt: skip
-"""What takes the place of a word."""
+"""Replacements of a word in a file."""
 NUMBERS = [int.to_bytes(n % 2**64, 8, o) for n in (0, 1, -1, 2**31, 2**60, 2**63) for o in ("little", "big")]
-PIECE = re.compile(rb'"[^"\n]*"|[\w.+/-]+|[^\w\s]')
+TOKEN = re.compile(rb'"[^"\n]*"|[\w.+/-]+|[^\w\s]')
 
 
 @st.composite
-def spoilt(draw: st.DrawFn, good: bytes) -> bytes:
-    """A good file's bytes with one to three parts exchanged, taken out, doubled or cut off: words, or raw bytes."""
+def damaged(draw: st.DrawFn, good: bytes) -> bytes:
+    """The bytes of a good file with one to three parts replaced, removed, doubled or cut off."""
     content = good
     for _ in range(draw(st.integers(1, 3))):
-        spans = [match.span() for match in PIECE.finditer(content[:50_000])]
+        spans = [match.span() for match in TOKEN.finditer(content[:50_000])]
         if spans and draw(st.booleans()):
             start, end = draw(st.sampled_from(spans))
             new = draw(st.sampled_from(WORDS) | st.binary(max_size=4))
@@ -75,15 +71,15 @@ def spoilt(draw: st.DrawFn, good: bytes) -> bytes:
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test works in a folder of its own, below which it must stay."""
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run every test in its own folder; return the folder around it, where nothing may be written."""
     (tmp_path / "inside").mkdir()
     monkeypatch.chdir(tmp_path / "inside")
     return tmp_path
 
 
 class Toy:
-    """A linear map that a run can train, go on with, and keep the best of."""
+    """A task for `fit`: train a linear map for two epochs, and keep the best of it."""
 
     steps = 2
     waited = 0.0
@@ -94,7 +90,7 @@ class Toy:
         self.network = nn.Linear(3, 2)
         self.optimizer = torch.optim.Adam(self.network.parameters())
         self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, 2)
-        self.best = Best(self.network)
+        self.best = BestEpoch(self.network)
         parts = ("network", "optimizer", "scheduler", "best")
         self.parts = {name: getattr(self, name) for name in parts}
 
@@ -109,14 +105,14 @@ class Toy:
 
 
 def train() -> None:
-    """Go on with the run in this folder, or begin it, to its end."""
+    """Run the toy task to its end, from its checkpoint if it has one."""
     toy = Toy()
     with RunFolder("search", toy.config) as folder:
         fit(folder, toy, torch.device("cpu"))
 
 
 def write_corpus() -> None:
-    """Eight utterances of four speakers, and their manifest."""
+    """Write eight utterances of four speakers, and their manifest."""
     noise = np.random.default_rng(0).normal(0, 0.1, 1500)
     lines = ["file,speaker,emotion,session,text"]
     for number in range(8):
@@ -136,13 +132,13 @@ def write_store() -> None:
 
 
 def check_store() -> None:
-    """Check a store, and bring it up to date."""
+    """Check a store, and prepare the corpus again."""
     prepare.run(PrepareConfig(out="store", check=True, allow_leak=["texts", "sessions"]))
     prepare_corpus()
 
 
-def half_prepare() -> None:
-    """What a preparation leaves that was killed before the last two files."""
+def write_partial_store() -> None:
+    """Write what a preparation leaves if it is killed before the last two files."""
     write_store()
     Path("store").rename(".store.partial")
     jobs = [Job(utterance, copy) for utterance in read(Path("list.csv")) for copy in ("", "speed:1.1")]
@@ -160,8 +156,13 @@ def write_model() -> None:
 
 
 def write_genotype() -> None:
-    heard = SpeakerSet(dataset="toy", corpus="manifest", speakers=("S1", "Zoë"))
-    BUILT_IN["cnn_lstm"].save("genotype.json", heard)
+    searched_on = SpeakerSet(dataset="toy", corpus="manifest", speakers=("S1", "Zoë"))
+    BUILT_IN["cnn_lstm"].save("genotype.json", searched_on.model_dump())
+
+
+def read_searched_genotype() -> None:
+    source = read_source("genotype.json")
+    parse_speakers(source.searched_on, "genotype.json")
 
 
 def write_flags() -> None:
@@ -171,22 +172,21 @@ def write_flags() -> None:
 
 
 class Reader(NamedTuple):
-    """What makes a good file, and what uses it, both in the working folder."""
+    """How to make a good file and how to use it, both in the working folder."""
 
     make: Callable[[], object]
     use: Callable[[], object]
 
 
 def sound(name: str) -> Reader:
-    """A sound file, made into features."""
+    """A sound file that is transformed to features."""
     noise = np.random.default_rng(0).normal(0, 0.1, (1500, 2))
 
-    def hear() -> None:
-        Transform(FRONT_END)(
-            torch.from_numpy(np.stack([clip.sound for clip in read_clips(Path(name), FRONT_END)]))
-        )
+    def transform() -> None:
+        clips = [clip.sound for clip in read_clips(Path(name), FRONT_END)]
+        Transform(FRONT_END)(torch.from_numpy(np.stack(clips)))
 
-    return Reader(lambda: soundfile.write(name, noise, 8000), hear)
+    return Reader(lambda: soundfile.write(name, noise, 8000), transform)
 
 
 def write_study() -> None:
@@ -196,18 +196,18 @@ def write_study() -> None:
 TRIAL = ("augment/metrics.json", "augment/predictions.csv", "augment/config.json", "augment/history.jsonl",
          "search/genotype.json", "search/history.jsonl", "seconds.json")  # fmt: skip
 READERS = {
-    "genotype.json": Reader(write_genotype, lambda: resolve("genotype.json")),
+    "genotype.json": Reader(write_genotype, read_searched_genotype),
     "genotype": Reader(lambda: Path("genotype").write_text(str(BUILT_IN["cnn_lstm"])), lambda: resolve("genotype")),
     "flags.yaml": Reader(write_flags, lambda: parse(SearchConfig, ["--config", "flags.yaml"])),
     "list.csv": Reader(write_corpus, lambda: (files_of(Path("list.csv")), prepare_corpus())),
     "model.safetensors": Reader(write_model, lambda: list(load_run("model.safetensors").predict(["0.wav"]))),
     **{f"store/{file}": Reader(write_store, check_store)
        for file in ("config.json", "manifest.csv", "skipped.csv", "features.npy")},
-    **{f".store.partial/{file}": Reader(half_prepare, prepare_corpus)
+    **{f".store.partial/{file}": Reader(write_partial_store, prepare_corpus)
        for file in ("journal.jsonl", "settings.json", "features.npy")},
     **{f"sound.{kind}": sound(f"sound.{kind}") for kind in ("wav", "flac", "ogg", "mp3", "aiff", "au", "caf", "w64")},
     **{f"runs/toy/search/{file}": Reader(train, train)
        for file in ("config.json", "origin.json", "history.jsonl", "checkpoint.pt")},
     **{f"study/darts-fold1-seed1/{file}": Reader(write_study, lambda: write_report(Path("study"))) for file in TRIAL},
 }  # fmt: skip
-"""By the file that is spoilt."""
+"""By the name of the file that is damaged."""

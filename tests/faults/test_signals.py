@@ -1,7 +1,7 @@
-"""Signals in the middle of an epoch of a search of either order or an augment; a random search that is cut off.
+"""Signals within an epoch, and a second or killed process in the folder of a run.
 
-A task sends its own process the signal, so that it comes in a known step: that one is brought to its end and saved, no
-other is begun, and the run that goes on ends as one that nothing befell, to the bit.
+Most tests send a signal to their own process in a known step: that step is finished and saved, and
+the resumed run ends with the same bytes as an undisturbed one.
 """
 
 import os
@@ -11,8 +11,18 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RESULTS
-from harness import execute, here
+from conftest import RESULTS, contents
+from harness import (
+    execute,
+    expected,
+    folder,
+    in_workspace,
+    is_one_line,
+    result,
+    run,
+    start,
+    wait_for,
+)
 
 from augment import Augment
 from plots import cells
@@ -27,56 +37,72 @@ CASES = [
 ]
 
 
-def result(command: str, name: str) -> list[bytes]:
+def results(command: str, name: str) -> list[bytes]:
     return [Path("runs", name, command, file).read_bytes() for file in RESULTS[command]]
 
 
-def checkpoint(command: str, name: str) -> dict[str, Any]:
+def load_checkpoint(command: str, name: str) -> dict[str, Any]:
     return torch.load(Path("runs", name, command, "checkpoint.pt"), weights_only=True)
 
 
 @pytest.mark.parametrize(
     ("command", "flags", "number", "code"), CASES, ids=["second order", "first order", "augment"]
 )
-def test_a_run_interrupted_within_an_epoch_loses_nothing(
+def test_a_run_interrupted_within_an_epoch_is_resumed_to_the_same_bytes(
     monkeypatch, command: str, flags: list[object], number: int, code: int
 ):
-    words = ["--config", "tiny.yaml", "--epochs", 2, "--checkpoint_every", 0, *flags]
-    assert execute(command, *words, "--name", f"whole{code}") == 0
+    words = [command, "--config", "tiny.yaml", "--epochs", 2, "--checkpoint_every", 0, *flags]
+    assert execute(*words, "--name", f"whole{code}") == 0
 
-    task, done = TASKS[command], []
+    task = TASKS[command]
     step = task.step
+    done = []
 
-    def signalled(self: Any, i: int) -> dict[str, torch.Tensor]:
+    def step_with_signal(self: Any, i: int) -> dict[str, torch.Tensor]:
         if i == self.steps + 1:
             os.kill(os.getpid(), number)
         done.append(i - self.steps)
         return step(self, i)
 
     with monkeypatch.context() as patch:
-        patch.setattr(task, "step", signalled)
-        assert execute(command, *words, "--name", f"cut{code}") == code
-    assert done[-1] == 1, "a step was begun after the signal"
-    position = checkpoint(command, f"cut{code}")["position"]
+        patch.setattr(task, "step", step_with_signal)
+        assert execute(*words, "--name", f"cut{code}") == code
+    assert done[-1] == 1, "a step was started after the signal"
+    position = load_checkpoint(command, f"cut{code}")["progress"]
     assert (position["epoch"], position["step"]) == (1, 2)
 
-    assert execute(command, *words, "--name", f"cut{code}", "--resume") == 0
-    assert result(command, f"cut{code}") == result(command, f"whole{code}")
-    states = [tensors_in(checkpoint(command, name)) for name in (f"whole{code}", f"cut{code}")]
+    assert execute(*words, "--name", f"cut{code}", "--resume") == 0
+    assert results(command, f"cut{code}") == results(command, f"whole{code}")
+    states = [tensors_in(load_checkpoint(command, name)) for name in (f"whole{code}", f"cut{code}")]
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
 
 
-def test_a_random_search_that_is_cut_off_draws_the_same_genotype_again(monkeypatch):
+def test_an_interrupted_random_search_is_resumed_to_the_same_genotype(monkeypatch):
     words = ["search", "--config", "tiny.yaml", "--strategy", "random"]
     assert execute(*words, "--name", "drawn") == 0
 
-    def interrupted(*_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cells, "draw_genotype", interrupted)
+        patch.setattr(cells, "draw_genotype", interrupt)
         assert execute(*words, "--name", "cut_off") == 130
     assert not Path("runs/cut_off/search/genotype.json").exists()
     assert execute(*words, "--name", "cut_off", "--resume") == 0
     genotypes = [Path("runs", name, "search", "genotype.json").read_bytes() for name in ("drawn", "cut_off")]
     assert genotypes[0] == genotypes[1]
+
+
+def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(expected: dict[str, bytes], capsys):
+    process = start("shared", "--overwrite")
+    wait_for(process, "epoch   1")
+    process.send_signal(signal.SIGSTOP)
+    before = contents(folder("shared"))
+    for flag in ("--resume", "--overwrite"):
+        assert run("shared", flag) == 2
+        assert is_one_line(capsys.readouterr().err, "runs/shared/augment is in use by another process")
+    assert contents(folder("shared")) == before
+    process.kill()
+    process.communicate()
+    assert run("shared", "--resume") == 0
+    assert result("shared") == expected

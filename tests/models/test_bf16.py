@@ -3,16 +3,16 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from darts.search_space import SearchSpace
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from genotypes import CNN_OPS, RNN_OPS, look_up
+from genotypes import CNN_OPS, RNN_OPS, resolve
 from models.augment_network import AugmentNetwork
 from models.baselines import BASELINES
 from models.bf16 import in_type, lowered
 from models.joint_network import Size
 from models.search_network import SearchNetwork
-from models.search_space import SearchSpace
 
 BF16 = torch.bfloat16
 ACCURACY = 0.03  # of a cell: bfloat16 resolves 0.004 of a number, and an op rounds several times
@@ -129,7 +129,7 @@ def test_networks_that_are_retrained(kind):
     def gradient(dtype):
         torch.manual_seed(0)
         if kind == "searched":
-            network = AugmentNetwork(look_up("cnn_lstm").genotype, Size(3, 4, 1, 8), 4, auxiliary=True)
+            network = AugmentNetwork(resolve("cnn_lstm"), Size(3, 4, 1, 8), 4, auxiliary=True)
         else:
             network = BASELINES[kind](4, (16, 24)).eval()  # no dropout
         out = in_type(network, dtype)(torch.randn(8, 1, 16, 24))

@@ -161,7 +161,7 @@ def test_torchrun_is_interrupted_and_goes_on_to_the_bit(workspace: Path, whole: 
 
     refused = torchrun(*search_cut, cwd=workspace).communicate()[1]
     assert refused.count("error: ") == 1
-    assert "runs/torchrun-cut/search holds a run: --resume goes on with it" in refused
+    assert "runs/torchrun-cut/search holds a run: --resume continues it" in refused
 
     assert torchrun(*search_cut, "--resume", cwd=workspace).wait() == 0
     assert results(workspace, "torchrun-cut") == whole

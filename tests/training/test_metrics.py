@@ -1,4 +1,4 @@
-"""Scores are scikit-learn's, intervals are those of a plain bootstrap over speakers."""
+"""Scores against scikit-learn, intervals against a plain bootstrap over speakers, predictions.csv."""
 
 import csv
 import warnings
@@ -26,7 +26,7 @@ def predictions(draw, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def sample() -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """(labels, predicted, speakers) of 60 utterances, about 60 % right, by 5 speakers of unlike number."""
+    """(labels, predicted, speakers) of 60 utterances, about 60 % right, by 5 speakers; the last has most."""
     rng = np.random.default_rng(0)
     labels = rng.integers(3, size=60)
     predicted = np.where(rng.random(60) < 0.6, labels, rng.integers(3, size=60))
@@ -35,10 +35,10 @@ def sample() -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 @settings(max_examples=200, deadline=None)
 @given(predictions())
-def test_scores_are_scikit_learns(pair: tuple[np.ndarray, np.ndarray]):
+def test_scores_equal_those_of_scikit_learn(pair: tuple[np.ndarray, np.ndarray]):
     labels, predicted = pair
     found = scores(labels, predicted)
-    with warnings.catch_warnings(action="ignore"):  # it remarks on predicted classes that do not occur
+    with warnings.catch_warnings(action="ignore"):  # it warns about predicted classes that do not occur
         assert found["ua"] == pytest.approx(balanced_accuracy_score(labels, predicted))
     assert found["wa"] == pytest.approx(accuracy_score(labels, predicted))
     assert found["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro", zero_division=0))
@@ -53,12 +53,12 @@ def test_scores_do_not_depend_on_the_order_of_the_utterances(pair: tuple[np.ndar
     assert scores(labels[order], predicted[order]) == pytest.approx(scores(labels, predicted))
 
 
-def test_ua_weighs_classes_and_wa_utterances():
+def test_ua_averages_classes_and_wa_utterances():
     labels, predicted = np.array([0] * 9 + [1]), np.array([0] * 10)
     assert scores(labels, predicted) == pytest.approx({"ua": 0.5, "wa": 0.9, "macro_f1": (2 * 0.9 / 1.9) / 2})
 
 
-def test_a_report_holds_every_field_of_the_contract(sample):
+def test_a_report_has_every_field_of_metrics_json(sample):
     labels, predicted, speakers = sample
     found = report(labels, predicted, speakers, CLASSES)
     assert set(found) == {"ua", "wa", "macro_f1", "n", "classes", "recall", "confusion", "ci95"}
@@ -70,7 +70,7 @@ def test_a_report_holds_every_field_of_the_contract(sample):
         assert found["recall"][name] == pytest.approx(row[number] / sum(row))
 
 
-def test_an_absent_class_has_no_recall_and_an_empty_row():
+def test_a_class_that_does_not_occur_has_no_recall():
     labels, predicted = np.array([0, 0, 2, 2]), np.array([0, 1, 2, 1])
     found = report(labels, predicted, ["a", "b", "a", "b"], CLASSES)
     assert found["recall"] == {"angry": 0.5, "happy": None, "sad": 0.5}
@@ -80,7 +80,7 @@ def test_an_absent_class_has_no_recall_and_an_empty_row():
 
 @settings(max_examples=30, deadline=None)
 @given(predictions(), st.integers(0, 5))
-def test_intervals_are_those_of_a_plain_bootstrap(pair: tuple[np.ndarray, np.ndarray], seed: int):
+def test_intervals_equal_those_of_a_plain_bootstrap(pair: tuple[np.ndarray, np.ndarray], seed: int):
     labels, predicted = pair
     speakers = np.array([f"S{i * 7 % 5}" for i in range(len(labels))])
     with pytest.MonkeyPatch.context() as patch:
@@ -90,16 +90,18 @@ def test_intervals_are_those_of_a_plain_bootstrap(pair: tuple[np.ndarray, np.nda
     ua, wa = [], []
     for draw in np.random.default_rng(seed).integers(len(names), size=(60, len(names))):
         rows = np.concatenate([np.flatnonzero(speakers == names[speaker]) for speaker in draw])
-        true, said = labels[rows], predicted[rows]
-        ua.append(np.mean([np.mean(said[true == c] == c) for c in np.unique(true)]))
-        wa.append(np.mean(true == said))
+        true = labels[rows]
+        hit = true == predicted[rows]
+        ua.append(np.mean([hit[true == c].mean() for c in np.unique(true)]))
+        wa.append(hit.mean())
     for name, values in (("ua", ua), ("wa", wa)):
         assert found[name] == pytest.approx(np.percentile(values, [2.5, 97.5]))
 
 
-def test_intervals_hold_the_score_and_are_the_same_every_time(sample):
+def test_intervals_contain_the_score_and_are_reproducible(sample):
     labels, predicted, speakers = sample
-    found, point = confidence_intervals(labels, predicted, speakers, 3), scores(labels, predicted)
+    found = confidence_intervals(labels, predicted, speakers, 3)
+    point = scores(labels, predicted)
     for name in ("ua", "wa"):
         low, high = found[name]
         assert 0 <= low < point[name] < high <= 1
@@ -107,15 +109,15 @@ def test_intervals_hold_the_score_and_are_the_same_every_time(sample):
     assert found != confidence_intervals(labels, predicted, speakers, 3, seed=1)
 
 
-def test_one_speaker_leaves_no_interval(sample):
+def test_the_interval_of_one_speaker_has_no_width(sample):
     labels, predicted, _ = sample
     point = scores(labels, predicted)
     for name, (low, high) in confidence_intervals(labels, predicted, ["S0"] * 60, 3).items():
         assert low == high == pytest.approx(point[name])
 
 
-def test_speakers_that_differ_widen_the_interval(sample):
-    """The draw is of speakers, not of utterances: a right and a wrong speaker leave everything open."""
+def test_differences_between_speakers_widen_the_interval(sample):
+    """The bootstrap resamples speakers: with one right and one wrong speaker, WA may be anything."""
     labels = np.array([0, 1, 2] * 20)
     predicted = np.where(np.arange(60) < 30, labels, (labels + 1) % 3)
     together = confidence_intervals(labels, predicted, ["right"] * 30 + ["wrong"] * 30, 3)
@@ -124,7 +126,7 @@ def test_speakers_that_differ_widen_the_interval(sample):
     assert alone["wa"][1] - alone["wa"][0] < 0.4
 
 
-def test_predictions_read_back_as_they_were_written(tmp_path: Path):
+def test_predictions_are_read_back_as_they_were_written(tmp_path: Path):
     names = ["a,b", 'say "so"', "ünïcode", "two words"]
     manifest = [
         Row(name, f"{name}.wav", "S1, the first", "1", "sad", "", 1.0, "", "", 0.0, "") for name in names
@@ -147,7 +149,7 @@ def test_predictions_for_another_number_of_rows_are_refused(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_table_shows_the_scores_and_leaves_out_what_did_not_occur():
+def test_the_table_shows_the_scores_of_the_classes_that_occur():
     found = report(np.array([0, 0, 0, 2]), np.array([0, 0, 1, 2]), ["a", "a", "b", "b"], CLASSES)
     shown = table({**found, "test_speakers": ["a", "b"], "best_epoch": 7, "protocol": "held_out"})
     assert "4 utterances of a, b" in shown

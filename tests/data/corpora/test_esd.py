@@ -1,4 +1,4 @@
-"""The reader of ESD: label files of many encodings, with slips, beside real sound."""
+"""The reader of ESD: label files in many encodings, with errors as in the real ones."""
 
 from pathlib import Path
 
@@ -13,43 +13,34 @@ ZH = "桌子上有九个苹果"
 EN = "There are nine apples on the table."
 
 
-def sound(root: Path, path: str, kind: str = "speech") -> Path:
-    """Write a file of sound."""
+def write_audio(root: Path, path: str, kind: str = "speech") -> Path:
     return plant(root, {path: kind}) / path
 
 
-def table(root: Path, speaker: str, *lines: str, encoding: str = "utf-8", end: str = "\n") -> Path:
-    """Write the label file of a speaker."""
+def write_labels(root: Path, speaker: str, *lines: str, encoding: str = "utf-8", end: str = "\n") -> Path:
     path = f"{speaker}/{speaker}.txt"
     return plant(root, {path: end.join([*lines, ""]).encode(encoding)}) / path
 
 
-def test_a_tree_gives_exactly_its_utterances(tmp_path) -> None:
-    table(tmp_path, "0011", f"0011_000351\t{EN}\tAngry", f"0011_000001\t{EN}\tNeutral", end="\r\n")
-    table(
-        tmp_path,
-        "0001",
-        f"0001_001401\t{ZH}\t惊喜",
-        "",
-        f"0001_001052\t{ZH}\t伤心",
-        f"0001_000700\t{ZH}\t生气",
-    )
+def test_all_labelled_utterances_are_listed(tmp_path) -> None:
+    write_labels(tmp_path, "0011", f"0011_000351\t{EN}\tAngry", f"0011_000001\t{EN}\tNeutral", end="\r\n")
+    mandarin = (f"0001_001401\t{ZH}\t惊喜", "", f"0001_001052\t{ZH}\t伤心", f"0001_000700\t{ZH}\t生气")
+    write_labels(tmp_path, "0001", *mandarin)
     files = [
-        sound(tmp_path, "0001/Angry/0001_000700.wav", "silence"),
-        sound(tmp_path, "0001/Sad/train/0001_001052.wav", "stereo"),
-        sound(tmp_path, "0001/Surprise/test/0001_001401.wav", "stub"),
-        sound(tmp_path, "0011/Neutral/evaluation/0011_000001.wav"),
+        write_audio(tmp_path, "0001/Angry/0001_000700.wav", "silence"),
+        write_audio(tmp_path, "0001/Sad/train/0001_001052.wav", "stereo"),
+        write_audio(tmp_path, "0001/Surprise/test/0001_001401.wav", "stub"),
+        write_audio(tmp_path, "0011/Neutral/evaluation/0011_000001.wav"),
     ]
-    sound(tmp_path, "0011/Neutral/0011_000002.wav")  # of which no line tells
+    write_audio(tmp_path, "0011/Neutral/0011_000002.wav")  # without a line
     plant(tmp_path, {"ReadMe.txt": b"Five emotions."})
+    absent = tmp_path / "0011/Angry/0011_000351.wav"
     assert read(tmp_path) == [
         Utterance("0001_000700", files[0], "0001", "angry", text="zh350"),
         Utterance("0001_001052", files[1], "0001", "sad", split="train", text="zh002"),
         Utterance("0001_001401", files[2], "0001", "surprised", split="test", text="zh001"),
         Utterance("0011_000001", files[3], "0011", "neutral", split="evaluation", text="en001"),
-        Utterance(
-            "0011_000351", tmp_path / "0011/Angry/0011_000351.wav", "0011", "angry", text="en001"
-        ),  # no sound
+        Utterance("0011_000351", absent, "0011", "angry", text="en001"),
     ]
 
 
@@ -69,24 +60,24 @@ def test_a_tree_gives_exactly_its_utterances(tmp_path) -> None:
         ("0017", "I\u2019m\u2026 \u2018so\u2019 \u2013 caf\xe9\u2026", "Happy", "cp1252"),
     ],
 )
-def test_label_files_in_any_encoding(tmp_path, speaker, words, label, encoding) -> None:
+def test_label_files_are_read_in_any_encoding(tmp_path, speaker, words, label, encoding) -> None:
     lines = [f"{speaker}_{number:06d}\t{words}\t{label}" for number in (701, 702, 703)]
-    table(tmp_path, speaker, *lines, encoding=encoding)
-    sound(tmp_path, f"{speaker}/Happy/{speaker}_000701.wav")
+    write_labels(tmp_path, speaker, *lines, encoding=encoding)
+    write_audio(tmp_path, f"{speaker}/Happy/{speaker}_000701.wav")
     language = "zh" if speaker <= "0010" else "en"
-    assert [(each.utterance, each.speaker, each.emotion, each.text) for each in read(tmp_path)] == [
+    found = [(each.utterance, each.speaker, each.emotion, each.text) for each in read(tmp_path)]
+    assert found == [
         (f"{speaker}_{700 + number:06d}", speaker, "happy", f"{language}{number:03d}") for number in (1, 2, 3)
     ]
 
 
 @pytest.mark.parametrize("label", sorted(LABELS))
-def test_every_label_is_read_and_a_missing_sound_named_where_it_is_due(tmp_path, label) -> None:
-    table(tmp_path, "0001", f"0001_000001\tone\t{label}", "0001_000002\ttwo\tSad")
-    sound(tmp_path, "0001/Sad/0001_000002.wav")
+def test_every_label_is_read_and_gives_the_path_of_missing_audio(tmp_path, label) -> None:
+    write_labels(tmp_path, "0001", f"0001_000001\tone\t{label}", "0001_000002\ttwo\tSad")
+    write_audio(tmp_path, "0001/Sad/0001_000002.wav")
     first, _ = read(tmp_path)
-    english = {"生气": "Angry", "快乐": "Happy", "中立": "Neutral", "伤心": "Sad", "惊喜": "Surprise"}.get(
-        label, label
-    )
+    chinese = {"生气": "Angry", "快乐": "Happy", "中立": "Neutral", "伤心": "Sad", "惊喜": "Surprise"}
+    english = chinese.get(label, label)
     assert first.file == tmp_path / "0001" / english / "0001_000001.wav"
     assert first.emotion == {"Surprise": "surprised"}.get(english, english.lower())
 
@@ -102,10 +93,10 @@ def test_every_label_is_read_and_a_missing_sound_named_where_it_is_due(tmp_path,
         "  0013_000431\tThen she asked\n what it was.\tAngry",
     ],
 )
-def test_slips_in_a_line_lose_nothing(tmp_path, line: str) -> None:
-    tmp_path = tmp_path / "Happy" / "Sad"  # folders above the corpus are no labels
-    table(tmp_path, "0013", line, "0013_000432\tthree\tAngry")
-    files = [sound(tmp_path, f"0013/Angry/test/0013_{number}.wav") for number in ("000431", "000432")]
+def test_lines_with_missing_tabs_or_labels_are_read(tmp_path, line: str) -> None:
+    tmp_path = tmp_path / "Happy" / "Sad"  # names of folders above the corpus are not labels
+    write_labels(tmp_path, "0013", line, "0013_000432\tthree\tAngry")
+    files = [write_audio(tmp_path, f"0013/Angry/test/0013_{number}.wav") for number in ("000431", "000432")]
     assert read(tmp_path) == [
         Utterance("0013_000431", files[0], "0013", "angry", split="test", text="en081"),
         Utterance("0013_000432", files[1], "0013", "angry", split="test", text="en082"),
@@ -114,8 +105,8 @@ def test_slips_in_a_line_lose_nothing(tmp_path, line: str) -> None:
 
 def two_languages(root: Path) -> Path:
     for speaker in ("0001", "0010", "0011", "0020"):
-        table(root, speaker, f"{speaker}_000351\twords\tAngry")
-        sound(root, f"{speaker}/Angry/{speaker}_000351.wav")
+        write_labels(root, speaker, f"{speaker}_000351\twords\tAngry")
+        write_audio(root, f"{speaker}/Angry/{speaker}_000351.wav")
     return root
 
 
@@ -127,45 +118,46 @@ def two_languages(root: Path) -> Path:
         ("all", ["0001", "0010", "0011", "0020"]),
     ],
 )
-def test_language(tmp_path, language: str, speakers: list[str]) -> None:
+def test_language_selects_speakers(tmp_path, language: str, speakers: list[str]) -> None:
     assert [each.speaker for each in read(two_languages(tmp_path), language=language)] == speakers
 
 
-def test_levels_of_root(tmp_path) -> None:
+def test_root_may_be_a_folder_above_or_below(tmp_path) -> None:
     root = two_languages(tmp_path / "Emotion Speech Dataset")
     assert read(tmp_path) == read(root)
     assert [each.speaker for each in read(root / "0010")] == ["0010"]
-    with pytest.raises(
-        UserError, match=r"none of 0 \.txt files .*0001/0001\.txt: --root must be the folder of the unp"
-    ):
+    message = r"none of 0 \.txt files .*0001/0001\.txt: --root must be the folder of the unp"
+    with pytest.raises(UserError, match=message):
         read(root / "0010" / "Angry")
 
 
-def test_label_files_in_a_folder_of_their_own(tmp_path) -> None:
+def test_label_files_may_be_in_a_separate_folder(tmp_path) -> None:
     plant(tmp_path, {"transcription/0001.txt": b"0001_000351\tone\tAngry\n"})
-    file = sound(tmp_path, "angry/0001/0001_000351.wav")
+    file = write_audio(tmp_path, "angry/0001/0001_000351.wav")
     assert read(tmp_path) == [Utterance("0001_000351", file, "0001", "angry", text="zh001")]
 
 
-def test_errors(tmp_path) -> None:
-    with pytest.raises(UserError, match="unknown language 'german' of ESD: known are all, english, mandarin"):
+def test_errors_give_the_problem_and_its_place(tmp_path) -> None:
+    with pytest.raises(UserError, match="ESD: unknown language 'german': known are all, english, mandarin"):
         read(tmp_path, language="german")
-    sound(tmp_path, "0003/Sad/0003_001051.wav")
+    write_audio(tmp_path, "0003/Sad/0003_001051.wav")
     with pytest.raises(UserError, match=r"none of 0 \.txt files"):
         read(tmp_path)
     with pytest.raises(UserError, match=r"none of 2 \.wav files"):
         read(tmp_path, language="english")
-    table(tmp_path, "0001", "0001_000001\tone\tSad")
-    with pytest.raises(UserError, match=r"speaker 0003 and no label file 0003/0003\.txt"):
+    write_labels(tmp_path, "0001", "0001_000001\tone\tSad")
+    with pytest.raises(UserError, match=r"speaker 0003 but no label file 0003/0003\.txt"):
         read(tmp_path)
-    table(tmp_path, "0003", "one\tSad")
+    write_labels(tmp_path, "0003", "one\tSad")
     with pytest.raises(UserError, match=r"0003\.txt has no line of speaker 0003"):
         read(tmp_path)
-    table(tmp_path, "0003", "0003_000001\tone\tSad", "0003_000002\ttwo\tGlum")
+    write_labels(tmp_path, "0003", "0003_000001\tone\tSad", "0003_000002\ttwo\tGlum")
     with pytest.raises(UserError, match=r"0003\.txt, line 2: 0003_000002 has no label; known are Angry"):
         read(tmp_path)
-    table(tmp_path, "0003", "0003_000001\tone\tSad", "0003_000001\tone\tSad", "0003_000001\tone\tHappy")
-    with pytest.raises(UserError, match=r"0003\.txt, line 3: 0003_000001 has another label already"):
+    write_labels(
+        tmp_path, "0003", "0003_000001\tone\tSad", "0003_000001\tone\tSad", "0003_000001\tone\tHappy"
+    )
+    with pytest.raises(UserError, match=r"0003\.txt, line 3: 0003_000001 already has a different label"):
         read(tmp_path)
     (tmp_path / "0003/0003.txt").unlink()
     (tmp_path / "0003/0003.txt").symlink_to(tmp_path / "gone")

@@ -1,4 +1,4 @@
-"""IEMOCAP: a small tree as its publisher ships it, with real audio, and every trap of the real one."""
+"""The reader of IEMOCAP, on a small copy with real audio and the peculiarities of the corpus."""
 
 import shutil
 from pathlib import Path
@@ -15,20 +15,12 @@ from utils import UserError
 HEADER = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
 RATERS = "C-E2:\tNeutral;\t()\nC-F1:\tOther;\t(bored \xe9)\nA-E3:\tval 3; act 2; dom  2;\t()\n\n"
 
-# Name, kind of file, publisher's label; then speaker, emotion, session, text. In the order of the names.
+# Name, kind of file, publisher's label; expected speaker, emotion, session, text. Sorted by name.
 TURNS = [
     ("Ses01F_impro04_F000", "speech", "neu", "01F", "neutral", "1", "improvised impro04"),
     ("Ses01F_impro04_M000", "absent", "ang", "01M", "angry", "1", "improvised impro04"),  # side F, speaker M
     ("Ses01F_script01_1_M003", "speech", "dis", "01M", "disgusted", "1", "script01_1"),
-    (
-        "Ses01M_impro04_F000",
-        "silence",
-        "hap",
-        "01F",
-        "happy",
-        "1",
-        "improvised impro04",
-    ),  # the other recording
+    ("Ses01M_impro04_F000", "silence", "hap", "01F", "happy", "1", "improvised impro04"),  # other recording
     ("Ses01M_impro04_F001", "speech", "exc", "01F", "excited", "1", "improvised impro04"),
     ("Ses05F_impro05a_F000", "stereo", "sad", "05F", "sad", "5", "improvised impro05"),
     ("Ses05F_impro05b_M010", "speech", "sur", "05M", "surprised", "5", "improvised impro05"),
@@ -39,15 +31,15 @@ TURNS = [
 ]
 
 
-def place(name: str) -> str:
+def audio_path(name: str) -> str:
     return f"Session{name[4]}/sentences/wav/{name[:-5]}/{name}.wav"
 
 
 def tree() -> Tree:
-    """The turns, the latest first, and the notes of a single rater; every other label file ends lines in CR LF."""
+    """The turns, last ones first, and the ratings of a single rater; every second label file has CR LF."""
     files, dialogs = {}, {}
     for name, kind, label, *_ in reversed(TURNS):
-        files[place(name)] = kind
+        files[audio_path(name)] = kind
         path = f"Session{name[4]}/dialog/EmoEvaluation/{name[:-5]}.txt"
         turn = f"[6.2901 - 8.2357]\t{name}\t{label}\t[2.5000, 2.5000, 2.5000]\n{RATERS}"
         dialogs[path] = dialogs.get(path, HEADER) + turn
@@ -64,12 +56,12 @@ def root(tmp_path: Path) -> Path:
 
 def expected(root: Path) -> list[Utterance]:
     return [
-        Utterance(name, root / place(name), speaker, emotion, session=session, text=text)
+        Utterance(name, root / audio_path(name), speaker, emotion, session=session, text=text)
         for name, _, _, speaker, emotion, session, text in TURNS
     ]
 
 
-def test_every_labelled_turn_is_listed(root) -> None:
+def test_all_labelled_turns_are_listed(root) -> None:
     assert iemocap.read(root, utterances="all") == expected(root)
     assert {kind for _, kind, *_ in TURNS} == {"speech", "stereo", "silence", "stub", "absent"}
     assert {label for _, _, label, *_ in TURNS} == set(iemocap.LABELS)
@@ -78,14 +70,11 @@ def test_every_labelled_turn_is_listed(root) -> None:
 @pytest.mark.parametrize(
     ("utterances", "start"), [("improvised", "improvised "), ("scripted", "script"), ("all", "")]
 )
-def test_utterances_to_keep(root, utterances: str, start: str) -> None:
+def test_option_selects_utterances(root, utterances: str, start: str) -> None:
     kept = iemocap.read(root, utterances=utterances)
     assert kept == [u for u in expected(root) if u.text.startswith(start)]
-    sides = {
-        u.utterance[5]
-        for u in kept
-        if u.text == ("script01_1" if start == "script" else "improvised impro04")
-    }
+    text = "script01_1" if start == "script" else "improvised impro04"
+    sides = {u.utterance[5] for u in kept if u.text == text}
     assert sides == {"F", "M"}
 
 
@@ -97,70 +86,67 @@ def test_utterances_to_keep(root, utterances: str, start: str) -> None:
     part=st.sampled_from(["", "a", "b"]),
     turn=st.from_regex("[0-9]{3}", fullmatch=True),
 )
-def test_names(session: int, side: str, speaker: str, text: str, part: str, turn: str) -> None:
+def test_pattern_matches_all_names(
+    session: int, side: str, speaker: str, text: str, part: str, turn: str
+) -> None:
     name = f"Ses0{session}{side}_{text}{part}_{speaker}{turn}"
     parts = iemocap.NAME.fullmatch(name)
     assert parts.groups() == (name[:-5], str(session), text, speaker)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("turn", "message"),
     [
-        ("[1.0 - 2.0]\tSes01F_impro04_F009\tjoy\t[1, 1, 1]", "line 2: unknown label 'joy'.* ang, hap"),
-        (
-            "[1.0 - 2.0]\tSes01F_impro04_MXX0\tneu\t[1, 1, 1]",
-            "line 2: 'Ses01F_impro04_MXX0' is not an utterance",
-        ),
-        ("[1.0 - 2.0]\tSes01F_impro04_F009", "line 2: not a whole line"),
-        ("[1.0 - 2.0]\tSes01F_impro04_F000\tsad\t[1, 1, 1]", "Ses01F_impro04_F000 is labelled already"),
+        ("Ses01F_impro04_F009\tjoy\t[1, 1, 1]", "line 2: unknown label 'joy'.* ang, hap"),
+        ("Ses01F_impro04_MXX0\tneu\t[1, 1, 1]", "line 2: 'Ses01F_impro04_MXX0' is not an utterance"),
+        ("Ses01F_impro04_F009", "line 2: not a whole line"),
+        ("Ses01F_impro04_F000\tsad\t[1, 1, 1]", "Ses01F_impro04_F000 already has a label"),
     ],
 )
-def test_errors_name_file_and_line(root, text: str, message: str) -> None:
+def test_errors_give_file_and_line(root, turn: str, message: str) -> None:
     path = root / "Session1" / "dialog" / "EmoEvaluation" / "Ses01F_impro01.txt"
-    path.write_text(f"% header\n{text}\n")
+    path.write_text(f"% header\n[1.0 - 2.0]\t{turn}\n")
     with pytest.raises(UserError, match=message) as caught:
         iemocap.read(root)
     assert "Ses01F_impro0" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_turns_without_a_label_are_not_listed(root) -> None:
+def test_other_lines_and_unlabelled_audio_are_ignored(root) -> None:
     path = root / "Session1" / "dialog" / "EmoEvaluation" / "Ses01F_impro01.txt"
-    path.write_text(
-        "[START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\r\nA-M1:\tval 3; act 2; dom  2;\t()\r\n\r\n"
-    )
-    plant(root, {place("Ses01F_impro04_MXX0"): "speech"})
+    header = "[START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]"
+    path.write_text(f"{header}\r\nA-M1:\tval 3; act 2; dom  2;\t()\r\n\r\n")
+    plant(root, {audio_path("Ses01F_impro04_MXX0"): "speech"})
     assert iemocap.read(root, utterances="all") == expected(root)
 
 
 @pytest.mark.parametrize("wrong", ["..", "../..", "Session1", "Session1/dialog", "Session1/sentences/wav"])
-def test_a_folder_too_high_or_low_names_the_right_one(root, wrong: str) -> None:
+def test_error_for_a_folder_above_or_below_names_the_root(root, wrong: str) -> None:
     with pytest.raises(UserError, match=f"give {root}$"):
         iemocap.read((root / wrong).resolve())
 
 
-def test_no_corpus(root, tmp_path) -> None:
+def test_missing_folders_and_unknown_option_are_refused(root, tmp_path) -> None:
     with pytest.raises(UserError, match=r"no folder at .*absent"):
         iemocap.read(tmp_path / "absent")
-    with pytest.raises(UserError, match=r"unknown utterances 'read'.* improvised, scripted, all"):
+    with pytest.raises(UserError, match=r"IEMOCAP: unknown utterances 'read'.* improvised, scripted, all"):
         iemocap.read(root, utterances="read")
-    for path in (root / "Session5" / "dialog" / "EmoEvaluation").glob("Ses*.txt"):  # leaves the ._Ses*.txt
+    for path in (root / "Session5" / "dialog" / "EmoEvaluation").glob("Ses*.txt"):  # the ._Ses*.txt stay
         path.unlink()
     with pytest.raises(UserError, match=r"no label files in .*Session5/dialog/EmoEvaluation"):
         iemocap.read(root)
     for session in (1, 5):
         shutil.rmtree(root / f"Session{session}" / "dialog")
-    with pytest.raises(
-        UserError, match=r"no labels in .* IEMOCAP folder should hold Session\[1-5\]/dialog/Emo"
-    ):
+    message = r"no labels in .* IEMOCAP folder should hold Session\[1-5\]/dialog/Emo"
+    with pytest.raises(UserError, match=message):
         iemocap.read(root)
 
 
-def test_counts_of_a_complete_copy() -> None:
+def test_published_counts_are_consistent() -> None:
     known = set(iemocap.LABELS.values())
-    for option, counts in iemocap.COMPLETE.items():
-        assert option in iemocap.TEXTS
+    for option, counts in iemocap.COMPLETE_COUNTS.items():
+        assert option in iemocap.TEXT_PREFIXES
         assert all(set(emotions.split("+")) <= known for emotions in counts)
     four = ("angry", "happy+excited", "neutral", "sad")
-    assert sum(iemocap.COMPLETE["all"][emotions] for emotions in four) == 5531
-    assert sum(iemocap.COMPLETE["improvised"].values()) == 2280
+    assert sum(iemocap.COMPLETE_COUNTS["all"][emotions] for emotions in four) == 5531
+    assert sum(iemocap.COMPLETE_COUNTS["improvised"].values()) == 2280

@@ -1,4 +1,4 @@
-"""MSP-Podcast: a small tree as its publisher ships it, with real audio, and every trap of the real one."""
+"""The reader of MSP-Podcast, on a small copy with real audio and the peculiarities of the corpus."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from utils import UserError
 
 HEADER = "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set"
 
-# Name, kind of file, publisher's label, speaker, publisher's split; then emotion and split. In the order of the names.
+# Name, kind of file, label, speaker and split as published; expected emotion and split. Sorted by name.
 TURNS = [
     ("MSP-PODCAST_0001_0008", "speech", "N", "30", "Test1", "neutral", "Test1"),
-    ("MSP-PODCAST_0001_0009", "speech", "A", "030", "Test2", "angry", "Test2"),  # text: not speaker 30
+    ("MSP-PODCAST_0001_0009", "speech", "A", "030", "Test2", "angry", "Test2"),  # a text: differs from 30
     ("MSP-PODCAST_0002_0033", "speech", "S", "Unknown", "Train", "sad", "Train"),
     ("MSP-PODCAST_0002_0033_0001", "speech", "H", "Unknown", "Train", "happy", "Train"),
     ("MSP-PODCAST_0003_0001", "speech", "U", "7", "Validation", "surprised", "Development"),
@@ -34,12 +34,13 @@ UNLABELLED = (
 
 def rows(turns: list[tuple]) -> str:
     return "".join(
-        f"{name}.wav,{label},2.2,4.0,2.6,{who},Male,{split}\n" for name, _, label, who, split, *_ in turns
+        f"{name}.wav,{label},2.2,4.0,2.6,{speaker},Male,{split}\n"
+        for name, _, label, speaker, split, *_ in turns
     )
 
 
 def tree(audio: str = "Audios", labels: str = "Labels/labels_consensus.csv", ending: str = "\n") -> Tree:
-    """The turns, the latest first."""
+    """The turns, last ones first."""
     text = f"{HEADER}\n{UNLABELLED}{rows(TURNS[::-1])}".replace("\n", ending)
     files = {f"{audio}/{name}.wav": kind for name, kind, *_ in reversed(TURNS)}
     return files | {labels: text.encode("utf-8-sig" if ending == "\r\n" else "utf-8")}
@@ -61,7 +62,7 @@ def expected(audio: Path) -> list[Utterance]:
 @pytest.mark.parametrize("folder", ["", "Labels/"])
 @pytest.mark.parametrize("word", ["consensus", "concensus"])
 @pytest.mark.parametrize("audio", ["Audios", "Audio"])
-def test_every_labelled_turn_is_listed(tmp_path, audio: str, word: str, folder: str, ending: str) -> None:
+def test_all_labelled_turns_are_listed(tmp_path, audio: str, word: str, folder: str, ending: str) -> None:
     plant(tmp_path, tree(audio, f"{folder}labels_{word}.csv", ending))
     assert msp_podcast.read(tmp_path) == expected(tmp_path / audio)
     assert {kind for _, kind, *_ in TURNS} == {"speech", "stereo", "silence", "stub", "absent"}
@@ -69,7 +70,7 @@ def test_every_labelled_turn_is_listed(tmp_path, audio: str, word: str, folder: 
     assert {split for _, _, _, _, split, *_ in TURNS} == set(msp_podcast.SPLITS)
 
 
-def test_columns_in_another_order(root) -> None:
+def test_columns_may_be_in_any_order(root) -> None:
     path = root / "Labels" / "labels_consensus.csv"
     path.write_text("Split_Set, SpkrID ,FileName,EmoClass,Notes\nTrain, 5 ,MSP-PODCAST_0001_0001.wav, N,\n\n")
     name = "MSP-PODCAST_0001_0001"
@@ -79,7 +80,7 @@ def test_columns_in_another_order(root) -> None:
 
 
 @given(st.from_regex(r"MSP-PODCAST_([0-9]{4}_[0-9]{4}(_[0-9]{4})?|test3_[0-9]{4})", fullmatch=True))
-def test_names(name: str) -> None:
+def test_pattern_matches_all_names(name: str) -> None:
     assert msp_podcast.NAME.fullmatch(f"{name}.wav")[1] == name
     assert not msp_podcast.NAME.fullmatch(f"._{name}.wav")
 
@@ -92,13 +93,10 @@ def test_names(name: str) -> None:
         ("MSP-PODCAST_0001_0001.wav,N,1,1,1,5,Male,Test9", "line 3: unknown Split_Set 'Test9'.* Train, Dev"),
         ("MSP-PODCAST_0001_0001.wav,N,1,1,1", "line 3: SpkrID is empty"),
         ("../0001.wav,N,1,1,1,5,Male,Train", "line 3: '../0001.wav' is not a file name"),
-        (
-            "MSP-PODCAST_0009_0001.wav,N,1,1,1,5,Male,Train",
-            "line 3: MSP-PODCAST_0009_0001.wav is listed already",
-        ),
+        ("MSP-PODCAST_0009_0001.wav,N,1,1,1,5,Male,Train", "line 3: MSP-PODCAST_0009_0001 already has a"),
     ],
 )
-def test_errors_name_file_and_line(root, row: str, message: str) -> None:
+def test_errors_give_file_and_line(root, row: str, message: str) -> None:
     path = root / "Labels" / "labels_consensus.csv"
     path.write_text(f"{HEADER}\nMSP-PODCAST_0009_0001.wav,N,1,1,1,5,Male,Train\n{row}\n")
     with pytest.raises(UserError, match=message) as caught:
@@ -107,15 +105,14 @@ def test_errors_name_file_and_line(root, row: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("column", msp_podcast.COLUMNS)
-def test_a_column_that_is_missing(root, column: str) -> None:
+def test_missing_column_is_refused(root, column: str) -> None:
     (root / "Labels" / "labels_consensus.csv").write_text(HEADER.replace(column, "Other") + "\n")
-    with pytest.raises(
-        UserError, match=f"labels_consensus.csv, line 1: column '{column}' is missing, found: .*Other"
-    ):
+    message = f"labels_consensus.csv, line 1: column '{column}' is missing, found: .*Other"
+    with pytest.raises(UserError, match=message):
         msp_podcast.read(root)
 
 
-def test_labels_that_are_no_csv(root) -> None:
+def test_empty_and_binary_label_files_are_refused(root) -> None:
     path = root / "Labels" / "labels_consensus.csv"
     path.write_text("")
     with pytest.raises(UserError, match="column 'FileName' is missing"):
@@ -126,17 +123,17 @@ def test_labels_that_are_no_csv(root) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["..", "../..", "Audios", "Labels", "Labels/labels_consensus.csv"])
-def test_a_folder_too_high_or_low_names_the_right_one(root, wrong: str) -> None:
+def test_error_for_a_folder_above_or_below_names_the_root(root, wrong: str) -> None:
     with pytest.raises(UserError, match=f"give {root}$"):
         msp_podcast.read((root / wrong).resolve())
 
 
-def test_no_corpus(root, tmp_path) -> None:
+def test_missing_folders_are_refused(root, tmp_path) -> None:
     with pytest.raises(UserError, match=r"no folder at .*absent"):
         msp_podcast.read(tmp_path / "absent")
     (root / "Audios").rename(root / "Sound")
     with pytest.raises(UserError, match=r"no audio in .*Audios or Audio"):
         msp_podcast.read(root)
-    (root / "Labels" / "labels_consensus.csv").unlink()  # leaves the ._labels_consensus.csv
+    (root / "Labels" / "labels_consensus.csv").unlink()  # keeps the ._labels_consensus.csv
     with pytest.raises(UserError, match=r"no labels in .*Labels/labels_concensus\.csv"):
         msp_podcast.read(root)

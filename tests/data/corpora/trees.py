@@ -1,4 +1,4 @@
-"""Small trees of a corpus as its publisher ships it, with real sound in them."""
+"""Small copies of a corpus in its published form, with real audio."""
 
 from collections.abc import Mapping
 from contextlib import closing
@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from data.demo import Espeak
+from data.corpora.espeak import Espeak
 
 STUB = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0123456789abcdef' * 4}\nsize 72188\n"
 APPLE_DOUBLE = b"\0\5\x16\7\0\2\0\0Mac OS X        \xff\n"
 
 Tree = Mapping[str, str | bytes]
-"""Path -> the bytes of a file, or its kind: one of `sounds`, or "absent"."""
+"""Path -> the bytes of the file, or its kind: one of `sounds`, or "absent"."""
 
 
 def plant(root: Path, tree: Tree) -> Path:
-    """Make the files of `tree` at `root`.
+    """Write the files of `tree` to `root`, each with a `._` file beside it, as macOS does.
 
-    Each file, even an absent one, has a `._` twin at its side, as macOS leaves them.
+    An absent file has only its `._` file.
     """
     for path, content in tree.items():
         file = root / path
@@ -34,19 +34,19 @@ def plant(root: Path, tree: Tree) -> Path:
 
 @cache
 def sounds() -> dict[str, bytes]:
-    """What corpora have under the name of a sound: kind -> bytes."""
+    """Return the kinds of audio file that occur in corpora, and the bytes of each."""
     with closing(Espeak()) as espeak:
-        said, rate = espeak.speak("The lamp over the table is on.", "en-us", seed=1), espeak.sample_rate
+        speech = espeak.speak("The lamp over the table is on.", "en-us", seed=1)
+        rate = espeak.sample_rate
     return {
-        "speech": encoded(said, rate),
-        "stereo": encoded(np.stack([said, 0.5 * said], axis=1), 48_000),
-        "silence": encoded(np.zeros(8000), 16_000),
+        "speech": wav_bytes(speech, rate),
+        "stereo": wav_bytes(np.stack([speech, 0.5 * speech], axis=1), 48_000),
+        "silence": wav_bytes(np.zeros(8000), 16_000),
         "stub": STUB.encode(),
     }
 
 
-def encoded(samples: np.ndarray, rate: int) -> bytes:
-    """The bytes of a WAV file."""
+def wav_bytes(samples: np.ndarray, rate: int) -> bytes:
     file = BytesIO()
     soundfile.write(file, samples, rate, format="WAV", subtype="PCM_16")
     return file.getvalue()

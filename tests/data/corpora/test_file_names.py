@@ -1,0 +1,279 @@
+"""The readers of corpora whose file names contain the labels, on small copies with real audio."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trees import plant, sounds
+
+from data.corpora import READERS, emodb
+from data.corpora.utterance import Utterance
+from data.emotions import FOUR
+from utils import UserError
+
+VOCABULARY = {*FOUR, "calm", "surprised", "fearful", "disgusted", "bored", "other"}
+SPEECH, SONG = "Audio_Speech_Actors_01-24", "Audio_Song_Actors_01-24"
+
+# Utterance, path, kind of file, speaker, emotion, text; sorted by utterance. The publisher misspelt
+# 1040_ITH_SAD_X and OA_bite_neutral.
+FILES = {
+    "ravdess": """
+        03-01-01-01-02-01-02  SPEECH/Actor_02/03-01-01-01-02-01-02.wav  speech   02  neutral    02
+        03-01-02-01-01-02-02  SPEECH/Actor_02/03-01-02-01-01-02-02.wav  stereo   02  calm       01
+        03-01-03-01-02-01-07  SPEECH/Actor_07/03-01-03-01-02-01-07.wav  speech   07  happy      02
+        03-01-03-01-02-02-07  SPEECH/Actor_07/03-01-03-01-02-02-07.wav  speech   07  happy      02
+        03-01-04-01-01-01-07  SPEECH/Actor_07/03-01-04-01-01-01-07.wav  stub     07  sad        01
+        03-01-05-01-01-01-07  SPEECH/Actor_07/03-01-05-01-01-01-07.wav  silence  07  angry      01
+        03-01-06-01-01-01-07  SPEECH/Actor_07/03-01-06-01-01-01-07.WAV  speech   07  fearful    01
+        03-01-07-02-01-01-07  SPEECH/Actor_07/03-01-07-02-01-01-07.wav  speech   07  disgusted  01
+        03-01-08-02-01-01-24  SPEECH/Actor_24/03-01-08-02-01-01-24.wav  speech   24  surprised  01
+    """.replace("SPEECH", SPEECH),
+    "emodb": """
+        03a01Fa  wav/03a01Fa.wav  stereo   03  happy      a01
+        03a01Nc  wav/03a01Nc.wav  silence  03  neutral    a01
+        03a01Wa  wav/03a01Wa.wav  speech   03  angry      a01
+        08a02La  wav/08a02La.wav  stub     08  bored      a02
+        09b01Ea  wav/09b01Ea.wav  speech   09  disgusted  b01
+        10b02Aa  wav/10b02Aa.wav  speech   10  fearful    b02
+        16b10Td  wav/16b10Td.wav  speech   16  sad        b10
+    """,
+    "cremad": """
+        1001_IEO_ANG_LO  AudioWAV/1001_IEO_ANG_LO.wav  stereo   1001  angry      IEO
+        1001_IEO_DIS_MD  AudioWAV/1001_IEO_DIS_MD.wav  stub     1001  disgusted  IEO
+        1001_IEO_FEA_HI  AudioWAV/1001_IEO_FEA_HI.wav  speech   1001  fearful    IEO
+        1001_IEO_NEU_XX  AudioWAV/1001_IEO_NEU_XX.wav  speech   1001  neutral    IEO
+        1040_ITH_SAD_X   AudioWAV/1040_ITH_SAD_X.wav   speech   1040  sad        ITH
+        1076_MTI_SAD_XX  AudioWAV/1076_MTI_SAD_XX.wav  silence  1076  sad        MTI
+        1091_WSI_HAP_XX  AudioWAV/1091_WSI_HAP_XX.wav  speech   1091  happy      WSI
+    """,
+    "savee": """
+        DC_a01   AudioData/DC/a01.wav   speech   DC  angry      a01
+        DC_su15  AudioData/DC/su15.wav  stereo   DC  surprised  su15
+        JE_sa09  ALL/JE_sa09.wav        speech   JE  sad        sa09
+        JK_d03   ALL/JK_d03.wav         speech   JK  disgusted  d03
+        JK_f03   ALL/JK_f03.wav         speech   JK  fearful    f03
+        KL_a01   AudioData/KL/a01.wav   speech   KL  angry      a01
+        KL_h02   AudioData/KL/h02.wav   stub     KL  happy      h02
+        KL_n30   AudioData/KL/n30.wav   silence  KL  neutral    n30
+    """,
+    "tess": """
+        OAF_back_angry    OAF_angry/OAF_back_angry.wav           speech   OAF  angry      back
+        OAF_back_disgust  OAF_disgust/OAF_back_disgust.wav       stub     OAF  disgusted  back
+        OAF_back_neutral  OAF_neutral/OAF_back_neutral.wav       silence  OAF  neutral    back
+        OAF_back_ps       OAF_Pleasant_surprise/OAF_back_ps.wav  speech   OAF  surprised  back
+        OAF_food_fear     OAF_Fear/OAF_food_fear.wav             stereo   OAF  fearful    food
+        OA_bite_neutral   OAF_neutral/OA_bite_neutral.wav        speech   OAF  neutral    bite
+        YAF_back_happy    YAF_happy/YAF_back_happy.wav           speech   YAF  happy      back
+        YAF_youth_sad     YAF_sad/YAF_youth_sad.wav              speech   YAF  sad        youth
+    """,
+}
+LISTED = {corpus: [line.split() for line in table.strip().splitlines()] for corpus, table in FILES.items()}
+IGNORED = {
+    "ravdess": [
+        f"{SONG}/Actor_07/03-02-03-01-02-01-07.wav",
+        f"{SPEECH}/Actor_07/03-01-09-01-01-01-07.wav",  # no such emotion
+        f"{SPEECH}/Actor_25/03-01-01-01-01-01-25.wav",  # no such actor
+        f"{SPEECH}/Actor_07/01-01-06-01-01-01-07.mp4",
+    ],
+    "emodb": ["wav/04a01Wa.wav", "lablaut/03a01Wa.lablaut"],  # no such speaker; not audio
+    "cremad": ["AudioMP3/1001_IEO_NEU_XX.mp3"],
+    "savee": ["ALL/JK_s03.wav", "ALL/a02.wav"],  # no such emotion; no speaker
+    "tess": ["YAF_happy/XAF_back_happy.wav"],
+}
+NAMES = sorted(LISTED)
+
+
+def write_corpus(name: str, root: Path) -> Path:
+    """Write the files of a corpus, the last one first."""
+    tree = {path: kind for _, path, kind, *_ in reversed(LISTED[name])}
+    return plant(root, tree | dict.fromkeys(IGNORED[name], "speech"))
+
+
+def expected(name: str, root: Path) -> list[Utterance]:
+    return [
+        Utterance(utterance, root / path, speaker, emotion, text=text)
+        for utterance, path, _, speaker, emotion, text in LISTED[name]
+    ]
+
+
+def read(name: str, root: Path) -> list[Utterance]:
+    return READERS[name].read(root)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_utterances_are_listed_from_the_root_or_above(tmp_path: Path, name: str) -> None:
+    root = write_corpus(name, tmp_path / "corpora" / f"a {name}")
+    assert read(name, root) == expected(name, root)
+    assert all(each.file.is_file() for each in expected(name, root))
+    assert read(name, tmp_path / "corpora") == read(name, tmp_path) == expected(name, root)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tables_are_complete(name: str) -> None:
+    labels = set(READERS[name].LABELS.values())
+    assert labels <= VOCABULARY
+    assert set(getattr(READERS[name], "COMPLETE_COUNTS", {}).get("", {})) <= labels
+    assert labels == {row[4] for row in LISTED[name]}, "the test files have every label"
+    assert {row[2] for row in LISTED[name]} == {"speech", "stereo", "silence", "stub"}
+
+
+def test_published_counts() -> None:
+    counts = {name: READERS[name].COMPLETE_COUNTS[""] for name in ("ravdess", "emodb", "cremad")}
+    assert [counts["ravdess"][emotion] for emotion in (*FOUR, "calm")] == [192, 192, 96, 192, 192]
+    assert [counts["emodb"][emotion] for emotion in FOUR] == [127, 71, 79, 62]
+    assert [counts["cremad"][emotion] for emotion in FOUR] == [1271, 1271, 1087, 1271]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_folder_below_the_root_gives_its_utterances(tmp_path: Path, name: str, monkeypatch) -> None:
+    root = write_corpus(name, tmp_path)
+    parents = {folder for each in expected(name, root) for folder in each.file.parents}
+    for folder in (each for each in parents if root in each.parents):
+        inside = [each for each in expected(name, root) if folder in each.file.parents]
+        assert read(name, folder) == inside
+        monkeypatch.chdir(folder)
+        assert [each.utterance for each in read(name, Path())] == [each.utterance for each in inside]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_topmost_of_identical_files_is_listed(tmp_path: Path, name: str) -> None:
+    root = write_corpus(name, tmp_path)
+    for each in list(root.iterdir()):
+        shutil.copytree(each, root / "again" / "and again" / each.name)
+    assert read(name, root) == expected(name, root)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_different_files_with_the_same_name_are_refused(tmp_path: Path, name: str) -> None:
+    root = write_corpus(name, tmp_path)
+    path = next(path for _, path, kind, *_ in LISTED[name] if kind == "speech")
+    other = plant(root / "repaired", {path: "stub"}) / path
+    with pytest.raises(UserError, match="the same name and different bytes") as caught:
+        read(name, root)
+    assert str(root / path) in str(caught.value)
+    assert str(other) in str(caught.value)
+    other.unlink()
+    other.symlink_to(root / "missing")
+    with pytest.raises(UserError, match="the same name and different bytes"):
+        read(name, root)
+
+
+def test_files_of_the_same_size_and_time_are_compared_by_bytes(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        file = tmp_path / folder / "03a01Wa.wav"
+        file.parent.mkdir()
+        file.write_text(folder)
+        os.utime(file, (1, 1))
+    with pytest.raises(UserError, match="the same name and different bytes"):
+        emodb.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "esd"])
+def test_errors_give_the_root_and_an_example(tmp_path: Path, name: str) -> None:
+    def assert_refused(root: Path, message: str) -> None:
+        with pytest.raises(UserError, match=message) as caught:
+            read(name, root)
+        assert str(root) in str(caught.value)
+        assert READERS[name].EXAMPLE in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    assert_refused(tmp_path / "nowhere", "does not exist: --root must be")
+    assert_refused(Path(__file__), "is not a folder: --root must be")
+    assert_refused(tmp_path, "none of 0 .wav files")
+    plant(tmp_path, {"x/recording.wav": "speech", "x/notes.txt": b"a, b"})
+    assert_refused(tmp_path, "none of 2 .wav files")  # the recording and its `._` file
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_broken_links_are_listed(tmp_path: Path, name: str) -> None:
+    root = write_corpus(name, tmp_path)
+    for each in expected(name, root):
+        each.file.unlink()
+        each.file.symlink_to(root / "missing")
+    assert read(name, root) == expected(name, root)
+
+
+def test_unreadable_folder_is_an_error(tmp_path: Path, monkeypatch) -> None:
+    plant(tmp_path, {"wav/03a01Wa.wav": "speech", "locked/03a01Fa.wav": "speech"})
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match="locked cannot be read: Permission denied"):
+        emodb.read(tmp_path)
+
+
+def test_order_of_files_on_disk_has_no_effect(tmp_path: Path, monkeypatch) -> None:
+    """Of identical files in two folders, the first by name is listed."""
+    names = "03a01Fa", "03a01Nc", "08a02La", "16b10Td"
+    plant(tmp_path, {f"{folder}/{name}.wav": "speech" for folder in ("one", "two") for name in names})
+    listed = [(folder, folders, sorted(files)) for folder, folders, files in sorted(os.walk(tmp_path))]
+    for order in (listed, [(folder, folders, files[::-1]) for folder, folders, files in listed[::-1]]):
+        monkeypatch.setattr(os, "walk", lambda *_, order=order, **__: order)
+        assert [each.utterance for each in emodb.read(tmp_path)] == list(names)
+        assert {each.file.parent.name for each in emodb.read(tmp_path)} == {"one"}
+
+
+def two_digits(lowest: int, highest: int) -> st.SearchStrategy[str]:
+    return st.integers(lowest, highest).map("{:02d}".format)
+
+
+@st.composite
+def named_files(draw) -> tuple[str, str, str, str, str]:
+    """A corpus, a valid file name, and the speaker, emotion and text in it."""
+    corpus = draw(st.sampled_from(NAMES))
+    labels = READERS[corpus].LABELS
+    label = draw(st.sampled_from(sorted(labels)))
+    match corpus:
+        case "ravdess":
+            speaker, text = draw(two_digits(1, 24)), draw(two_digits(1, 2))
+            name = f"03-01-{label}-{draw(two_digits(1, 2))}-{text}-{draw(two_digits(1, 2))}-{speaker}"
+        case "emodb":
+            speaker, text = (
+                draw(st.sampled_from(["03", "08", "09", "10", "16"])),
+                f"a{draw(two_digits(1, 7))}",
+            )
+            name = f"{speaker}{text}{label}{draw(st.sampled_from('abcdef'))}"
+        case "cremad":
+            speaker, text = str(draw(st.integers(1001, 1091))), draw(st.sampled_from(["IEO", "TIE", "IOM"]))
+            name = f"{speaker}_{text}_{label}_{draw(st.sampled_from(['LO', 'MD', 'HI', 'XX']))}"
+        case "savee":
+            speaker, text = (
+                draw(st.sampled_from(["DC", "JE", "JK", "KL"])),
+                f"{label}{draw(two_digits(1, 30))}",
+            )
+            name = f"{speaker}_{text}"
+        case "tess":
+            speaker, text = (
+                draw(st.sampled_from(["OAF", "YAF"])),
+                draw(st.sampled_from(["back", "fear", "ps"])),
+            )
+            name = f"{speaker}_{text}_{label}"
+    return corpus, name, speaker, labels[label], text
+
+
+INVALID = ["x{}.wav", "0{}.wav", "._{}.wav"]
+INVALID += ["{}x.wav", "{}0.wav", "{}.x.wav", "{} (1).wav", "{}.wav.part", "{}.mp3"]
+
+
+@given(named_files(), st.sampled_from(INVALID))
+@settings(max_examples=150, deadline=None)
+def test_valid_names_are_read_and_invalid_ones_ignored(
+    named: tuple[str, str, str, str, str], invalid: str
+) -> None:
+    corpus, name, speaker, emotion, text = named
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, invalid.format(name)).write_bytes(sounds()["speech"])
+        with pytest.raises(UserError, match="has a name like"):
+            read(corpus, Path(folder))
+        file = Path(folder, f"{name}.wav")
+        file.write_bytes(sounds()["speech"])
+        assert read(corpus, Path(folder)) == [Utterance(name, file, speaker, emotion, text=text)]
