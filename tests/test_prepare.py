@@ -109,8 +109,9 @@ def test_a_check_fails_if_a_fold_leaks_what_is_not_allowed(corpus: Path, stores:
 
 def test_a_check_writes_nothing(corpus: Path, stores: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in (corpus / "features").rglob("*")}
-    printed = succeed("prepare", "--root", "fair.csv", "--check", "--folds_by", "session", cwd=corpus)
-    assert "no leak in 2 folds by session" in printed
+    for store in (("--root", "fair.csv"), ("--out", "features/fair")):
+        printed = succeed("prepare", *store, "--check", "--folds_by", "session", cwd=corpus)
+        assert "no leak in 2 folds by session" in printed
     assert {path: path.stat().st_mtime_ns for path in (corpus / "features").rglob("*")} == before
 
 
