@@ -164,7 +164,7 @@ class FrontEnd(BaseModel):
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
-        if self.n_mfcc > self.n_mels:
+        if self.features == "mfcc" and self.n_mfcc > self.n_mels:
             raise ValueError(f"n_mfcc ({self.n_mfcc}) must be at most n_mels ({self.n_mels})")
         if self.hop_length > self.n_fft:
             raise ValueError(f"hop_length ({self.hop_length}) must be at most n_fft ({self.n_fft})")
