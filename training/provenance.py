@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.fused import native
+from models.fused import library_name
 from utils import UserError
 
 PROGRAM = Path(__file__).parent.parent
@@ -59,7 +59,7 @@ def describe(device: torch.device) -> dict[str, str | int | None]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": name_of(device),
-        "compiled": native.name() if device.type == "cpu" else None,
+        "compiled": library_name() if device.type == "cpu" else None,
     }
 
 

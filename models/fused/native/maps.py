@@ -1,7 +1,8 @@
-"""Feature maps in C++: depthwise convolutions past a ReLU and their gradients, sums over pixels, weighted sums of maps.
+"""Operations on feature maps in C++: depthwise convolutions, sums over pixels, weighted sums of maps.
 
-Shapes: N utterances, C channels, F coefficients, T frames, k the kernel's side (3 or 5); maps (N, C, F, T) in
-channels_last memory format, of 32 or 64 bits and a multiple of 8 channels; depthwise kernels (C, 1, k, k).
+Shapes: N utterances, C channels, a multiple of 8, F coefficients, T frames, k the side of a kernel (3
+or 5); maps (N, C, F, T) in channels_last memory format, float32 or float64; depthwise kernels
+(C, 1, k, k).
 """
 
 from collections.abc import Sequence
@@ -12,72 +13,92 @@ from torch import Tensor
 from models.fused import native
 from models.fused.native import call
 
-STRIP, PART = 8, 1024  # rows, pixels: whose sums the C++ code leaves apart
+# The C++ code returns one sum for each strip of rows, or for each part of the pixels (see lanes.h).
+STRIP = 8  # rows
+PART = 1024  # pixels
 
 
-def usable(*maps: Tensor, side: int = 3) -> bool:
-    """Whether such maps, and kernels of this side, are computed here."""
-    return side in (3, 5) and all(native.usable(x.shape[1], x) for x in maps)
+def supports(*maps: Tensor, side: int = 3) -> bool:
+    """Whether the compiled code can process these maps, and kernels of this side."""
+    return side in (3, 5) and all(native.supports(x.shape[1], x) for x in maps)
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
-    """z = k * relu(x)."""
-    x, (n, c, f, t), side = dense(x), x.shape, weight.shape[-1]
-    z = torch.empty(n, c, -(-f // stride), -(-t // stride), dtype=x.dtype, memory_format=torch.channels_last)
-    call("depthwise", x.dtype, x, weight.contiguous(), z, n, f, t, c, side, stride, dilation)
+    """Convolve each channel of relu(x) with its kernel."""
+    x, (n, c, f, t) = channels_last(x), x.shape
+    size = n, c, -(-f // stride), -(-t // stride)
+    z = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last)
+    call("depthwise", x.dtype, x, weight.contiguous(), z, n, f, t, c, weight.shape[-1], stride, dilation)
     return z
 
 
-def gradients(
-    g: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int, by_x: bool, by_weight: bool
+def depthwise_gradients(
+    g: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int, needs_x: bool, needs_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Of z = k * relu(x) from that by z: by x and by k; None where nobody asks."""
-    g, x, (n, c, f, t), side = dense(g), dense(x), x.shape, weight.shape[-1]
-    at_once = 16 if c % 16 == 0 else 8
-    d_x = torch.empty_like(x) if by_x else None
-    d_k = (
-        torch.zeros(n * -(-f // STRIP), c // at_once, side**2, at_once, dtype=torch.float64)
-        if by_weight
-        else None
+    """The gradients of `depthwise` with respect to x and the weights; None if not needed."""
+    g, x, (n, c, f, t), side = channels_last(g), channels_last(x), x.shape, weight.shape[-1]
+    at_once = 16 if c % 16 == 0 else 8  # channels
+    d_x = torch.empty_like(x) if needs_x else None
+    sums = None
+    if needs_weight:
+        sums = torch.zeros(n * -(-f // STRIP), c // at_once, side**2, at_once, dtype=torch.float64)
+    call(
+        "depthwise_gradients",
+        x.dtype,
+        g,
+        x,
+        weight.contiguous(),
+        d_x,
+        sums,
+        n,
+        f,
+        t,
+        c,
+        side,
+        stride,
+        dilation,
     )
-    call("gradients", x.dtype, g, x, weight.contiguous(), d_x, d_k, n, f, t, c, side, stride, dilation)
-    return d_x, d_k.sum(dim=0).transpose(1, 2).reshape(weight.shape).to(x.dtype) if by_weight else None
+    if not needs_weight:
+        return d_x, None
+    return d_x, sums.sum(dim=0).transpose(1, 2).reshape(weight.shape).to(x.dtype)
 
 
-def moments(xs: Sequence[Tensor], ys: Sequence[Tensor], m: int) -> Tensor:
-    """Of K pairs of maps of C and C' channels the sums over all pixels of x y', and below of y: (K, C + 1, C').
+def product_sums(xs: Sequence[Tensor], ys: Sequence[Tensor], m: int) -> Tensor:
+    """The sums of x y' over all pixels for K pairs of maps, and in the last row of y: (K, C + 1, C').
 
-    Of x y' only the m blocks on the diagonal mean anything.
+    Only the m blocks on the diagonal of x y' are defined.
     """
-    xs, ys, of_x, of_y = [*map(dense, xs)], [*map(dense, ys)], xs[0].shape[1], ys[0].shape[1]
-    pixels = xs[0].numel() // of_x
-    out = torch.empty(-(-pixels // PART), len(xs), of_x + 1, of_y, dtype=torch.float64)
-    call("moments", xs[0].dtype, xs, ys, len(xs), m, out, pixels, of_x, of_y)
-    return out.sum(dim=0).to(xs[0].dtype)
+    xs, ys = [channels_last(x) for x in xs], [channels_last(y) for y in ys]
+    channels_x, channels_y = xs[0].shape[1], ys[0].shape[1]
+    pixels = xs[0].numel() // channels_x
+    sums = torch.empty(-(-pixels // PART), len(xs), channels_x + 1, channels_y, dtype=torch.float64)
+    call("product_sums", xs[0].dtype, xs, ys, len(xs), m, sums, pixels, channels_x, channels_y)
+    return sums.sum(dim=0).to(xs[0].dtype)
 
 
-def dots(x: Tensor, ys: Sequence[Tensor]) -> Tensor:
+def channel_sums(x: Tensor, ys: Sequence[Tensor]) -> Tensor:
     """The sums over all pixels of x, and of x times each of K maps: (1 + K, C)."""
-    x, ys, c = dense(x), [*map(dense, ys)], x.shape[1]
-    pixels = x.numel() // c
-    out = torch.empty(-(-pixels // PART), 1 + len(ys), c, dtype=torch.float64)
-    call("dots", x.dtype, x, ys, len(ys), out, pixels, c)
-    return out.sum(dim=0).to(x.dtype)
+    x, ys, channels = channels_last(x), [channels_last(y) for y in ys], x.shape[1]
+    pixels = x.numel() // channels
+    sums = torch.empty(-(-pixels // PART), 1 + len(ys), channels, dtype=torch.float64)
+    call("channel_sums", x.dtype, x, ys, len(ys), sums, pixels, channels)
+    return sums.sum(dim=0).to(x.dtype)
 
 
-def affine(constant: Tensor, terms: Sequence[tuple[Tensor, Tensor]], m: int) -> Tensor:
-    """constant (C,) + a sum of maps, each times a matrix (C', C) on its channels or a factor (C,) for each.
+def weighted_sum(constant: Tensor, terms: Sequence[tuple[Tensor, Tensor]], m: int) -> Tensor:
+    """constant (C,), plus each map times a matrix (C', C) on its channels or one factor per channel (C,).
 
-    Matrices are block-diagonal, of m blocks.
+    Matrices are block-diagonal, with m blocks.
     """
-    maps, factors = [dense(x) for x, _ in terms], [factor.contiguous() for _, factor in terms]
+    maps = [channels_last(x) for x, _ in terms]
+    factors = [factor.contiguous() for _, factor in terms]
     widths = [len(factor) if factor.dim() == 2 else 0 for factor in factors]
     (n, _, f, t), c, dtype = maps[0].shape, len(constant), maps[0].dtype
     out = torch.empty(n, c, f, t, dtype=dtype, memory_format=torch.channels_last)
-    call("affine", dtype, maps, factors, widths, len(maps), constant.contiguous(), m, out, n * f * t, c)
+    call("weighted_sum", dtype, maps, factors, widths, len(maps), constant.contiguous(), m, out, n * f * t, c)
     return out
 
 
-def dense(x: Tensor) -> Tensor:
-    """(N, C, F, T) that lies in memory as (N, F, T, C)."""
+def channels_last(x: Tensor) -> Tensor:
+    """The same maps, in memory as (N, F, T, C)."""
     return x.contiguous(memory_format=torch.channels_last)
