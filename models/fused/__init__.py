@@ -11,7 +11,7 @@ from dataclasses import replace
 from models.cells import CELL_TYPES, CNN, SEQ, Cell, CellType
 from models.fused.cnn.cell import FusedCnnCell
 from models.fused.cnn.sync_batchnorm import synchronise
-from models.fused.native import compiler_missing, library_name
+from models.fused.native.compiler import compiler_missing, library_name
 from models.fused.rnn.stacked_cell import StackedRnnCell, stacked_gates, stacked_share
 from models.fused.rnn.tanh_rnn import TanhRNN
 from models.ops import RNN_CLASSES, sequence_ops

@@ -2,11 +2,11 @@
 
     BN(y) = r (y - mean(y)),    r = 1 / sqrt(var(y) + eps)
 
-y - mean(y) is the centered map, r the scale. In training, mean and variance are those of the batch,
-and the running statistics are updated; in evaluation they are the running statistics.
+y - mean(y) is the centered map, r the scale. In training, mean and variance are those of the batch, and the
+running statistics are updated; in evaluation they are the running statistics.
 
-Shapes: maps (N/m, mC, F, T) in channels_last memory format, folded with m = `layout.fold` (see
-`layout`); statistics (C,), or (mC,) with m equal copies. Statistics of 16-bit maps are float32.
+Shapes: maps (N/m, mC, F, T) in channels_last memory format, folded with m = `layout.fold` (see `layout`);
+statistics (C,), or (mC,) with m equal copies. Statistics of 16-bit maps are float32.
 """
 
 from collections.abc import Sequence

@@ -17,9 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from models.cells import Cell
 from models.fused.cnn.batchnorm import center_and_scale
-from models.fused.cnn.edge import WeightedOps, relaxed_edge
+from models.fused.cnn.edge import EdgeOps, relaxed_edge
 from models.fused.cnn.layout import Layout, choose_fold, concatenate_channels, fold_maps, unfold_maps
-from models.fused.cnn.prefixes import EmptyPrefix, OneUnitPrefix, Prefix, TwoUnitPrefix
+from models.fused.cnn.prefixes import Prefix
 from models.fused.cnn.sync_batchnorm import processes_of
 from models.fused.cnn.weighted_ops import WeightedMaps, WeightedProducts
 from models.mixed_ops import MixedNode, MixedOp
@@ -61,19 +61,21 @@ class State:
         odd_grid = F.pad(self.x, (0, 1, 0, 1))[:, :, 1::2, 1::2]
         return F.relu(concatenate_channels(self.even_grid, odd_grid, self.layout.fold))
 
-    def pooled(self, pool: Pool) -> tuple[Tensor, Tensor]:
-        """The centered pooled map, and the scale of its BatchNorm.
+    def skipped_or_pooled(self, op: nn.Identity | Pool) -> tuple[Tensor, Tensor | None]:
+        """The map itself, and no scale; or the pooled and centered map, and the scale of its BatchNorm.
 
-        Edges out of one state pool the same maps. They are pooled once, for the first edge; the other
-        edges copy its running statistics.
+        Edges out of one state pool the same map. It is pooled once, for the first edge; the other edges copy
+        the running statistics of the first.
         """
-        kind = type(pool.pooling)
+        if isinstance(op, nn.Identity):
+            return self.x, None
+        kind = type(op.pooling)
         if kind not in self.pools:
             # recomputed in backward: the indices of the maxima would take twice the memory of a map
-            pooled = checkpoint(pool.pooling, self.x, use_reentrant=False, preserve_rng_state=False)
-            self.pools[kind] = *center_and_scale(pooled, pool.norm, self.layout), pool.norm
+            pooled = checkpoint(op.pooling, self.x, use_reentrant=False, preserve_rng_state=False)
+            self.pools[kind] = *center_and_scale(pooled, op.norm, self.layout), op.norm
         centered, scale, first_norm = self.pools[kind]
-        for buffer, first_buffer in zip(pool.norm.buffers(), first_norm.buffers(), strict=True):
+        for buffer, first_buffer in zip(op.norm.buffers(), first_norm.buffers(), strict=True):
             buffer.copy_(first_buffer)
         return centered, scale
 
@@ -89,51 +91,38 @@ def relaxed_op(edge: MixedOp, state: State, weights: Tensor) -> Tensor:
 
     Consecutive ops of one group are computed together. `none`, the last op, is not computed.
     """
-    groups: list[tuple[WeightedOps, Sequence[Tensor]]] = []
-    for kind, modules in groupby(edge.ops, group_of):
+    groups: list[EdgeOps] = []
+    for kind, members in groupby(edge.ops, group_of):
+        modules = list(members)
         if kind == "maps":
-            groups.append(weighted_maps(list(modules), state))
+            ys, scales = zip(*map(state.skipped_or_pooled, modules), strict=True)
+            groups.append((WeightedMaps(scales, edge.training, state.layout), ys, len(modules)))
         else:
-            groups.append(weighted_products(list(modules), state, edge.recompute))
+            parts = [product_op(op, state) for op in modules]
+            norms, prefixes, inputs = zip(*parts, strict=True)
+            products = WeightedProducts(norms, prefixes, state.layout, edge.recompute)
+            groups.append((products, [*chain(*inputs)], len(modules)))
     return relaxed_edge(groups, weights[: len(edge.ops)], state.channels, state.layout)
 
 
 def group_of(op: nn.Module) -> str:
-    """The group of ops that an op can be computed with: ops of a group end in weights of one shape, or in none."""
+    """The group of ops that an op can be computed with: ops that end in weights of one shape, or in none."""
     if isinstance(op, nn.Identity | Pool):
         return "maps"
     return "reductions" if isinstance(op, FactorizedReduce) else "convolutions"
 
 
-def weighted_maps(modules: Sequence[nn.Module], state: State) -> tuple[WeightedMaps, Sequence[Tensor]]:
-    """Skip connections and pools, and their inputs."""
-    found = [(state.x, None) if isinstance(op, nn.Identity) else state.pooled(op) for op in modules]
-    ys, scales = zip(*found, strict=True)
-    return WeightedMaps(scales, modules[0].training), ys
-
-
-def weighted_products(
-    modules: Sequence[nn.Module], state: State, recompute: bool
-) -> tuple[WeightedProducts, Sequence[Tensor]]:
-    """Convolution ops, and their inputs."""
-    norms, prefixes, inputs = zip(*(product_op(op, state) for op in modules), strict=True)
-    return WeightedProducts(norms, prefixes, state.layout, recompute), [*chain.from_iterable(inputs)]
-
-
 def product_op(op: nn.Module, state: State) -> tuple[nn.BatchNorm2d, Prefix, list[Tensor]]:
     """The last BatchNorm of a convolution op, its prefix, and its inputs: x and all kernels."""
     if isinstance(op, FactorizedReduce):
-        return op.norm, EmptyPrefix(), [state.both_grids, joint_kernel(op)]
+        return op.norm, Prefix(state.layout, units=0), [state.both_grids, joint_kernel(op)]
     units = [op] if isinstance(op, ConvUnit) else list(op)
     first, x = units[0].depthwise, state.x
     stride, dilation = first.stride[0], first.dilation[0]
     if stride == dilation == 2:
         stride, dilation, x = 1, 1, state.even_grid
-    if len(units) == 1:
-        prefix = OneUnitPrefix(state.layout, stride, dilation)
-    else:
-        prefix = TwoUnitPrefix(state.layout, stride, units[0].norm)
-    kernels = chain.from_iterable((unit.depthwise.weight, unit.pointwise.weight) for unit in units)
+    prefix = Prefix(state.layout, len(units), stride, dilation, units[0].norm)
+    kernels = chain(*((unit.depthwise.weight, unit.pointwise.weight) for unit in units))
     return units[-1].norm, prefix, [x, *kernels]
 
 

@@ -2,30 +2,19 @@
 
     op(x) = BN(W z),    z = prefix(x)
 
-A convolution op is one or two units of ReLU, depthwise convolution, pointwise convolution and
-BatchNorm. The last pointwise convolution W and its BatchNorm are computed together with those of the
-other ops of an edge (see `products`). The results are those of the layers one by one, because
+The last pointwise convolution W and its BatchNorm are computed together with those of the other ops of an
+edge (see `products`). The results are those of the layers one by one, because
 
 - the mean of W z is W mean(z): the mean of a BatchNorm is subtracted as a bias of the convolution;
 - relu(r y) = r relu(y) for r > 0: the scale of a BatchNorm goes into the next depthwise kernel;
-- the first depthwise convolution and the ReLUs are cheap, and are recomputed instead of stored.
+- the first depthwise convolution and the ReLUs, which are cheap, are recomputed instead of stored.
 
-A prefix has the methods
-
-    forward(x, kernels, statistics) -> Intermediates
-    backward(g, x, kernels, intermediates, needs) -> [d_x, *d_kernels]
-
-`statistics` are empty, or those of an earlier forward pass, which are then used again. g is the
-gradient with respect to z; `needs` says for x and each kernel whether its gradient is needed, and a
-gradient that is not needed is None. `kernels` counts the kernels, `maps` the maps to store.
-
-Shapes: maps (N/m, mC, F, T) in channels_last memory format, folded with m = `layout.fold` (see
-`layout`); depthwise kernels (C, 1, k, k), pointwise kernels (C, C', 1, 1).
+Shapes: maps (N/m, mC, F, T) in channels_last memory format, folded with m = `layout.fold` (see `layout`);
+depthwise kernels (C, 1, k, k), pointwise kernels (C, C', 1, 1).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -36,128 +25,105 @@ from models.fused.cnn.sums import channel_mean, product_sums, weighted_sum
 
 Tensors = Sequence[Tensor]
 Gradients = list[Tensor | None]
-
-
-class Intermediates(NamedTuple):
-    """What a prefix computes: maps, the last of which is z, and statistics of BatchNorms, which are small."""
-
-    maps: Tensors
-    statistics: Tensors = ()
+"""A gradient that is not needed is None."""
 
 
 @dataclass(frozen=True)
-class EmptyPrefix:
-    """z = x."""
+class Prefix:
+    """The prefix of an op with 0, 1 or 2 units of ReLU, depthwise and pointwise convolution, and BatchNorm.
 
-    kernels = 0
-    maps = 1
-
-    def forward(self, x: Tensor, kernels: Tensors, statistics: Tensors = ()) -> Intermediates:
-        return Intermediates([x])
-
-    def backward(
-        self, g: Tensor, x: Tensor, kernels: Tensors, intermediates: Intermediates, needs: Sequence[bool]
-    ) -> Gradients:
-        return [g]
-
-
-@dataclass(frozen=True)
-class OneUnitPrefix:
-    """z = k * relu(x), the prefix of an op of one unit."""
+    0 units, no kernels (factorized reduction):  z = x
+    1 unit, kernel k:                            z = k * relu(x)
+    2 units, kernels k, V, k2:                   z = k2 * relu(BN(V (k * relu(x))))
+    """
 
     layout: Layout
-    stride: int
-    dilation: int
+    units: int
+    stride: int = 1
+    dilation: int = 1
+    norm: nn.BatchNorm2d | None = None
+    """The BatchNorm of the first of two units."""
 
-    kernels = 1
-    maps = 1
+    @property
+    def kernels(self) -> int:
+        return (0, 1, 3)[self.units]
 
-    def forward(self, x: Tensor, kernels: Tensors, statistics: Tensors = ()) -> Intermediates:
-        return Intermediates([self.depthwise(x, kernels[0])])
+    @property
+    def maps(self) -> int:
+        """The number of maps that `forward` returns."""
+        return 2 if self.units == 2 else 1
+
+    def forward(self, x: Tensor, kernels: Tensors, statistics: Tensors = ()) -> tuple[Tensors, Tensors]:
+        """Return (maps, statistics): the last map is z; with two units, the first is the centered output y of V.
+
+        The statistics are the mean and the scale of the BatchNorm, (mC,). If they are passed, from an earlier
+        call, they are not computed again.
+        """
+        if self.units == 0:
+            return [x], []
+        z = depthwise(x, self._folded(kernels[0]), self.stride, self.dilation)
+        if self.units == 1:
+            return [z], []
+        _, pointwise, kernel2 = kernels
+        mean = statistics[0] if statistics else self._mean(z, pointwise)
+        y = weighted_sum(-mean, [(z, as_matrix(pointwise).T)], self.layout)
+        scale = statistics[1] if statistics else scale_of(y, mean, self.norm, self.layout)
+        return [y, depthwise(y, self._folded(kernel2, scale), 1, 1)], [mean, scale]
 
     def backward(
-        self, g: Tensor, x: Tensor, kernels: Tensors, intermediates: Intermediates, needs: Sequence[bool]
+        self,
+        g: Tensor,
+        x: Tensor,
+        kernels: Tensors,
+        maps: Tensors,
+        statistics: Tensors,
+        needs: Sequence[bool],
     ) -> Gradients:
-        return self.gradients(g, x, kernels[0], None, needs)
+        """Return the gradients of x and the kernels, from the gradient g of z; `needs` says which are needed."""
+        if self.units == 0:
+            return [g]
+        d_second = []
+        if self.units == 2:
+            g, *d_second = self._second_unit_backward(g, x, kernels, maps[0], statistics[1], needs[2:])
+        return [*self._gradients(g, x, kernels[0], None, self.stride, self.dilation, *needs[:2]), *d_second]
 
-    def depthwise(self, x: Tensor, kernel: Tensor, scale: Tensor | None = None) -> Tensor:
-        """The convolution, with a kernel that is multiplied by `scale` (mC,)."""
-        return depthwise(x, self._folded(kernel, scale), self.stride, self.dilation)
-
-    def gradients(
-        self, g: Tensor, x: Tensor, kernel: Tensor, scale: Tensor | None, needs: Sequence[bool]
+    def _second_unit_backward(
+        self, g: Tensor, x: Tensor, kernels: Tensors, y: Tensor, scale: Tensor, needs: Sequence[bool]
     ) -> Gradients:
-        """The gradients of `depthwise` with respect to x and the kernel."""
-        folded = self._folded(kernel, scale)
-        d_x, d_kernel = depthwise_gradients(g, x, folded, self.stride, self.dilation, *needs)
+        """The gradients of k * relu(x), V and k2."""
+        kernel, pointwise, kernel2 = kernels
+        needs_pointwise, needs_kernel2 = needs
+        g, d_kernel2 = self._gradients(g, y, kernel2, scale, 1, 1, True, needs_kernel2)
+        if self.norm.training:
+            g = batchnorm_backward(g, y, scale, self.layout)
+        d_pointwise = None
+        if needs_pointwise:
+            z = depthwise(x, self._folded(kernel), self.stride, self.dilation)
+            d_pointwise = product_sums([g], [z], self.layout)[0][:, :, None, None]
+        zero = g.new_zeros(self.layout.fold * pointwise.shape[1])
+        return [weighted_sum(zero, [(g, as_matrix(pointwise))], self.layout), d_pointwise, d_kernel2]
+
+    def _gradients(
+        self, g: Tensor, x: Tensor, kernel: Tensor, scale: Tensor | None, *options: int | bool
+    ) -> Gradients:
+        """The gradients of x and of a kernel that was multiplied by `scale`; see `depthwise_gradients`."""
+        d_x, d_kernel = depthwise_gradients(g, x, self._folded(kernel, scale), *options)
         if d_kernel is not None:
             d_kernel = d_kernel if scale is None else d_kernel * scale.view(-1, 1, 1, 1)
             d_kernel = d_kernel.unflatten(0, (self.layout.fold, -1)).sum(dim=0)
         return [d_x, d_kernel]
 
-    def _folded(self, kernel: Tensor, scale: Tensor | None) -> Tensor:
-        """The scaled kernels for folded maps, (mC, 1, k, k)."""
+    def _folded(self, kernel: Tensor, scale: Tensor | None = None) -> Tensor:
+        """A depthwise kernel for folded maps, multiplied by `scale` (mC,): (mC, 1, k, k)."""
         kernel = repeat_channels(kernel, self.layout.fold)
         return kernel if scale is None else kernel * scale.to(kernel.dtype).view(-1, 1, 1, 1)
 
-
-@dataclass(frozen=True)
-class TwoUnitPrefix:
-    """z = k * relu(BN(W (k0 * relu(x)))), the prefix of an op of two units; the first has the stride.
-
-    The maps are y, the centered output of W, and z; the statistics the mean and the scale of the BatchNorm, (mC,).
-    """
-
-    layout: Layout
-    stride: int
-    norm: nn.BatchNorm2d
-    """The BatchNorm of the first unit."""
-
-    kernels = 3
-    maps = 2
-
-    @property
-    def units(self) -> tuple[OneUnitPrefix, OneUnitPrefix]:
-        """The two depthwise convolutions."""
-        return OneUnitPrefix(self.layout, self.stride, 1), OneUnitPrefix(self.layout, 1, 1)
-
-    def forward(self, x: Tensor, kernels: Tensors, statistics: Tensors = ()) -> Intermediates:
-        first, second = self.units
-        kernel0, pointwise, kernel = kernels
-        z0 = first.depthwise(x, kernel0)
-        mean = statistics[0] if statistics else self._mean(z0, pointwise)
-        y = weighted_sum(-mean, [(z0, as_matrix(pointwise).T)], self.layout)
-        scale = statistics[1] if statistics else scale_of(y, mean, self.norm, self.layout)
-        return Intermediates([y, second.depthwise(y, kernel, scale)], [mean, scale])
-
-    def backward(
-        self, g: Tensor, x: Tensor, kernels: Tensors, intermediates: Intermediates, needs: Sequence[bool]
-    ) -> Gradients:
-        first, second = self.units
-        kernel0, pointwise, kernel = kernels
-        needs_x, needs_kernel0, needs_pointwise, needs_kernel = needs
-        y, scale = intermediates.maps[0], intermediates.statistics[1]
-        g, d_kernel = second.gradients(g, y, kernel, scale, [True, needs_kernel])
-        if self.norm.training:
-            g = batchnorm_backward(g, y, scale, self.layout)
-        d_pointwise = None
-        if needs_pointwise:
-            z0 = first.depthwise(x, kernel0)
-            d_pointwise = product_sums([g], [z0], self.layout)[0][:, :, None, None]
-        no_constant = g.new_zeros(self.layout.fold * pointwise.shape[1])
-        g = weighted_sum(no_constant, [(g, as_matrix(pointwise))], self.layout)
-        d_x, d_kernel0 = first.gradients(g, x, kernel0, None, [needs_x, needs_kernel0])
-        return [d_x, d_kernel0, d_pointwise, d_kernel]
-
-    def _mean(self, z0: Tensor, pointwise: Tensor) -> Tensor:
-        """The mean that the BatchNorm subtracts from W z0, (mC,)."""
+    def _mean(self, z: Tensor, pointwise: Tensor) -> Tensor:
+        """The mean that the BatchNorm subtracts from V z, (mC,)."""
         if not self.norm.training:
             return repeat_channels(self.norm.running_mean, self.layout.fold)
-        mean_z0 = channel_mean(z0, self.layout)
-        return block_diagonal(as_matrix(pointwise), self.layout.fold).to(mean_z0.dtype) @ mean_z0
-
-
-Prefix = EmptyPrefix | OneUnitPrefix | TwoUnitPrefix
+        mean_z = channel_mean(z, self.layout)
+        return block_diagonal(as_matrix(pointwise), self.layout.fold).to(mean_z.dtype) @ mean_z
 
 
 def as_matrix(kernel: Tensor) -> Tensor:

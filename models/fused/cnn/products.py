@@ -15,8 +15,8 @@ So the sum is one of products of z with the matrix A = w r W. Backward, from the
 
 In evaluation mode, r and mean(y) are constants, and the terms that come from their gradients are left out.
 
-Shapes: P products; maps z (N/m, mC', F, T) and g (N/m, mC, F, T), folded with m = `layout.fold` (see
-`layout`); weights W (P, C, C'); w (P,).
+Shapes: P products; maps z (N/m, mC', F, T) and g (N/m, mC, F, T), folded with m = `layout.fold` (see `layout`);
+weights W (P, C, C'); w (P,).
 """
 
 from collections.abc import Sequence
@@ -27,12 +27,7 @@ from torch import Tensor, nn
 
 from models.fused.cnn.batchnorm import update_running_statistics
 from models.fused.cnn.layout import Layout, repeat_channels
-from models.fused.cnn.sums import (
-    first_and_second_moments,
-    product_means,
-    values_per_channel,
-    weighted_sum,
-)
+from models.fused.cnn.sums import first_and_second_moments, product_means, values_per_channel, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -65,32 +60,25 @@ def product_statistics(
     return ProductStatistics(mean_y, torch.rsqrt(variance + eps), count, mean_z, covariance)
 
 
+@dataclass
 class ProductGradients:
-    """The gradients of the sum with respect to w, W and each z, from g, the gradient of the sum.
+    """The gradients of the sum with respect to w (`d_w`), W and each z, from its gradient g with mean `mean_g` (C,)."""
 
-    `mean_g` (C,) is the mean of g.
-    """
+    g: Tensor
+    mean_g: Tensor
+    w: Tensor
+    zs: Sequence[Tensor]
+    weight: Tensor
+    statistics: ProductStatistics
+    layout: Layout
 
-    def __init__(
-        self,
-        g: Tensor,
-        mean_g: Tensor,
-        w: Tensor,
-        zs: Sequence[Tensor],
-        weight: Tensor,
-        statistics: ProductStatistics,
-        layout: Layout,
-    ):
-        self.g = g
-        self.mean_g = mean_g
-        self.weight = weight.to(mean_g.dtype)
-        self.statistics = statistics
-        self.layout = layout
-        self.q = product_means([g] * len(zs), zs, layout)
-        scale = statistics.scale
-        s = (self.q * self.weight).sum(dim=2) - mean_g * statistics.mean_y
-        self.d_w = statistics.count * (scale * s).sum(dim=1)  # (P,)
-        self.gain = (w[:, None] * scale)[:, :, None]  # w r
+    def __post_init__(self):
+        scale = self.statistics.scale
+        self.weight = self.weight.to(self.mean_g.dtype)
+        self.q = product_means([self.g] * len(self.zs), self.zs, self.layout)
+        s = (self.q * self.weight).sum(dim=2) - self.mean_g * self.statistics.mean_y
+        self.d_w = self.statistics.count * (scale * s).sum(dim=1)  # (P,)
+        self.gain = (self.w[:, None] * scale)[:, :, None]  # w r
         self.slope = (scale.square() * s)[:, :, None]  # r^2 s
 
     def d_weight(self) -> Tensor:
@@ -101,9 +89,9 @@ class ProductGradients:
             q = q - constant - self.slope * (self.weight @ statistics.covariance)
         return statistics.count * self.gain * q
 
-    def d_z(self, k: int, z: Tensor) -> Tensor:
+    def d_z(self, k: int) -> Tensor:
         """With respect to the k-th z, (N/m, mC', F, T)."""
-        a, statistics = self.gain[k] * self.weight[k], self.statistics
+        z, a, statistics = self.zs[k], self.gain[k] * self.weight[k], self.statistics
         if statistics.mean_z is None:
             return weighted_sum(a.new_zeros(z.shape[1]), [(self.g, a)], self.layout)
         b = self.weight[k].T @ (self.slope[k] * a)  # symmetric

@@ -1,7 +1,7 @@
 """Sums over the pixels of maps and weighted sums of maps, by compiled code if possible (see `native`).
 
-Shapes: maps (N/m, mC, F, T) in channels_last memory format, folded with m = `layout.fold` (see
-`layout`); statistics (C,), or (mC,) with m equal copies. Statistics of 16-bit maps are float32.
+Shapes: maps (N/m, mC, F, T) in channels_last memory format, folded with m = `layout.fold` (see `layout`);
+statistics (C,), or (mC,) with m equal copies. Statistics of 16-bit maps are float32.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from models.fused.cnn.layout import (
     repeat_channels,
     sum_blocks,
 )
-from models.fused.native import maps as native
+from models.fused.native import operations as native
 
 Term = tuple[Tensor, Tensor]
 """A map, and what it is multiplied by: a matrix on its channels (C', C), or one factor per channel (mC,)."""
@@ -57,17 +57,15 @@ def channel_means(x: Tensor, ys: Sequence[Tensor], layout: Layout) -> Tensor:
     if native.supports(x, *ys):
         sums = native.channel_sums(x, ys)
     else:
-        products = (x * y for y in ys)
-        sums = torch.stack([total(each) for each in (x, *products)])
+        sums = torch.stack([total(each) for each in (x, *(x * y for y in ys))])
     sums = sums.unflatten(1, (layout.fold, -1)).sum(dim=1)
-    means = mean_over_processes(sums / values_per_channel(x, layout), layout)
+    means = mean_of_sums(sums, x, layout)
     return repeat_channels(means.T, layout.fold).T
 
 
 def product_means(xs: Sequence[Tensor], ys: Sequence[Tensor], layout: Layout) -> Tensor:
     """mean(x y') over all pixels and utterances for K pairs of maps, (K, C, C')."""
-    sums = product_sums(xs, ys, layout)
-    return mean_over_processes(sums / values_per_channel(xs[0], layout), layout)
+    return mean_of_sums(product_sums(xs, ys, layout), xs[0], layout)
 
 
 def first_and_second_moments(zs: Sequence[Tensor], layout: Layout) -> tuple[Tensor, Tensor]:
@@ -78,8 +76,7 @@ def first_and_second_moments(zs: Sequence[Tensor], layout: Layout) -> tuple[Tens
     else:
         totals, products = torch.stack([total(z) for z in zs]), product_sums(zs, zs, layout)
     totals = totals.unflatten(1, (layout.fold, -1)).sum(dim=1, keepdim=True)
-    sums = torch.cat([products, totals], dim=1)
-    means = mean_over_processes(sums / values_per_channel(zs[0], layout), layout)
+    means = mean_of_sums(torch.cat([products, totals], dim=1), zs[0], layout)
     return means[:, -1], means[:, :-1]
 
 
@@ -99,12 +96,13 @@ def total(x: Tensor) -> Tensor:
     return x.sum(dim=(0, 2, 3), dtype=at_least_float32(x))
 
 
-def mean_over_processes(statistic: Tensor, layout: Layout) -> Tensor:
-    """The mean of a statistic over the processes that share it."""
+def mean_of_sums(sums: Tensor, x: Tensor, layout: Layout) -> Tensor:
+    """The means, over all processes, that belong to this process's sums over the maps x."""
+    means = sums / values_per_channel(x, layout)
     if layout.processes > 1:
-        statistic = statistic / layout.processes
-        dist.all_reduce(statistic)
-    return statistic
+        means = means / layout.processes
+        dist.all_reduce(means)
+    return means
 
 
 def pixels(x: Tensor) -> int:

@@ -29,8 +29,8 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         layout = Layout(fold=1, processes=self.processes)
         centered, scale = center_and_scale(x, self, layout)
-        op = WeightedMaps([scale], training=True), [centered]
-        y = relaxed_edge([op], scale.new_ones(1), len(scale), layout)  # an edge of one op, of weight 1
+        group = WeightedMaps([scale], True, layout), [centered], 1
+        y = relaxed_edge([group], scale.new_ones(1), len(scale), layout)  # an edge with one op, of weight 1
         return y * per_channel(self.weight) + per_channel(self.bias) if self.affine else y
 
 

@@ -1,13 +1,7 @@
-"""The weighted ops of a relaxed CNN edge, o(x) = sum_k w_k BN(y_k): what they add to the sum, and their gradients.
+"""The weighted ops of a relaxed CNN edge, o(x) = sum_k w_k BN(y_k): what they add to it, and their gradients.
 
-y_k is a map that is computed (skip connection, pools: `WeightedMaps`), or, for convolutions, the
-product of a pointwise kernel and a map z (`WeightedProducts`). Of a product neither y nor BN(y) is
-computed (see `products`). Both classes have the methods
-
-    forward(w, *inputs) -> EdgeTerms
-    backward(g, w, inputs, saved, needs) -> (d_w, d_inputs)
-
-where `needs` says for each input whether its gradient is needed; a gradient that is not needed is None.
+y_k is a map that is computed (skip connection, pools: `WeightedMaps`), or, for convolutions, the product of a
+pointwise kernel and a map z (`WeightedProducts`). Of a product neither y nor BN(y) is computed (see `products`).
 
 Shapes: P ops, w (P,) their weights; maps (N/m, mC, F, T) in channels_last memory format, folded with
 m = `layout.fold` (see `layout`); R pixels; z has C' channels where y has C.
@@ -15,7 +9,6 @@ m = `layout.fold` (see `layout`); R pixels; z has C' channels where y has C.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate, chain
 from typing import Any, NamedTuple
 
@@ -23,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from models.fused.cnn.layout import Layout, per_channel, repeat_channels
-from models.fused.cnn.prefixes import Gradients, Intermediates, Prefix, Tensors, as_matrix
-from models.fused.cnn.products import ProductGradients, ProductStatistics, product_statistics
+from models.fused.cnn.prefixes import Gradients, Prefix, Tensors, as_matrix
+from models.fused.cnn.products import ProductGradients, product_statistics
 from models.fused.cnn.sums import Term, channel_mean, channel_means, pixels, weighted_sum
 
 
@@ -34,32 +27,14 @@ def split_by_lengths(items: Sequence[Any], lengths: Sequence[int]) -> list[Seque
     return [items[end - length : end] for end, length in zip(ends, lengths, strict=True)]
 
 
-class Saved(NamedTuple):
-    """What weighted ops save for backward besides their inputs: statistics, which are small, and maps."""
-
-    statistics: Any = None
-    maps: Tensors = ()
-
-
 class EdgeTerms(NamedTuple):
-    """What weighted ops add to the output of an edge: terms, and a constant (mC,) for every pixel."""
+    """What ops add to the output of an edge, and what they save for backward besides their inputs."""
 
     terms: Sequence[Term]
     constant: Tensor | float = 0.0
-    saved: Saved = Saved()
-
-
-@dataclass(frozen=True)
-class OutputGradient:
-    """The gradient of the loss with respect to the output of an edge."""
-
-    maps: Tensor
-    layout: Layout
-
-    @cached_property
-    def mean(self) -> Tensor:
-        """Its mean for each channel, (mC,)."""
-        return channel_mean(self.maps, self.layout)
+    """(mC,), added to every pixel."""
+    statistics: Any = None
+    maps: Tensors = ()
 
 
 @dataclass(frozen=True)
@@ -74,10 +49,7 @@ class WeightedMaps:
     scales: Sequence[Tensor | None]
     """The scale (mC,) of each BatchNorm; None for a skip connection."""
     training: bool
-
-    @property
-    def count(self) -> int:
-        return len(self.scales)
+    layout: Layout
 
     def forward(self, w: Tensor, *ys: Tensor) -> EdgeTerms:
         terms = []
@@ -87,25 +59,26 @@ class WeightedMaps:
         return EdgeTerms(terms)
 
     def backward(
-        self, g: OutputGradient, w: Tensor, ys: Tensors, saved: Saved, needs: Sequence[bool]
+        self, g: Tensor, w: Tensor, ys: Tensors, statistics: None, maps: Tensors, needs: Sequence[bool]
     ) -> tuple[Tensor, Gradients]:
-        mean_g, *mean_products = channel_means(g.maps, ys, g.layout)
+        """The gradients of w and the ys, from the gradient g of the edge; `needs` says which are needed."""
+        mean_g, *mean_products = channel_means(g, ys, self.layout)
         products, d_ys = [], []
         for k, (y, scale, s) in enumerate(zip(ys, self.scales, mean_products, strict=True)):
             products.append(s if scale is None else scale * s)
             d_ys.append(self._d_y(g, w[k], y, scale, mean_g, s) if needs[k] else None)
-        d_w = torch.stack(products).sum(dim=1) * pixels(g.maps)  # the sum is over all m copies of a channel
+        d_w = torch.stack(products).sum(dim=1) * pixels(g)  # the sum is over all m copies of a channel
         return d_w, d_ys
 
     def _d_y(
-        self, g: OutputGradient, w: Tensor, y: Tensor, scale: Tensor | None, mean_g: Tensor, s: Tensor
+        self, g: Tensor, w: Tensor, y: Tensor, scale: Tensor | None, mean_g: Tensor, s: Tensor
     ) -> Tensor:
         if scale is None:
-            return g.maps * w.to(y.dtype)
+            return g * w.to(y.dtype)
         gain = w * scale
         if not self.training:
-            return g.maps * per_channel(gain).to(y.dtype)
-        return weighted_sum(-gain * mean_g, [(y, -gain * scale.square() * s), (g.maps, gain)], g.layout)
+            return g * per_channel(gain).to(y.dtype)
+        return weighted_sum(-gain * mean_g, [(y, -gain * scale.square() * s), (g, gain)], self.layout)
 
 
 @dataclass(frozen=True)
@@ -119,44 +92,46 @@ class WeightedProducts:
     recompute: bool
     """Whether backward recomputes the maps of the prefixes."""
 
-    @property
-    def count(self) -> int:
-        return len(self.norms)
-
     def forward(self, w: Tensor, *inputs: Tensor) -> EdgeTerms:
         ops = self._split(inputs)
-        intermediates = [
+        results = [
             prefix.forward(x, kernels) for prefix, (x, *kernels, _) in zip(self.prefixes, ops, strict=True)
         ]
-        zs = [each.maps[-1] for each in intermediates]
+        maps, prefix_statistics = zip(*results, strict=True)
+        zs = [own[-1] for own in maps]
         weight = stack_weights(ops)
         statistics = product_statistics(zs, weight, self.norms, self.layout)
         gain = w[:, None] * statistics.scale
         terms = [(z, a.T) for z, a in zip(zs, gain[:, :, None] * weight, strict=True)]
         constant = repeat_channels(-(gain * statistics.mean_y).sum(dim=0), self.layout.fold)
-        maps = [] if self.recompute else list(chain.from_iterable(each.maps for each in intermediates))
-        saved = Saved((statistics, [each.statistics for each in intermediates]), maps)
-        return EdgeTerms(terms, constant, saved)
+        saved = [] if self.recompute else [*chain(*maps)]
+        return EdgeTerms(terms, constant, (statistics, prefix_statistics), saved)
 
     def backward(
-        self, g: OutputGradient, w: Tensor, inputs: Tensors, saved: Saved, needs: Sequence[bool]
+        self, g: Tensor, w: Tensor, inputs: Tensors, statistics: Any, maps: Tensors, needs: Sequence[bool]
     ) -> tuple[Tensor, Gradients]:
+        """The gradients of w and the inputs, from the gradient g of the edge; `needs` says which are needed."""
+        statistics, prefix_statistics = statistics
         ops, needs = self._split(inputs), self._split(needs)
-        statistics: ProductStatistics = saved.statistics[0]
-        intermediates = self._intermediates(ops, saved)
-        zs = [each.maps[-1] for each in intermediates]
+        if self.recompute:
+            cases = zip(self.prefixes, ops, prefix_statistics, strict=True)
+            maps = [prefix.forward(x, kernels, found)[0] for prefix, (x, *kernels, _), found in cases]
+        else:
+            maps = split_by_lengths(maps, [prefix.maps for prefix in self.prefixes])
+        zs = [own[-1] for own in maps]
         weight = stack_weights(ops)
-        mean_g = g.mean[: weight.shape[1]]
-        products = ProductGradients(g.maps, mean_g, w, zs, weight, statistics, self.layout)
-        d_weight = [None] * self.count
-        if any(needs_weight for *_, needs_weight in needs):
-            d_weight = products.d_weight()[..., None, None]
+        mean_g = channel_mean(g, self.layout)[: weight.shape[1]]
+        products = ProductGradients(g, mean_g, w, zs, weight, statistics, self.layout)
+        needs_weight = any(own[-1] for own in needs)
+        d_weight = products.d_weight()[..., None, None] if needs_weight else [None] * len(ops)
         d_inputs: Gradients = []
         for k, prefix in enumerate(self.prefixes):
             (x, *kernels, _), (*needed, _) = ops[k], needs[k]
             gradients: Gradients = [None] * len(needed)
             if any(needed):
-                gradients = prefix.backward(products.d_z(k, zs[k]), x, kernels, intermediates[k], needed)
+                gradients = prefix.backward(
+                    products.d_z(k), x, kernels, maps[k], prefix_statistics[k], needed
+                )
             d_inputs += [*gradients, d_weight[k]]
         return products.d_w, d_inputs
 
@@ -164,16 +139,7 @@ class WeightedProducts:
         """Split a list with one item per input by op: items for x, for the kernels of the prefix, and for W."""
         return split_by_lengths(items, [prefix.kernels + 2 for prefix in self.prefixes])
 
-    def _intermediates(self, ops: Sequence[Tensors], saved: Saved) -> list[Intermediates]:
-        """The intermediates of the forward pass, recomputed or from `saved`."""
-        _, statistics = saved.statistics
-        if not self.recompute:
-            maps = split_by_lengths(saved.maps, [prefix.maps for prefix in self.prefixes])
-            return [Intermediates(*each) for each in zip(maps, statistics, strict=True)]
-        cases = zip(self.prefixes, ops, statistics, strict=True)
-        return [prefix.forward(x, kernels, found) for prefix, (x, *kernels, _), found in cases]
-
 
 def stack_weights(ops: Sequence[Tensors]) -> Tensor:
     """The last pointwise kernel of each op, (P, C, C')."""
-    return torch.stack([as_matrix(last) for *_, last in ops])
+    return torch.stack([as_matrix(own[-1]) for own in ops])

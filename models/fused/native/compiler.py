@@ -55,3 +55,14 @@ def compile_sources(command: list[str]) -> Path:
             command = [*command, *map(str, sources), "-o", str(unfinished)]
             subprocess.run(command, capture_output=True, check=True)
     return path
+
+
+def library_name() -> str | None:
+    """A name that depends on the sources, the compiler and the processor; None if nothing is compiled."""
+    compiled = library()
+    return compiled and Path(compiled._name).stem
+
+
+def compiler_missing(device: torch.device) -> bool:
+    """Whether the compiled code could run on this device, but no compiler works."""
+    return device.type == "cpu" and sys.platform == "linux" and library() is None

@@ -1,9 +1,7 @@
 // z = k * relu(x), a depthwise convolution with stride and dilation, and its gradients with respect to x and k.
 //
 // A task is a strip: a few rows of V channels of one image, which fit into the cache. A strip is copied once, with zeros
-// around it, so that no inner loop has to check for the border of the map.
-//
-// V is the number of channels at a time, K the side of the kernel.
+// around it, so that no inner loop has to check for the border of the map. K is the side of the kernel.
 
 #include <vector>
 

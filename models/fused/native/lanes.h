@@ -2,9 +2,8 @@
 //
 // Maps lie in memory as (N, F, T, C), with a multiple of 8 channels; sequences as (T, N, H). Loops process several
 // channels at a time, as one vector of the processor. The work is split in the same way for any number of threads: each
-// part has a sum of its own, and the caller adds the sums. So the results do not depend on the number of threads.
-//
-// In comments, x' is the transpose of x. N counts utterances or images, C channels, F rows, T columns.
+// part has its own sum, and the caller adds the sums. So the results do not depend on the number of threads. In
+// comments, x' is the transpose of x.
 
 #pragma once
 #include <algorithm>

@@ -26,8 +26,7 @@ void sum_pixels(const Terms<T>& terms, T* out, Int pixel, Int channels) {
     for (int p = 0; p < P; p++) sum[p] = lanes<T, L>(terms.constant + c);
     for (Int k = 0; k < terms.count; k++) {
       const Int width = terms.widths[k];
-      const T* x = terms.maps[k] + pixel * (width ? width : channels);
-      const T* factor = terms.factors[k] + c;
+      const T *x = terms.maps[k] + pixel * (width ? width : channels), *factor = terms.factors[k] + c;
       // only the rows of the blocks that channels c to c + L lie in
       const Int block_rows = width / terms.blocks, block_columns = channels / terms.blocks;
       const Int first = c / block_columns * block_rows;

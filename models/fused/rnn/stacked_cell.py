@@ -1,12 +1,12 @@
 """The relaxed SeqNN cell for a GPU: the recurrent ops out of a state run together, layer by layer.
 
-Layer l of every lstm_k with k > l, and of both directions of every lstm_att_k with k > l, is a
-recurrence of the same form on every edge. They differ in their weights and inputs only, so one
-stacked scan replaces one library call for each op (see `stacked_scan`); likewise for RNNs. States 0
-and 1 exist from the start: the edges out of both are one stack.
+Layer l of every lstm_k with k > l, and of both directions of every lstm_att_k with k > l, is a recurrence of the
+same form on every edge. They differ in weights and inputs only, so one stacked scan replaces one library call for
+each op (see `stacked_scan`); likewise for RNNs. States 0 and 1 exist from the start: the edges out of both are
+one stack.
 
-Shapes: S states, E edges out of each, M = S E; K ops, A of them in one group, D directions; N
-utterances, T time steps, C channels; sequences (T, N, C).
+Shapes: S states, E edges out of each, M = S E; K ops, A of them in one group, D directions; N utterances, T time
+steps, C channels; sequences (T, N, C).
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,32 +22,26 @@ from models.ops import Recurrent, RecurrentAttention, attend
 from models.recompute import recompute_in_backward
 
 SCANS = {nn.LSTM: StackedLstmScan, nn.RNN: StackedTanhScan}
+Ops = Mapping[int, Sequence[nn.Module]]
+"""By the number k of an op, its module on each of the M edges."""
 
 
 def use_stacked(device: torch.device) -> bool:
-    """Whether to stack recurrences: on every device but a CPU, which has no kernel launches to save.
-
-    On a CPU, forward and backward for all weights take 1.3 to 1.5 times as long stacked at the paper's
-    size (N 16, T 32, C 128, four nodes, all ops), and 0.98 to 1.06 times at the demo's (24, 16, 32, two
-    nodes, four recurrent ops); one thread, two runs on a shared machine. A GPU has not been measured.
-    """
+    """Whether to stack recurrences: not on a CPU, which has no kernel launches to save (see README.md)."""
     return device.type != "cpu"
 
 
 def stacked_share(cell: Cell, device: torch.device) -> float:
-    """The share of a cell's edges in its largest stack, that of states 0 and 1; 0 if recurrences are not stacked.
-
-    With `recompute`, the edges of a stack are recomputed together.
-    """
+    """The share of a cell's edges in its largest stack, that of states 0 and 1; 0 if nothing is stacked."""
     if not (isinstance(cell, StackedRnnCell) and use_stacked(device)):
         return 0.0
     return 2 * len(cell.nodes) / sum(len(node.edges) for node in cell.nodes)
 
 
 def stacked_gates(cell: Cell, device: torch.device) -> int:
-    """The size of the input of the largest stacked scan, in sequences of C channels; 0 if none is stacked.
+    """The size of the input of the largest stacked scan, in sequences of C channels; 0 if nothing is stacked.
 
-    The input of an LSTM is its four gates for each direction, that of an RNN one sequence.
+    For each direction, the input of an LSTM is four sequences, its gates, and that of an RNN is one.
     """
     if not (isinstance(cell, StackedRnnCell) and use_stacked(device)):
         return 0
@@ -100,32 +94,25 @@ class StackedEdges(nn.Module):
         x = x.unsqueeze(1).expand(-1, edges_per_state, *x.shape[1:])  # (S, E, T, N, C)
         outputs = {k: x for k, members in ops.items() if isinstance(members[0], nn.Identity)}
         for rnn_class, scan in SCANS.items():
-            groups = [OpGroup(op_class, rnn_class, ops, x) for op_class in (Recurrent, RecurrentAttention)]
+            groups = [
+                RecurrentGroup(op_class, rnn_class, ops, x) for op_class in (Recurrent, RecurrentAttention)
+            ]
             outputs |= run_recurrences([group for group in groups if group.rnns], scan)
-        with_attention = {
-            k: members for k, members in ops.items() if isinstance(members[0], RecurrentAttention)
-        }
+        with_attention = {k: own for k, own in ops.items() if isinstance(own[0], RecurrentAttention)}
         outputs |= run_attention(with_attention, outputs)
         out = torch.stack([outputs[k].reshape(x.shape) for k in ops])  # (K, S, E, T, N, C), without `none`
         return torch.einsum("ksetnc,sek->etnc", out, weights[:, : len(ops)].unflatten(0, x.shape[:2]))
 
 
-class OpGroup:
+class RecurrentGroup:
     """The ops of one op class and RNN class that have layers left to run, deepest first, and their input.
 
     `rnns` maps the number k of an op to its recurrent modules, one for each of the M edges.
     """
 
-    def __init__(
-        self,
-        op_class: type[nn.Module],
-        rnn_class: type[nn.RNNBase],
-        ops: Mapping[int, Sequence[nn.Module]],
-        x: Tensor,
-    ):
-        rnns = {
-            k: [op.rnn for op in members] for k, members in ops.items() if isinstance(members[0], op_class)
-        }
+    def __init__(self, op_class: type[nn.Module], rnn_class: type[nn.RNNBase], ops: Ops, x: Tensor):
+        own = {k: members for k, members in ops.items() if isinstance(members[0], op_class)}
+        rnns = {k: [op.rnn for op in members] for k, members in own.items()}
         rnns = {k: members for k, members in rnns.items() if isinstance(members[0], rnn_class)}
         self.rnns = dict(sorted(rnns.items(), key=lambda item: -item[1][0].num_layers))
         self.suffixes = ("", "_reverse") if op_class is RecurrentAttention else ("",)
@@ -169,7 +156,9 @@ class OpGroup:
         return finished
 
 
-def run_recurrences(groups: Sequence[OpGroup], scan: type[torch.autograd.Function]) -> dict[int, Tensor]:
+def run_recurrences(
+    groups: Sequence[RecurrentGroup], scan: type[torch.autograd.Function]
+) -> dict[int, Tensor]:
     """Run the recurrent modules of one RNN class; return for each op k their outputs (M, T, N, D C)."""
     outputs, layer = {}, 0
     while groups:
@@ -182,9 +171,7 @@ def run_recurrences(groups: Sequence[OpGroup], scan: type[torch.autograd.Functio
     return outputs
 
 
-def run_attention(
-    ops: Mapping[int, Sequence[RecurrentAttention]], h: Mapping[int, Tensor]
-) -> dict[int, Tensor]:
+def run_attention(ops: Ops, h: Mapping[int, Tensor]) -> dict[int, Tensor]:
     """Run `Context` of all ops with attention: for each op k, h (M, T, N, 2C) -> (M, T, N, C)."""
     if not ops:
         return {}

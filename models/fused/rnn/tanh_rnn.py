@@ -2,10 +2,10 @@
 
     h_t = tanh(W x_t + b + U h_{t-1})
 
-The library's RNN records every time step with autograd. Here the inputs of all steps are projected at
-once, and the recurrence is one autograd function: a step is one matrix product and one tanh, forward
-and backward, and the gradient with respect to U is one product over all steps. Compiled code runs all
-steps in one call (see `native`). The library's LSTM is fast already.
+The library's RNN records every time step with autograd. Here the inputs of all steps are projected at once, and
+the recurrence is one autograd function: a step is one matrix product and one tanh, forward and backward, and the
+gradient of U is one product over all steps. Compiled code runs all steps in one call (see `native`). The library's
+LSTM is fast already.
 
 Shapes: N utterances, T time steps, C and H channels in and out; sequences (T, N, C).
 """
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.fused.native import sequences as native
+from models.fused.native import operations as native
 
 
 class TanhRNN(nn.RNN):

@@ -32,10 +32,6 @@ def make_node(ops, strides, channels, recompute=False):
     return node
 
 
-def run_plain(node, states, weights):
-    return node(states, weights)
-
-
 def run_fused(node, states, weights):
     channels = states[0].shape[1]
     layout = Layout(choose_fold(len(states[0]), channels))
@@ -63,7 +59,7 @@ def test_fused_node_equals_the_plain_node(ops, stride, size, channels, training)
     node = make_node(ops, [stride], channels).train(training)
     states = [torch.randn(4, channels, *size, dtype=torch.float64)]
     weights = torch.rand(1, len(ops), dtype=torch.float64)
-    found, truth = (run(forward, node, states, weights) for forward in (run_fused, run_plain))
+    found, truth = (run(forward, node, states, weights) for forward in (run_fused, MixedNode.forward))
     torch.testing.assert_close(found, truth, rtol=1e-10, atol=1e-11)
 
 

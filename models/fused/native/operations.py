@@ -1,26 +1,34 @@
-"""Operations on feature maps in C++: depthwise convolutions, sums over pixels, weighted sums of maps.
+"""The operations in C++: depthwise convolutions, sums and weighted sums of feature maps, a recurrence.
 
-Shapes: N utterances, C channels, a multiple of 8, F coefficients, T frames, k the side of a kernel (3
-or 5); maps (N, C, F, T) in channels_last memory format, float32 or float64; depthwise kernels
-(C, 1, k, k).
+Tensors are float32 or float64, on a CPU, with a multiple of 8 channels.
+
+Shapes: N utterances, C channels, F coefficients, T frames, k the side of a kernel (3 or 5); maps (N, C, F, T) in
+channels_last memory format, depthwise kernels (C, 1, k, k); sequences (T, N, C).
 """
 
+import ctypes
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from models.fused import native
-from models.fused.native import call
+from models.fused.native import compiler
+
+TYPES = {torch.float32: "float", torch.float64: "double"}
 
 # The C++ code returns one sum for each strip of rows, or for each part of the pixels (see lanes.h).
 STRIP = 8  # rows
 PART = 1024  # pixels
 
 
-def supports(*maps: Tensor, side: int = 3) -> bool:
-    """Whether the compiled code can process these maps, and kernels of this side."""
-    return side in (3, 5) and all(native.supports(x.shape[1], x) for x in maps)
+def supports(*tensors: Tensor, side: int = 3) -> bool:
+    """Whether the compiled code can process these maps or sequences, with kernels of this side."""
+    for x in tensors:
+        channels = x.shape[1] if x.dim() == 4 else x.shape[-1]
+        if x.device.type != "cpu" or x.dtype not in TYPES or channels % 8:
+            return False
+    return side in (3, 5) and compiler.library() is not None
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
@@ -42,22 +50,8 @@ def depthwise_gradients(
     sums = None
     if needs_weight:
         sums = torch.zeros(n * -(-f // STRIP), c // at_once, side**2, at_once, dtype=torch.float64)
-    call(
-        "depthwise_gradients",
-        x.dtype,
-        g,
-        x,
-        weight.contiguous(),
-        d_x,
-        sums,
-        n,
-        f,
-        t,
-        c,
-        side,
-        stride,
-        dilation,
-    )
+    size = n, f, t, c, side
+    call("depthwise_gradients", x.dtype, g, x, weight.contiguous(), d_x, sums, *size, stride, dilation)
     if not needs_weight:
         return d_x, None
     return d_x, sums.sum(dim=0).transpose(1, 2).reshape(weight.shape).to(x.dtype)
@@ -102,3 +96,34 @@ def weighted_sum(constant: Tensor, terms: Sequence[tuple[Tensor, Tensor]], m: in
 def channels_last(x: Tensor) -> Tensor:
     """The same maps, in memory as (N, F, T, C)."""
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def tanh_scan(z: Tensor, u: Tensor) -> Tensor:
+    """h_t = tanh(z_t + U h_{t-1}), h_{-1} = 0: z (T, N, C), U (C, C) -> (T, N, C)."""
+    h = torch.empty(z.shape, dtype=z.dtype)
+    call("tanh_scan", z.dtype, z.contiguous(), u.T.contiguous(), h, *z.shape)
+    return h
+
+
+def tanh_scan_backward(g: Tensor, h: Tensor, u: Tensor) -> Tensor:
+    """The gradient with respect to z, from the gradient g with respect to h."""
+    d = torch.empty(h.shape, dtype=h.dtype)
+    call("tanh_scan_backward", h.dtype, g.contiguous(), h, u.contiguous(), d, *h.shape)
+    return d
+
+
+def call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
+    """Call a C++ function for numbers of `dtype`. The number of threads is added as the last argument."""
+    function = getattr(compiler.library(), f"{name}_{TYPES[dtype]}")
+    function(*map(to_c, arguments), ctypes.c_int(torch.get_num_threads()))
+
+
+def to_c(argument: Tensor | list[Tensor] | list[int] | int | None) -> Any:
+    """An argument as C takes it: a number, an array of numbers, or an array of arrays."""
+    if isinstance(argument, int):
+        return ctypes.c_int64(argument)
+    if isinstance(argument, list):
+        is_numbers = argument and isinstance(argument[0], int)
+        kind = ctypes.c_int64 if is_numbers else ctypes.c_void_p
+        return (kind * len(argument))(*(argument if is_numbers else [x.data_ptr() for x in argument]))
+    return ctypes.c_void_p(None if argument is None else argument.data_ptr())
