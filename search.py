@@ -26,7 +26,7 @@ from darts.supernet import make_supernet, search_space
 from data.folds import halves
 from data.speakers import SpeakerSet
 from genotypes import Genotype
-from models.fused import native
+from models.fused import compiler_missing
 from models.search_network import SearchNetwork
 from plots import cells
 from training import distributed
@@ -117,7 +117,7 @@ class Search:
             log.info("shared    %s", line)
         log.info("supernet  %.3f M weights on %s", weights / 1e6, self.features.device)
         log.info("precision %s\n", self.config.precision)
-        if self.config.fused == "auto" and native.compiler_missing(self.features.device):
+        if self.config.fused == "auto" and compiler_missing(self.features.device):
             log.warning(
                 "no C++ compiler was found: steps take about 1.5 times longer (install one: apt install g++)\n"
             )

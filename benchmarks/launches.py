@@ -63,7 +63,7 @@ def main() -> None:
     """Print the counts."""
     config = parse(SearchConfig, ["--rnn_layers", "1", "--rnn_channels", "4", *sys.argv[1:]])
     plain_config = config.model_copy(update={"fused": "off"})
-    stacked.pays = lambda device: True
+    stacked.use_stacked = lambda device: True
     print(f"one SeqNN cell, {STEPS} steps, forward + backward\n")
     print(f"{'':20}{'op by op':>12}{'stacked':>12}{'ratio':>8}")
     for name, only_alphas in (("for all weights", False), ("for the alphas only", True)):

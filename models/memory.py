@@ -14,8 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from models import bf16
 from models.cells import Cell
-from models.fused.cnn.cell import FusedCnnCell
-from models.fused.rnn.stacked_cell import stacked_gates, stacked_share
+from models.fused import recomputes_edge_by_edge, stacked_gates, stacked_share
 from models.mixed_ops import MixedOp
 from models.search_network import SearchNetwork
 
@@ -102,7 +101,7 @@ def measure_cells(
                 working=WORKING_STATES * state,
                 stack=stacked_share(cell, device) * whole
                 + STACKED_GATES * stacked_gates(cell, device) * state,
-                edge=(whole - part) / edges if isinstance(cell, FusedCnnCell) else 0.0,
+                edge=(whole - part) / edges if recomputes_edge_by_edge(cell) else 0.0,
             )
         )
     return memory

@@ -14,7 +14,7 @@ from data.folds import Fold, choose_fold, make_folds
 from data.leaks import Leaks, check_leaks, speaker_set
 from data.speakers import SpeakerSet
 from data.store import FeatureStore, statistics
-from models.fused.cnn.sync_batchnorm import synchronise
+from models.fused import synchronise
 from training import distributed
 from training.losses import class_weights
 from training.precision import set_precision
@@ -47,7 +47,8 @@ class Experiment:
 
     def place(self, network: nn.Module) -> nn.Module:
         """Move a network to the device, with synchronised BatchNorm if --sync_batchnorm asks for it."""
-        synchronise(network, distributed.world_size() if self.config.sync_batchnorm else 1)
+        if self.config.sync_batchnorm:
+            synchronise(network, distributed.world_size())
         return network.to(self.device)
 
     def class_weights(self, rows: np.ndarray) -> Tensor | None:

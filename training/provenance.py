@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.fused import native
+from models.fused import library_name
 from utils import UserError
 
 PROGRAM = Path(__file__).parent.parent
@@ -64,7 +64,7 @@ def describe(device: torch.device) -> dict[str, str | int | None]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": device_name(device),
-        "compiled": native.name() if device.type == "cpu" else None,
+        "compiled": library_name() if device.type == "cpu" else None,
     }
 
 

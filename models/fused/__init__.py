@@ -1,17 +1,30 @@
 """The cells of `models.cells` and the recurrent ops of `models.ops`, computed faster (see README.md).
 
-`cell_types` is the only way in: `fused=False` gives the plain modules, `fused=True` subclasses of them with the same
-parameters and, up to rounding, the same outputs and gradients.
+`cell_types` is the only way in: with `fused=False` it returns the plain modules, with `fused=True`
+subclasses that have the same parameters and, up to rounding, the same outputs and gradients. The
+other names are what the rest of the program needs to know about these subclasses.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from models.cells import CELL_TYPES, CNN, SEQ, CellType
+from models.cells import CELL_TYPES, CNN, SEQ, Cell, CellType
 from models.fused.cnn.cell import FusedCnnCell
-from models.fused.rnn.stacked_cell import StackedRnnCell
+from models.fused.cnn.sync_batchnorm import synchronise
+from models.fused.native.compiler import compiler_missing, library_name
+from models.fused.rnn.stacked_cell import StackedRnnCell, stacked_gates, stacked_share
 from models.fused.rnn.tanh_rnn import TanhRNN
 from models.ops import RNN_CLASSES, sequence_ops
+
+__all__ = [
+    "cell_types",
+    "compiler_missing",
+    "library_name",
+    "recomputes_edge_by_edge",
+    "stacked_gates",
+    "stacked_share",
+    "synchronise",
+]
 
 FUSED_RNN_CLASSES = {**RNN_CLASSES, "rnn": TanhRNN}
 FUSED_CNN = replace(CNN, relaxed_cell=FusedCnnCell)
@@ -24,3 +37,8 @@ FUSED_CELL_TYPES: Mapping[str, CellType] = {"normal": FUSED_CNN, "reduce": FUSED
 def cell_types(fused: bool) -> Mapping[str, CellType]:
     """The cell types, by kind of cell: "normal", "reduce" and "rnn"."""
     return FUSED_CELL_TYPES if fused else CELL_TYPES
+
+
+def recomputes_edge_by_edge(cell: Cell) -> bool:
+    """Whether the backward pass of a cell with `recompute` recomputes one edge at a time."""
+    return isinstance(cell, FusedCnnCell)

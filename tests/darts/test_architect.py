@@ -393,7 +393,7 @@ def test_first_order_is_one_pass_for_alpha_alone():
 def test_stacked_recurrences_as_on_a_gpu_give_the_gradient_of_one_op_at_a_time(monkeypatch):
     p = problem(layers=2, nodes=2, rnn_layers=2)
     truth = p.second_order()
-    monkeypatch.setattr(stacked, "pays", lambda device: True)
+    monkeypatch.setattr(stacked, "use_stacked", lambda device: True)
     assert distance(p.second_order(), truth) < 1e-9
 
 

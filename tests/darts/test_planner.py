@@ -97,7 +97,7 @@ def assert_foretold(config: SearchConfig) -> None:
     "recompute", ["ops", *(pytest.param(r, marks=pytest.mark.slow) for r in ("none", "cells"))]
 )
 def test_with_stacked_recurrences_as_on_a_gpu_it_is_so_too(monkeypatch, recompute):
-    monkeypatch.setattr(stacked, "pays", lambda device: True)
+    monkeypatch.setattr(stacked, "use_stacked", lambda device: True)
     size = {
         "layers": 1,
         "init_channels": 8,

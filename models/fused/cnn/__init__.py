@@ -1,1 +1,1 @@
-"""Relaxed edges of feature maps, made fast."""
+"""Fused CNN cells for the supernet, and BatchNorm with statistics over several processes."""

@@ -1,10 +1,12 @@
-"""BatchNorm of folded maps in pieces, so that the fused edges can spread it over what comes before and after.
+"""BatchNorm without affine, taken apart so that the fused edges can merge it with their other operations.
 
-BN(y) = r (y - mean(y)) with r = 1 / sqrt(var(y) + eps), without affine: what it subtracts is its center, r its scale.
-In training both are of the batch, and the running statistics are tracked; else they are the running ones.
+    BN(y) = r (y - mean(y)),    r = 1 / sqrt(var(y) + eps)
 
-Shapes: maps (N/m, mC, F, T) in channels_last memory format, folded (see `folded`); statistics (C,) or, as m copies of
-them, (mC,). Maps may be of 16 bits, statistics are float32 then.
+y - mean(y) is the centered map, r the scale. In training, mean and variance are those of the batch, and the
+running statistics are updated; in evaluation they are the running statistics.
+
+Shapes: maps (N/m, mC, F, T) in channels_last memory format, folded with m = `layout.fold` (see `layout`);
+statistics (C,), or (mC,) with m equal copies. Statistics of 16-bit maps are float32.
 """
 
 from collections.abc import Sequence
@@ -12,45 +14,55 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.fused.cnn import sums
-from models.fused.cnn.folded import copies
-from models.fused.cnn.sums import affine, column, mean, means, pixels
+from models.fused.cnn.layout import Layout, per_channel, repeat_channels
+from models.fused.cnn.sums import channel_mean, channel_means, values_per_channel, weighted_sum
 
 
-def centred(y: Tensor, norm: nn.BatchNorm2d, m: int) -> tuple[Tensor, Tensor]:
-    """BatchNorm of a map, but for its scale: (centred map, scale (mC,)).
+def center_and_scale(y: Tensor, norm: nn.BatchNorm2d, layout: Layout) -> tuple[Tensor, Tensor]:
+    """The centered map, and the scale (mC,).
 
-    The mean is held fixed in backward: the gradient of what BatchNorm centres has no mean itself.
+    Autograd sees the mean as a constant. That is exact if the gradient has no mean of its own, which
+    the gradient of a BatchNorm does not (see `batchnorm_backward`).
     """
-    center = mean(y.detach(), m) if norm.training else copies(norm.running_mean, m)
-    y = y - column(center).to(y.dtype)
-    return y, scale_of(y, center, norm, m)
+    mean = (
+        channel_mean(y.detach(), layout) if norm.training else repeat_channels(norm.running_mean, layout.fold)
+    )
+    centered = y - per_channel(mean).to(y.dtype)
+    return centered, scale_of(centered, mean, norm, layout)
 
 
 @torch.no_grad()
-def scale_of(y: Tensor, center: Tensor, norm: nn.BatchNorm2d, m: int) -> Tensor:
-    """BatchNorm's scale of a centred map, (mC,)."""
-    if not norm.training:
-        return copies(torch.rsqrt(norm.running_var + norm.eps), m)
-    c, count = norm.num_features, pixels(y) * m
-    variance = means(y, [y], m)[1]
-    return copies(tracked([norm], center[None, :c], variance[None, :c], count)[0], m)
+def scale_of(centered: Tensor, mean: Tensor, norm: nn.BatchNorm2d, layout: Layout) -> Tensor:
+    """The scale (mC,) for a centered map; `mean` (mC,) was subtracted from it."""
+    if norm.training:
+        channels = slice(norm.num_features)
+        variance = channel_means(centered, [centered], layout)[1, channels]
+        count = values_per_channel(centered, layout) * layout.processes
+        update_running_statistics([norm], mean[None, channels], variance[None], count)
+    else:
+        variance = norm.running_var
+    return repeat_channels(torch.rsqrt(variance + norm.eps), layout.fold)
 
 
-def tracked(norms: Sequence[nn.BatchNorm2d], center: Tensor, variance: Tensor, count: int) -> Tensor:
-    """The scales of P BatchNorms, alike but for their statistics, (P, C); their running statistics are moved.
+def update_running_statistics(
+    norms: Sequence[nn.BatchNorm2d], mean: Tensor, variance: Tensor, count: int
+) -> None:
+    """Update P BatchNorms of one momentum, as `nn.BatchNorm2d` does.
 
-    Of `count` values a channel in this process, as `nn.BatchNorm2d` does.
+    `mean` and `variance` (P, C) are those of a batch of `count` values per channel.
     """
-    count, momentum, eps = count * sums.processes, norms[0].momentum, norms[0].eps
+    momentum = norms[0].momentum
     unbiased = variance * (count / max(count - 1, 1))
     torch._foreach_add_([norm.num_batches_tracked for norm in norms], 1)
-    torch._foreach_lerp_([norm.running_mean for norm in norms], list(center), momentum)
+    torch._foreach_lerp_([norm.running_mean for norm in norms], list(mean), momentum)
     torch._foreach_lerp_([norm.running_var for norm in norms], list(unbiased), momentum)
-    return torch.rsqrt(variance + eps)
 
 
-def through_norm(g: Tensor, y: Tensor, scale: Tensor, m: int) -> Tensor:
-    """g - mean(g) - r^2 y mean(g y): backward through the BatchNorm of a centred y, r in g already."""
-    of_g, of_both = means(g, [y], m)
-    return affine(-of_g, [(g, torch.ones_like(of_g)), (y, -scale.square() * of_both)], m)
+def batchnorm_backward(g: Tensor, centered: Tensor, scale: Tensor, layout: Layout) -> Tensor:
+    """The gradient with respect to y: g - mean(g) - r^2 (y - mean(y)) mean(g (y - mean(y))).
+
+    g is the gradient with respect to BN(y), already multiplied by the scale r.
+    """
+    mean_g, mean_product = channel_means(g, [centered], layout)
+    terms = [(g, torch.ones_like(mean_g)), (centered, -scale.square() * mean_product)]
+    return weighted_sum(-mean_g, terms, layout)

@@ -1,6 +1,9 @@
-"""The relaxed node of the CNN: what the edges out of one state have in common is computed once, the rest is fused.
+"""The relaxed CNN cell: results that the edges out of one state share are computed once, the rest edge by edge.
 
-Shapes: E edges, K ops; maps (N/m, mC, F, T) in channels_last memory format, folded (see `folded`).
+Shared are the pooled maps and the grids that ops of stride 2 read. Each edge is one autograd function
+(see `edge`). A cell computes on folded maps (see `layout`); its inputs and its output are ordinary maps.
+
+Shapes: E edges, K ops; maps (N/m, mC, F, T) in channels_last memory format, folded with m = `layout.fold`.
 """
 
 from collections.abc import Sequence
@@ -13,97 +16,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.cells import Cell
-from models.fused.cnn.batchnorm import centred
-from models.fused.cnn.convolutions import Before, Depthwise, Given, Separable
-from models.fused.cnn.edge import Op, relaxed_edge
-from models.fused.cnn.edge_ops import MapOps, ProductOps
-from models.fused.cnn.folded import fold, fold_of, side_by_side, unfold
-from models.fused.cnn.kernels import CHANNELS_LAST
+from models.fused.cnn.batchnorm import center_and_scale
+from models.fused.cnn.edge import EdgeOps, relaxed_edge
+from models.fused.cnn.layout import Layout, choose_fold, concatenate_channels, fold_maps, unfold_maps
+from models.fused.cnn.prefixes import Prefix
+from models.fused.cnn.sync_batchnorm import processes_of
+from models.fused.cnn.weighted_ops import WeightedMaps, WeightedProducts
 from models.mixed_ops import MixedNode, MixedOp
 from models.ops import ConvUnit, FactorizedReduce, Pool
-
-
-class Source:
-    """A state of a relaxed cell, and what the edges that leave it share. They all have the same stride."""
-
-    def __init__(self, x: Tensor, channels: int):
-        self.x, self.channels, self.m = x, channels, x.shape[1] // channels
-        self.pools: dict[type, tuple[Tensor, Tensor, nn.BatchNorm2d]] = {}
-
-    @cached_property
-    def even(self) -> Tensor:
-        """The grid that an op of stride 2 and dilation 2 sees: all of its taps fall on it."""
-        return self.x[:, :, ::2, ::2].contiguous(memory_format=CHANNELS_LAST)
-
-    @cached_property
-    def both_grids(self) -> Tensor:
-        """The even grid and the odd one side by side, for factorised reduction past its ReLU: (N/m, m 2C, F/2, T/2)."""
-        odd = F.pad(self.x, (0, 1, 0, 1))[:, :, 1::2, 1::2]
-        return F.relu(side_by_side(self.even, odd, self.m))
-
-    def ops(self, modules: Sequence[nn.Module], recompute: bool) -> list[Op]:
-        """The ops of an edge that leaves this state: convolutions that follow each other are computed together."""
-        found: list[Op] = []
-        for kind, members in groupby(modules, form):
-            if kind == "map":
-                found.append(self.maps(list(members)))
-            else:
-                ends = [self.product(module) for module in members]
-                norms, before, inputs = zip(*ends, strict=True)
-                found.append(
-                    (ProductOps(norms, before, self.m, recompute), list(chain.from_iterable(inputs)))
-                )
-        return found
-
-    def maps(self, modules: Sequence[nn.Module]) -> Op:
-        """Ops that put out maps: skip, and pools."""
-        found = [
-            (self.x, None) if isinstance(module, nn.Identity) else self.pooled(module) for module in modules
-        ]
-        ys, scales = zip(*found, strict=True)
-        return MapOps(scales, modules[0].training), ys
-
-    def product(self, module: nn.Module) -> tuple[nn.BatchNorm2d, Before, list[Tensor]]:
-        """An op that ends in a pointwise convolution: its last BatchNorm, what comes before, its inputs."""
-        if isinstance(module, FactorizedReduce):
-            return module.norm, Given(), [self.both_grids, both_kernels(module)]
-        units = [module] if isinstance(module, ConvUnit) else list(module)
-        first, x = units[0].depthwise, self.x
-        stride, dilation = first.stride[0], first.dilation[0]
-        if stride == dilation == 2:
-            stride, dilation, x = 1, 1, self.even
-        one = len(units) == 1
-        before = Depthwise(self.m, stride, dilation) if one else Separable(self.m, stride, units[0].norm)
-        kernels = [kernel for unit in units for kernel in (unit.depthwise.weight, unit.pointwise.weight)]
-        return units[-1].norm, before, [x, *kernels]
-
-    def pooled(self, pool: Pool) -> tuple[Tensor, Tensor]:
-        """The pooled map, less its mean, and its scale.
-
-        All edges pool alike: it is done for the first, whose running statistics the others take over.
-        """
-        kind = type(pool.pooling)
-        if kind not in self.pools:
-            # the places of the maxima would take twice the memory of a map: they are found again
-            pooled = checkpoint(pool.pooling, self.x, use_reentrant=False, preserve_rng_state=False)
-            self.pools[kind] = *centred(pooled, pool.norm, self.m), pool.norm
-        y, scale, first = self.pools[kind]
-        for mine, its in zip(pool.norm.buffers(), first.buffers(), strict=True):
-            mine.copy_(its)
-        return y, scale
-
-
-def form(module: nn.Module) -> str:
-    """Which ops can be computed together: those whose matrices are of one shape."""
-    if isinstance(module, nn.Identity | Pool):
-        return "map"
-    return "reduction" if isinstance(module, FactorizedReduce) else "products"
-
-
-def both_kernels(op: FactorizedReduce) -> Tensor:
-    """One pointwise kernel (C, 2C, 1, 1) on both grids: the first channels of each image see the even one alone."""
-    even, odd = op.even.weight, op.odd.weight
-    return torch.block_diag(even[:, :, 0, 0], odd[:, :, 0, 0])[:, :, None, None]
 
 
 class FusedCnnCell(Cell):
@@ -112,22 +32,101 @@ class FusedCnnCell(Cell):
     def forward(self, s0: Tensor, s1: Tensor, weights: Sequence[Tensor]) -> Tensor:
         """`weights`: the softmaxed alphas of each node, (edges, ops)."""
         channels = self.out_channels // len(self.concat)
-        m = fold_of(len(s0), channels)
-        states = [
-            Source(fold(project(s), m), channels) for project, s in ((self.project0, s0), (self.project1, s1))
-        ]
+        layout = Layout(choose_fold(len(s0), channels), processes_of(self))
+        states = []
+        for project, s in ((self.project0, s0), (self.project1, s1)):
+            states.append(State(fold_maps(project(s), layout.fold), channels, layout))
         for node, w in zip(self.nodes, weights, strict=True):
-            states.append(Source(relaxed_node(node, states, w), channels))
-        return torch.cat([unfold(states[i].x, channels) for i in self.concat], dim=1)
+            states.append(State(relaxed_node(node, states, w), channels, layout))
+        return torch.cat([unfold_maps(states[i].x, channels) for i in self.concat], dim=1)
 
 
-def relaxed_node(node: MixedNode, sources: Sequence[Source], weights: Tensor) -> Tensor:
-    """`MixedNode.forward` (eq. 1): the sum of the relaxed edges. `weights` (E, K): their softmaxed alphas."""
-    edges = zip(node.edges, sources, weights, strict=True)
-    return reduce(torch.add, (relaxed_op(edge, source, w) for edge, source, w in edges))
+class State:
+    """A state of a relaxed cell, with what its outgoing edges share. They all have the same stride."""
+
+    def __init__(self, x: Tensor, channels: int, layout: Layout):
+        self.x = x
+        self.channels = channels
+        self.layout = layout
+        self.pools: dict[type, tuple[Tensor, Tensor, nn.BatchNorm2d]] = {}
+
+    @cached_property
+    def even_grid(self) -> Tensor:
+        """Every other row and column: all that an op of stride 2 and dilation 2 reads."""
+        return self.x[:, :, ::2, ::2].contiguous(memory_format=torch.channels_last)
+
+    @cached_property
+    def both_grids(self) -> Tensor:
+        """The input of `FactorizedReduce`'s convolutions: relu(even, odd grid), (N/m, m 2C, F/2, T/2)."""
+        odd_grid = F.pad(self.x, (0, 1, 0, 1))[:, :, 1::2, 1::2]
+        return F.relu(concatenate_channels(self.even_grid, odd_grid, self.layout.fold))
+
+    def skipped_or_pooled(self, op: nn.Identity | Pool) -> tuple[Tensor, Tensor | None]:
+        """The map itself, and no scale; or the pooled and centered map, and the scale of its BatchNorm.
+
+        Edges out of one state pool the same map. It is pooled once, for the first edge; the other edges copy
+        the running statistics of the first.
+        """
+        if isinstance(op, nn.Identity):
+            return self.x, None
+        kind = type(op.pooling)
+        if kind not in self.pools:
+            # recomputed in backward: the indices of the maxima would take twice the memory of a map
+            pooled = checkpoint(op.pooling, self.x, use_reentrant=False, preserve_rng_state=False)
+            self.pools[kind] = *center_and_scale(pooled, op.norm, self.layout), op.norm
+        centered, scale, first_norm = self.pools[kind]
+        for buffer, first_buffer in zip(op.norm.buffers(), first_norm.buffers(), strict=True):
+            buffer.copy_(first_buffer)
+        return centered, scale
 
 
-def relaxed_op(edge: MixedOp, source: Source, weights: Tensor) -> Tensor:
-    """`MixedOp.forward` (eq. 2). `weights` (K,): the softmaxed alphas of the edge."""
-    computed = weights[: len(edge.ops)]  # without that of `none`
-    return relaxed_edge(source.ops(edge.ops, edge.recompute), computed, source.channels, source.m)
+def relaxed_node(node: MixedNode, states: Sequence[State], weights: Tensor) -> Tensor:
+    """Compute `MixedNode.forward` (eq. 1), the sum of the relaxed edges. `weights` (E, K): the softmaxed alphas."""
+    edges = zip(node.edges, states, weights, strict=True)
+    return reduce(torch.add, (relaxed_op(edge, state, w) for edge, state, w in edges))
+
+
+def relaxed_op(edge: MixedOp, state: State, weights: Tensor) -> Tensor:
+    """Compute `MixedOp.forward` (eq. 2). `weights` (K,): the softmaxed alphas of the edge.
+
+    Consecutive ops of one group are computed together. `none`, the last op, is not computed.
+    """
+    groups: list[EdgeOps] = []
+    for kind, members in groupby(edge.ops, group_of):
+        modules = list(members)
+        if kind == "maps":
+            ys, scales = zip(*map(state.skipped_or_pooled, modules), strict=True)
+            groups.append((WeightedMaps(scales, edge.training, state.layout), ys, len(modules)))
+        else:
+            parts = [product_op(op, state) for op in modules]
+            norms, prefixes, inputs = zip(*parts, strict=True)
+            products = WeightedProducts(norms, prefixes, state.layout, edge.recompute)
+            groups.append((products, [*chain(*inputs)], len(modules)))
+    return relaxed_edge(groups, weights[: len(edge.ops)], state.channels, state.layout)
+
+
+def group_of(op: nn.Module) -> str:
+    """The group of ops that an op can be computed with: ops that end in weights of one shape, or in none."""
+    if isinstance(op, nn.Identity | Pool):
+        return "maps"
+    return "reductions" if isinstance(op, FactorizedReduce) else "convolutions"
+
+
+def product_op(op: nn.Module, state: State) -> tuple[nn.BatchNorm2d, Prefix, list[Tensor]]:
+    """The last BatchNorm of a convolution op, its prefix, and its inputs: x and all kernels."""
+    if isinstance(op, FactorizedReduce):
+        return op.norm, Prefix(state.layout, units=0), [state.both_grids, joint_kernel(op)]
+    units = [op] if isinstance(op, ConvUnit) else list(op)
+    first, x = units[0].depthwise, state.x
+    stride, dilation = first.stride[0], first.dilation[0]
+    if stride == dilation == 2:
+        stride, dilation, x = 1, 1, state.even_grid
+    prefix = Prefix(state.layout, len(units), stride, dilation, units[0].norm)
+    kernels = chain(*((unit.depthwise.weight, unit.pointwise.weight) for unit in units))
+    return units[-1].norm, prefix, [x, *kernels]
+
+
+def joint_kernel(op: FactorizedReduce) -> Tensor:
+    """Both pointwise convolutions of a factorized reduction as one kernel (C, 2C, 1, 1), block-diagonal."""
+    even, odd = op.even.weight, op.odd.weight
+    return torch.block_diag(even[:, :, 0, 0], odd[:, :, 0, 0])[:, :, None, None]

@@ -1,70 +1,66 @@
-"""A relaxed CNN edge as one function with a gradient of its own: the weighted sum of its ops, each by its own rules.
+"""A relaxed CNN edge as one autograd function: the weighted sum of its ops, o(x) = sum_k w_k o_k(x).
 
-Autograd sees one function an edge, whose inputs are the maps that leave the state and the kernels of all ops. Of the
-maps in between it stores what the ops ask for (see `edge_ops`).
+Autograd records one function per edge, whose inputs are the maps that leave the state, the weights w and the
+kernels of all ops. The ops compute their terms and their gradients (see `weighted_ops`) and choose which maps to
+store for backward. The terms of all ops are added up in one pass over the memory.
 
-Shapes: K ops; maps (N/m, mC, F, T) in channels_last memory format, folded (see `folded`).
+Shapes: K ops; maps (N/m, mC, F, T) in channels_last memory format, folded with m = `layout.fold` (see `layout`).
 """
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.fused.cnn.edge_ops import Incoming, MapOps, ProductOps, parted
-from models.fused.cnn.sums import affine
+from models.fused.cnn.layout import Layout
+from models.fused.cnn.sums import weighted_sum
+from models.fused.cnn.weighted_ops import WeightedMaps, WeightedProducts, split_by_lengths
 
-Op = tuple[MapOps | ProductOps, Sequence[Tensor]]
-"""An op of an edge, or several that are computed as one, and their inputs."""
+EdgeOps = tuple[WeightedMaps | WeightedProducts, Sequence[Tensor], int]
+"""Ops that are computed together, their inputs, and how many ops they are."""
 
 
-def relaxed_edge(ops: Sequence[Op], weights: Tensor, channels: int, m: int) -> Tensor:
-    """o(x) = sum_k w_k o_k(x) (Liu et al. 2019, eq. 2): `weights` (K,) -> (N/m, mC, F, T)."""
-    kinds, inputs = zip(*ops, strict=True)
-    counts = [len(own) for own in inputs]
-    return RelaxedEdge.apply(kinds, counts, channels, m, weights, *chain.from_iterable(inputs))
+def relaxed_edge(groups: Sequence[EdgeOps], weights: Tensor, channels: int, layout: Layout) -> Tensor:
+    """o(x) = sum_k w_k o_k(x) (Liu et al. 2019, eq. 2), (N/m, mC, F, T). `weights` (K,), in the order of the ops."""
+    ops, inputs, op_counts = zip(*groups, strict=True)
+    counts = op_counts, [len(own) for own in inputs]
+    return RelaxedEdge.apply(ops, counts, channels, layout, weights, *chain(*inputs))
 
 
 class RelaxedEdge(torch.autograd.Function):
-    """(ops, how many inputs each has, C, m, weights (K,), the inputs of all) -> o(x)."""
+    """(groups of ops, (numbers of ops, of inputs), C, layout, weights (K,), all inputs) -> o(x)."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        ops: Sequence[MapOps | ProductOps],
-        counts: Sequence[int],
-        channels: int,
-        m: int,
-        weights: Tensor,
-        *inputs: Tensor,
-    ) -> Tensor:
-        shares = parted(weights, [op.count for op in ops])
-        added = [op.forward(w, *own) for op, w, own in zip(ops, shares, parted(inputs, counts), strict=True)]
-        ctx.ops, ctx.counts, ctx.m = ops, counts, m
-        ctx.remembered, ctx.lengths = (
-            [each.remembered for each in added],
-            [len(each.stored) for each in added],
-        )
-        ctx.save_for_backward(weights, *inputs, *chain.from_iterable(each.stored for each in added))
-        constant = sum((each.constant for each in added), start=weights.new_zeros(m * channels))
-        return affine(constant, [term for each in added for term in each.terms], m)
+    def forward(ctx, groups, counts, channels, layout, weights: Tensor, *inputs: Tensor) -> Tensor:
+        op_counts, input_counts = counts
+        group_inputs = split_by_lengths(inputs, input_counts)
+        cases = zip(groups, split_by_lengths(weights, op_counts), group_inputs, strict=True)
+        added = [group.forward(w, *own) for group, w, own in cases]
+        ctx.groups, ctx.counts = groups, counts
+        ctx.statistics = [each.statistics for each in added]
+        ctx.map_counts = [len(each.maps) for each in added]
+        ctx.save_for_backward(weights, *inputs, *chain(*(each.maps for each in added)))
+        constant = sum((each.constant for each in added), start=weights.new_zeros(layout.fold * channels))
+        return weighted_sum(constant, [*chain(*(each.terms for each in added))], layout)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        weights, *saved = ctx.saved_tensors
-        inputs, stored = parted(saved, [sum(ctx.counts), sum(ctx.lengths)])
-        owned = (
-            parted(weights, [op.count for op in ctx.ops]),
-            parted(inputs, ctx.counts),
-            ctx.remembered,
-            parted(stored, ctx.lengths),
-            parted(ctx.needs_input_grad[5:], ctx.counts),
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        weights, *tensors = ctx.saved_tensors
+        op_counts, input_counts = ctx.counts
+        inputs, maps = split_by_lengths(tensors, [sum(input_counts), sum(ctx.map_counts)])
+        cases = zip(
+            ctx.groups,
+            split_by_lengths(weights, op_counts),
+            split_by_lengths(inputs, input_counts),
+            ctx.statistics,
+            split_by_lengths(maps, ctx.map_counts),
+            split_by_lengths(ctx.needs_input_grad[5:], input_counts),
+            strict=True,
         )
-        incoming = Incoming(g, ctx.m)
-        found = [op.backward(incoming, *own) for op, *own in zip(ctx.ops, *owned, strict=True)]
-        d_weights, d_inputs = zip(*found, strict=True)
-        return None, None, None, None, torch.cat(d_weights), *chain.from_iterable(d_inputs)
+        g = g.contiguous(memory_format=torch.channels_last)
+        gradients = [group.backward(g, *arguments) for group, *arguments in cases]
+        d_weights, d_inputs = zip(*gradients, strict=True)
+        return None, None, None, None, torch.cat(d_weights), *chain(*d_inputs)

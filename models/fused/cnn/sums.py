@@ -1,7 +1,7 @@
-"""Sums over the pixels of maps, and weighted sums of maps: compiled where they can be (`native`), else by the library.
+"""Sums over the pixels of maps and weighted sums of maps, by compiled code if possible (see `native`).
 
-Shapes: maps (N/m, mC, F, T) in channels_last memory format, folded (see `folded`), of R pixels each; statistics (C,)
-or, as m copies of them, (mC,). Maps may be of 16 bits, statistics are float32 then.
+Shapes: maps (N/m, mC, F, T) in channels_last memory format, folded with m = `layout.fold` (see `layout`);
+statistics (C,), or (mC,) with m equal copies. Statistics of 16-bit maps are float32.
 """
 
 from collections.abc import Sequence
@@ -11,90 +11,105 @@ import torch.distributed as dist
 from torch import Tensor
 
 from models.bf16 import at_least_float32
-from models.fused.cnn.folded import block_sum, blocks, copies, maps, rows
-from models.fused.native import maps as native
-
-processes = 1  # that share their batch statistics: see `sync_batchnorm`
+from models.fused.cnn.layout import (
+    Layout,
+    block_diagonal,
+    maps_to_matrix,
+    matrix_to_maps,
+    per_channel,
+    repeat_channels,
+    sum_blocks,
+)
+from models.fused.native import operations as native
 
 Term = tuple[Tensor, Tensor]
-"""A map, and what it is multiplied by: a matrix on its channels (C', C), or a factor for each (mC,)."""
+"""A map, and what it is multiplied by: a matrix on its channels (C', C), or one factor per channel (mC,)."""
 
 
-def affine(constant: Tensor, terms: Sequence[Term], m: int) -> Tensor:
-    """A constant (mC,) for every pixel + the sum of the terms."""
-    dtype = terms[0][0].dtype
-    constant, terms = constant.to(dtype), [(x, blocks(factor.to(dtype), m)) for x, factor in terms]
-    if native.usable(*(x for x, _ in terms)):
-        return native.affine(constant, terms, m)
+def weighted_sum(constant: Tensor, terms: Sequence[Term], layout: Layout) -> Tensor:
+    """A constant (mC,) for every pixel, plus each map times its matrix or factors: (N/m, mC, F, T)."""
+    m, dtype = layout.fold, terms[0][0].dtype
+    constant = constant.to(dtype)
+    cast = [(x, factor.to(dtype)) for x, factor in terms]
+    terms = [(x, block_diagonal(factor, m) if factor.dim() == 2 else factor) for x, factor in cast]
+    if native.supports(*(x for x, _ in terms)):
+        return native.weighted_sum(constant, terms, m)
     (x, factor), *others = terms
     if factor.dim() == 2:
-        out = maps(torch.addmm(constant, rows(x), factor), x)
+        out = matrix_to_maps(torch.addmm(constant, maps_to_matrix(x), factor), x)
     else:
-        out = torch.addcmul(column(constant), x, column(factor))
+        out = torch.addcmul(per_channel(constant), x, per_channel(factor))
     for x, factor in others:
         if factor.dim() == 2:
-            rows(out).addmm_(rows(x), factor)
+            maps_to_matrix(out).addmm_(maps_to_matrix(x), factor)
         else:
-            out.addcmul_(x, column(factor))
+            out.addcmul_(x, per_channel(factor))
     return out
 
 
-def mean(x: Tensor, m: int) -> Tensor:
+def channel_mean(x: Tensor, layout: Layout) -> Tensor:
     """The mean of each channel over all pixels and utterances, (mC,)."""
-    return means(x, [], m)[0]
+    return channel_means(x, [], layout)[0]
 
 
-def means(x: Tensor, ys: Sequence[Tensor], m: int) -> Tensor:
-    """Those of x, and of x times each of K maps: (1 + K, mC)."""
-    if native.usable(x, *ys):
-        sums = native.dots(x, ys)
+def channel_means(x: Tensor, ys: Sequence[Tensor], layout: Layout) -> Tensor:
+    """The means of x, and of x times each of K maps, over all pixels and utterances: (1 + K, mC)."""
+    if native.supports(x, *ys):
+        sums = native.channel_sums(x, ys)
     else:
-        dtype = at_least_float32(x)
-        sums = torch.stack([each.sum(dim=(0, 2, 3), dtype=dtype) for each in (x, *(x * y for y in ys))])
-    sums = sums.unflatten(1, (m, -1)).sum(dim=1)
-    return copies(over_processes(sums / (m * pixels(x))).T, m).T
+        sums = torch.stack([total(each) for each in (x, *(x * y for y in ys))])
+    sums = sums.unflatten(1, (layout.fold, -1)).sum(dim=1)
+    means = mean_of_sums(sums, x, layout)
+    return repeat_channels(means.T, layout.fold).T
 
 
-def moments(xs: Sequence[Tensor], ys: Sequence[Tensor], m: int) -> Tensor:
-    """Of K pairs of maps mean(x y'), (K, C, C')."""
-    return over_processes(of_products(xs, ys, m) / (m * pixels(xs[0])))
+def product_means(xs: Sequence[Tensor], ys: Sequence[Tensor], layout: Layout) -> Tensor:
+    """mean(x y') over all pixels and utterances for K pairs of maps, (K, C, C')."""
+    return mean_of_sums(product_sums(xs, ys, layout), xs[0], layout)
 
 
-def means_and_moments(zs: Sequence[Tensor], m: int) -> tuple[Tensor, Tensor]:
-    """Of K maps mean(z) and mean(z z'): (K, C), (K, C, C')."""
-    if native.usable(*zs):
-        sums = native.moments(zs, zs, m)
-        totals, products = sums[:, -1], block_sum(sums[:, :-1], m)
+def first_and_second_moments(zs: Sequence[Tensor], layout: Layout) -> tuple[Tensor, Tensor]:
+    """mean(z) and mean(z z') over all pixels and utterances for K maps: (K, C), (K, C, C)."""
+    if native.supports(*zs):
+        sums = native.product_sums(zs, zs, layout.fold)
+        totals, products = sums[:, -1], sum_blocks(sums[:, :-1], layout.fold)
     else:
-        totals = torch.stack([z.sum(dim=(0, 2, 3), dtype=at_least_float32(z)) for z in zs])
-        products = of_products(zs, zs, m)
-    totals = totals.unflatten(1, (m, -1)).sum(dim=1, keepdim=True)
-    found = over_processes(torch.cat([products, totals], dim=1) / (m * pixels(zs[0])))
-    return found[:, -1], found[:, :-1]
+        totals, products = torch.stack([total(z) for z in zs]), product_sums(zs, zs, layout)
+    totals = totals.unflatten(1, (layout.fold, -1)).sum(dim=1, keepdim=True)
+    means = mean_of_sums(torch.cat([products, totals], dim=1), zs[0], layout)
+    return means[:, -1], means[:, :-1]
 
 
-def of_products(xs: Sequence[Tensor], ys: Sequence[Tensor], m: int) -> Tensor:
-    """Of K pairs of maps the sums over all pixels and utterances of this process of x y', (K, C, C')."""
-    if native.usable(*xs, *ys):
-        return block_sum(native.moments(xs, ys, m)[:, :-1], m)
+def product_sums(xs: Sequence[Tensor], ys: Sequence[Tensor], layout: Layout) -> Tensor:
+    """The sum of x y' over the pixels and utterances of this process for K pairs of maps, (K, C, C')."""
+    if native.supports(*xs, *ys):
+        return sum_blocks(native.product_sums(xs, ys, layout.fold)[:, :-1], layout.fold)
     dtype = at_least_float32(xs[0])
-    pairs = [(rows(x).to(dtype), rows(y).to(dtype)) for x, y in zip(xs, ys, strict=True)]
-    return block_sum(torch.stack([x.T @ y for x, y in pairs]), m)
+    sums = []
+    for x, y in zip(xs, ys, strict=True):
+        sums.append(maps_to_matrix(x).to(dtype).T @ maps_to_matrix(y).to(dtype))
+    return sum_blocks(torch.stack(sums), layout.fold)
 
 
-def over_processes(statistic: Tensor) -> Tensor:
-    """The mean of a statistic over the processes that share it."""
-    if processes > 1:
-        statistic = statistic / processes
-        dist.all_reduce(statistic)
-    return statistic
+def total(x: Tensor) -> Tensor:
+    """The sum of each channel, (mC,)."""
+    return x.sum(dim=(0, 2, 3), dtype=at_least_float32(x))
+
+
+def mean_of_sums(sums: Tensor, x: Tensor, layout: Layout) -> Tensor:
+    """The means, over all processes, that belong to this process's sums over the maps x."""
+    means = sums / values_per_channel(x, layout)
+    if layout.processes > 1:
+        means = means / layout.processes
+        dist.all_reduce(means)
+    return means
 
 
 def pixels(x: Tensor) -> int:
-    """How many each channel of maps has."""
+    """The number of pixels of folded maps, over all images."""
     return x.numel() // x.shape[1]
 
 
-def column(statistic: Tensor) -> Tensor:
-    """(mC,) for maps."""
-    return statistic.view(1, -1, 1, 1)
+def values_per_channel(x: Tensor, layout: Layout) -> int:
+    """The number of values of a channel in this process, over all pixels and utterances."""
+    return pixels(x) * layout.fold

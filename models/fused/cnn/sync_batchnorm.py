@@ -1,37 +1,53 @@
-"""BatchNorm over the whole batch of several processes, as one process with all of the batch computes it.
+"""BatchNorm over the whole batch of several processes, which computes what one process computes on that batch.
 
-torch's SyncBatchNorm runs on no CPU and knows nothing of the fused cells. Those take every mean over a batch, of values
-and of gradients, in `sums`: there the processes' means are averaged. A plain BatchNorm becomes an edge of
-one op of such a cell. The means of a BatchNorm are so sent four times a pass, twice as often as torch does.
+torch's SyncBatchNorm does not run on a CPU and does not know the fused cells. Here every mean over a
+batch, of values in the forward pass and of gradients in the backward pass, is averaged over the
+processes (see `sums`). The means of a BatchNorm are sent four times per pass, twice as often as by torch.
 """
 
 from torch import Tensor, nn
 
-from models.fused.cnn import sums
-from models.fused.cnn.batchnorm import centred
+from models.fused.cnn.batchnorm import center_and_scale
 from models.fused.cnn.edge import relaxed_edge
-from models.fused.cnn.edge_ops import MapOps
-from models.fused.cnn.sums import column
+from models.fused.cnn.layout import Layout, per_channel
+from models.fused.cnn.weighted_ops import WeightedMaps
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` with the statistics of all processes."""
+    """`nn.BatchNorm2d` with statistics over several processes; takes over the parameters and buffers of `norm`."""
+
+    def __init__(self, norm: nn.BatchNorm2d, processes: int):
+        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine)
+        self.processes = processes
+        for name, tensor in [*norm.named_parameters(), *norm.named_buffers()]:
+            setattr(self, name, tensor)
+        self.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, F, T) -> (N, C, F, T)."""
         if not self.training:
             return super().forward(x)
-        y, scale = centred(x, self, 1)
-        y = relaxed_edge([(MapOps([scale], training=True), (y,))], scale.new_ones(1), len(scale), 1)
-        return y * column(self.weight) + column(self.bias) if self.affine else y
+        layout = Layout(fold=1, processes=self.processes)
+        centered, scale = center_and_scale(x, self, layout)
+        group = WeightedMaps([scale], True, layout), [centered], 1
+        y = relaxed_edge([group], scale.new_ones(1), len(scale), layout)  # an edge with one op, of weight 1
+        return y * per_channel(self.weight) + per_channel(self.bias) if self.affine else y
 
 
 def synchronise(network: nn.Module, processes: int) -> None:
-    """Let the BatchNorms of this process share their statistics with so many processes; 1: with none.
+    """Replace each BatchNorm2d of a network by one that takes its statistics over so many processes.
 
-    The fused cells of all networks do from now on; of other BatchNorms those of `network`.
+    The fused cells read the number from their BatchNorms. State-dict names do not change. With one
+    process, the network is left as it is.
     """
-    sums.processes = processes
-    for module in network.modules():
-        if processes > 1 and type(module) is nn.BatchNorm2d:
-            module.__class__ = SyncBatchNorm2d  # the same parameters and buffers
+    if processes == 1:
+        return
+    for name, module in list(network.named_modules()):
+        if type(module) is nn.BatchNorm2d:
+            network.set_submodule(name, SyncBatchNorm2d(module, processes))
+
+
+def processes_of(module: nn.Module) -> int:
+    """The number of processes over which the BatchNorms of a module take their statistics."""
+    norm = next(each for each in module.modules() if isinstance(each, nn.BatchNorm2d))
+    return norm.processes if isinstance(norm, SyncBatchNorm2d) else 1

@@ -1,6 +1,7 @@
-"""The C++ sources beside this file, compiled when they are first needed and loaded.
+"""Compile the C++ sources in this folder and load them.
 
-It takes the system's compiler some seconds, and is kept in the user's cache under the hash of all that it depends on.
+Compiling takes some seconds. The library is kept in the user's cache folder, under a hash of
+everything that it depends on.
 """
 
 import ctypes
@@ -19,36 +20,49 @@ from utils import whole_file
 
 FOLDER = Path(__file__).parent
 FLAGS = ["-std=c++17", "-O3", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC"]
-VECTORS = {  # what torch has found that this processor can do, as compilers call it
+VECTOR_FLAGS = {
     "AVX2": ["-mavx2", "-mfma"],
     "AVX512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"],
 }
+"""The compiler's flags for what torch reports that this processor can do."""
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled code; None where there is no compiler, or no Linux."""
+    """The compiled code; None if no compiler works, or the system is not Linux."""
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None or sys.platform != "linux":
         return None
+    vector_flags = VECTOR_FLAGS.get(torch.backends.cpu.get_cpu_capability(), [])
     try:
-        return ctypes.CDLL(
-            str(compiled([compiler, *FLAGS, *VECTORS.get(torch.backends.cpu.get_cpu_capability(), [])]))
-        )
+        return ctypes.CDLL(str(compile_sources([compiler, *FLAGS, *vector_flags])))
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
-def compiled(command: list[str]) -> Path:
-    """The shared library that a compiler's command makes of the sources; made if it is not there yet."""
-    sources, headers = (sorted(FOLDER.glob(pattern)) for pattern in ("*.cpp", "*.h"))
-    version = subprocess.run([command[0], "--version"], capture_output=True, check=True).stdout
+def compile_sources(command: list[str]) -> Path:
+    """Compile the sources with a compiler's command, unless the cache holds the result; return its path."""
+    sources = sorted(FOLDER.glob("*.cpp"))
+    headers = sorted(FOLDER.glob("*.h"))
     contents = [path.read_bytes() for path in (*sources, *headers)]
+    version = subprocess.run([command[0], "--version"], capture_output=True, check=True).stdout
     parts = [*contents, version, *map(os.fsencode, (platform.machine(), *command))]
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emodarts"
     path = folder / f"native-{key}.so"
     if not path.exists():
-        with whole_file(path) as made:
-            subprocess.run([*command, *map(str, sources), "-o", str(made)], capture_output=True, check=True)
+        with whole_file(path) as unfinished:
+            command = [*command, *map(str, sources), "-o", str(unfinished)]
+            subprocess.run(command, capture_output=True, check=True)
     return path
+
+
+def library_name() -> str | None:
+    """A name that depends on the sources, the compiler and the processor; None if nothing is compiled."""
+    compiled = library()
+    return compiled and Path(compiled._name).stem
+
+
+def compiler_missing(device: torch.device) -> bool:
+    """Whether the compiled code could run on this device, but no compiler works."""
+    return device.type == "cpu" and sys.platform == "linux" and library() is None

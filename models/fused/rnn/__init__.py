@@ -1,1 +1,1 @@
-"""Relaxed edges of sequences, made fast."""
+"""Recurrent ops: a faster tanh RNN for CPUs, and cells that run recurrences in stacks for GPUs."""

@@ -1,9 +1,9 @@
-"""Many linear maps, LSTM layers or tanh RNN layers of one shape as one function each, with gradients of their own.
+"""Autograd functions that compute G linear maps, LSTM layers or tanh RNN layers of one shape together.
 
-On a GPU a small recurrence takes as long as its kernels take to launch, so G of them go through time together: a step
-is one batched product and a few pointwise kernels, forward and backward alike; the gradient of the recurrent weights is
-one product over all steps, and is left out where nobody asks for it. Weights stay in their modules: they are stacked
-when they are used, and again in backward, so that no copy of them waits in memory for it.
+On a GPU, a small recurrence takes as long as the launches of its kernels. Here G recurrences advance in time
+together: a step is one batched matrix product and a few pointwise kernels, forward and backward. The gradient of
+the recurrent weights is one product over all steps, computed only if it is needed. The weights stay in their
+modules. They are stacked when they are used, and again in backward, so that no stacked copy waits in memory.
 
 Shapes: G members of a stack, N utterances, T time steps, C channels, I and O channels in and out; sequences
 (G, T, N, C).
@@ -17,19 +17,19 @@ from torch.autograd.function import once_differentiable
 
 
 def stack_like(x: Tensor, members: Sequence[Tensor]) -> Tensor:
-    """Weights as one tensor (G, ...), in the precision of x."""
+    """Stack weights, (G, ...), in the dtype of x."""
     return torch.stack(tuple(members)).to(x.dtype)
 
 
-def apart(stack: Tensor, like: Tensor) -> tuple[Tensor, ...]:
-    """The gradients of the members of a stack, in the precision of the weight `like`."""
-    return stack.to(like.dtype).unbind()
+def unstack_like(weight: Tensor, stack: Tensor) -> tuple[Tensor, ...]:
+    """The gradients of the members of a stack, in the dtype of their weights."""
+    return stack.to(weight.dtype).unbind()
 
 
-class Linears(torch.autograd.Function):
-    """y_g = W_g x_g + b_g: x (G, ..., I), G times W (O, I), then none, one or more times G biases (O,), which add up.
+class StackedLinear(torch.autograd.Function):
+    """y_g = W_g x_g + b_g: x (G, ..., I), G weights W (O, I), then for each bias G tensors (O,) -> (G, ..., O).
 
-    The first axes of x may be several that count G together.
+    There are none, one or two biases, which add up. G may be the product of the first axes of x.
     """
 
     @staticmethod
@@ -46,19 +46,21 @@ class Linears(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
-        count, wanted = ctx.count, ctx.needs_input_grad[2:]
+        count, needed = ctx.count, ctx.needs_input_grad[2:]
         g = g.reshape(count, -1, g.shape[-1])
-        gradients: list[Tensor | None] = [None] * len(wanted)
-        if any(wanted[:count]):
-            gradients[:count] = apart(g.mT @ x.reshape(count, -1, x.shape[-1]), weights[0])
-        if any(wanted[count:]):
-            gradients[count:] = apart(g.sum(dim=1), weights[0]) * (len(wanted) // count - 1)
-        d = torch.bmm(g, stack_like(g, weights)).view(ctx.shape) if ctx.needs_input_grad[0] else None
-        return d, None, *gradients
+        gradients: list[Tensor | None] = [None] * len(needed)
+        if any(needed[:count]):
+            d_weights = g.mT @ x.reshape(count, -1, x.shape[-1])
+            gradients[:count] = unstack_like(weights[0], d_weights)
+        if any(needed[count:]):
+            biases = len(needed) // count - 1
+            gradients[count:] = unstack_like(weights[0], g.sum(dim=1)) * biases
+        d_x = torch.bmm(g, stack_like(g, weights)).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        return d_x, None, *gradients
 
 
-class TanhScan(torch.autograd.Function):
-    """h_t = tanh(z_t + U h_{t-1}), h_{-1} = 0: z (G, T, N, C), G times U (C, C) -> (G, T, N, C)."""
+class StackedTanhScan(torch.autograd.Function):
+    """h_t = tanh(z_t + U h_{t-1}), h_{-1} = 0: z (G, T, N, C), G weights U (C, C) -> (G, T, N, C)."""
 
     @staticmethod
     def forward(ctx, z: Tensor, *recurrent: Tensor) -> Tensor:
@@ -80,11 +82,11 @@ class TanhScan(torch.autograd.Function):
         return d, *recurrent_gradients(ctx, d, h, recurrent)
 
 
-class LstmScan(torch.autograd.Function):
-    """c_t = f c_{t-1} + i g, h_t = o tanh(c_t), where z_t + U h_{t-1} gives the gates: sigmoids i, f, o, and g by tanh.
+class StackedLstmScan(torch.autograd.Function):
+    """c_t = f c_{t-1} + i g, h_t = o tanh(c_t); the gates i, f, o are sigmoids and g a tanh of z_t + U h_{t-1}.
 
-    z (G, T, N, 4C), G times U (4C, C) -> h (G, T, N, C); gates are in the order i, f, g, o of `nn.LSTM`. In here o
-    comes first, so that the three sigmoids are one kernel.
+    z (G, T, N, 4C), G weights U (4C, C) -> h (G, T, N, C). The gates of z and U are in the order i, f, g, o of
+    `nn.LSTM`. Inside, o is moved to the front, so that one kernel computes the three sigmoids.
     """
 
     @staticmethod
@@ -109,17 +111,15 @@ class LstmScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         gates, c, h, *recurrent = ctx.saved_tensors
-        channels, u = c.shape[-1], stack_like(h, recurrent).roll(c.shape[-1], 1)
-        d, through = slopes(gates, c)
-        f, d_o, d_ifg = (
-            gates.chunk(4, dim=-1)[2],
-            d[..., :channels],
-            d[..., channels:].unflatten(-1, (3, channels)),
-        )
+        channels = c.shape[-1]
+        u = stack_like(h, recurrent).roll(channels, 1)
+        d, slope_c = lstm_slopes(gates, c)  # d becomes the gradient with respect to z
+        f = gates.chunk(4, dim=-1)[2]
+        d_o, d_ifg = d[..., :channels], d[..., channels:].unflatten(-1, (3, channels))
         d_c = torch.zeros_like(c[:, 0])
         for t in reversed(range(c.shape[1])):
             d_h = grad[:, t] if t + 1 == c.shape[1] else torch.baddbmm(grad[:, t], d[:, t + 1], u)
-            d_c.addcmul_(d_h, through[:, t])
+            d_c.addcmul_(d_h, slope_c[:, t])
             d_o[:, t].mul_(d_h)
             d_ifg[:, t].mul_(d_c.unsqueeze(-2))
             d_c.mul_(f[:, t])
@@ -127,21 +127,26 @@ class LstmScan(torch.autograd.Function):
         return d, *recurrent_gradients(ctx, d, h, recurrent)
 
 
-def slopes(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Of all steps: dh/do and dc/d(i, f, g) by what goes into the gates, (G, T, N, 4C), and dh/dc."""
-    (o, i, _, g), squashed = gates.chunk(4, dim=-1), c.tanh()
+def lstm_slopes(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """For all steps, the derivatives of h and c that do not depend on the incoming gradient.
+
+    First dh/do and dc/d(i, f, g), each with respect to the input of the gate, (G, T, N, 4C) with o
+    first; then dh/dc, (G, T, N, C).
+    """
+    o, i, _, g = gates.chunk(4, dim=-1)
+    tanh_c = c.tanh()
     d = gates * (1 - gates)
     d_o, d_i, d_f, d_g = d.chunk(4, dim=-1)
-    d_o.mul_(squashed)
+    d_o.mul_(tanh_c)
     d_i.mul_(g)
     d_f[:, 1:].mul_(c[:, :-1])
     d_f[:, 0] = 0
     torch.mul(i, 1 - g.square(), out=d_g)
-    return d, o * (1 - squashed.square())
+    return d, o * (1 - tanh_c.square())
 
 
-def recurrent_gradients(ctx, d: Tensor, h: Tensor, recurrent: Sequence[Tensor]) -> Sequence[Tensor | None]:
-    """Those of each U, from the gradient d by z."""
+def recurrent_gradients(ctx, d_z: Tensor, h: Tensor, recurrent: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """The gradients with respect to each U, from those with respect to z; None if none is needed."""
     if not any(ctx.needs_input_grad[1:]):
         return [None] * len(recurrent)
-    return apart(d[:, 1:].flatten(1, 2).mT @ h[:, :-1].flatten(1, 2), recurrent[0])
+    return unstack_like(recurrent[0], d_z[:, 1:].flatten(1, 2).mT @ h[:, :-1].flatten(1, 2))

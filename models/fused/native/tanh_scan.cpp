@@ -1,4 +1,5 @@
-// A tanh RNN's recurrence over time and its gradient: all steps at once, each thread with some sequences of its own.
+// The recurrence of a tanh RNN, h_t = tanh(z_t + U h_{t-1}), and its gradient, over all time steps in one call. Each
+// thread computes some of the sequences, which are independent of each other.
 
 #include <cmath>
 #include <type_traits>
@@ -7,21 +8,21 @@
 
 namespace {
 
-constexpr int ROWS = 4;                          // sequences at a time
-constexpr int COLUMNS = VECTOR == 64 ? 4 : 2;    // vectors of channels at a time: what registers hold
+constexpr int ROWS = 4;                        // sequences at a time
+constexpr int COLUMNS = VECTOR == 64 ? 4 : 2;  // vectors of channels at a time, as many as the registers can hold
 
-// tanh(x) of L numbers. Lambert's continued fraction x / (1 + x^2 / (3 + x^2 / (5 + ...))), cut off after 9, is exact to
-// float32 up to x = 1.25; so it is taken at x / 8, as p / q, and tanh(2 x) = 2 p q / (p^2 + q^2) three times leads back.
-// Beyond 10, tanh is 1 in float32.
+// tanh(x) of L numbers. Lambert's continued fraction x / (1 + x^2 / (3 + x^2 / (5 + ...))), cut off after 9, is exact
+// in float32 up to x = 1.25. It is evaluated at x / 8, as p / q, and tanh(2 x) = 2 p q / (p^2 + q^2) is applied three
+// times. Beyond 10, tanh is 1 in float32.
 template <int L>
 auto hyperbolic_tangent(typename Lanes<float, L>::type x) {
   x = x > 10.f ? x * 0 + 10.f : x < -10.f ? x * 0 - 10.f : x;
   const auto y = x / 8, square = y * y;
   auto p = y * (1 + square * (1.f / 9 + square / 945)), q = 1 + square * (4.f / 9 + square / 63);
   for (int i = 0; i < 3; i++) {
-    const auto both = 2 * p * q;
+    const auto numerator = 2 * p * q;
     q = p * p + q * q;
-    p = both;
+    p = numerator;
   }
   return p / q;
 }
@@ -32,7 +33,7 @@ auto hyperbolic_tangent(typename Lanes<double, L>::type x) {
   return x;
 }
 
-// out = finish(add + in M) for R rows of H channels and C L columns of M (H, H).
+// out = finish(add + in M) for R rows of H channels and C L columns of M (H, H). Without `in`, out = finish(add).
 template <class T, int L, int R, int C, class Finish>
 void product(const T* add, const T* in, const T* m, T* out, Int channels, Finish finish) {
   typename Lanes<T, L>::type sum[R][C];
@@ -49,6 +50,7 @@ void product(const T* add, const T* in, const T* m, T* out, Int channels, Finish
     for (int c = 0; c < C; c++) lanes<T, L>(out + r * channels + c * L) = finish(sum[r][c], r * channels + c * L);
 }
 
+// The same for all columns of M: one time step of R sequences.
 template <class T, int L, int R, class Finish>
 void step(const T* add, const T* in, const T* m, T* out, Int channels, Finish finish) {
   Int j = 0;
@@ -79,9 +81,9 @@ void backward(const T* g, const T* h, const T* m, T* d, Int steps, Int all, Int 
   }
 }
 
-// Calls work<R>(n) for all sequences n, R of them at a time.
+// Call `several` for each group of ROWS sequences, and `one` for each sequence of an incomplete group.
 template <class Several, class One>
-void all_rows(Int rows, int threads, Several several, One one) {
+void for_all_rows(Int rows, int threads, Several several, One one) {
 #pragma omp parallel for num_threads(threads)
   for (Int first = 0; first < rows; first += ROWS)
     if (first + ROWS <= rows)
@@ -91,37 +93,38 @@ void all_rows(Int rows, int threads, Several several, One one) {
 }
 
 template <class T, int L>
-void recur(const T* z, const T* m, T* h, Int steps, Int rows, Int channels, int threads) {
+void tanh_scan(const T* z, const T* m, T* h, Int steps, Int rows, Int channels, int threads) {
   const auto work = [&](auto count) {
     return [=](Int n) {
       forward<T, L, count>(z + n * channels, m, h + n * channels, steps, rows * channels, channels);
     };
   };
-  all_rows(rows, threads, work(std::integral_constant<int, ROWS>()), work(std::integral_constant<int, 1>()));
+  for_all_rows(rows, threads, work(std::integral_constant<int, ROWS>()), work(std::integral_constant<int, 1>()));
 }
 
 template <class T, int L>
-void recur_back(const T* g, const T* h, const T* m, T* d, Int steps, Int rows, Int channels, int threads) {
+void tanh_scan_backward(const T* g, const T* h, const T* m, T* d, Int steps, Int rows, Int channels, int threads) {
   const auto work = [&](auto count) {
     return [=](Int n) {
       const Int at = n * channels;
       backward<T, L, count>(g + at, h + at, m, d + at, steps, rows * channels, channels);
     };
   };
-  all_rows(rows, threads, work(std::integral_constant<int, ROWS>()), work(std::integral_constant<int, 1>()));
+  for_all_rows(rows, threads, work(std::integral_constant<int, ROWS>()), work(std::integral_constant<int, 1>()));
 }
 
 }  // namespace
 
 #define EXPORT(T)                                                                                                      \
-  extern "C" void recur_##T(const T* z, const T* m, T* h, Int steps, Int rows, Int channels, int threads) {           \
+  extern "C" void tanh_scan_##T(const T* z, const T* m, T* h, Int steps, Int rows, Int channels, int threads) {        \
     constexpr int L = VECTOR / sizeof(T);                                                                              \
-    (channels % L ? recur<T, L / 2> : recur<T, L>)(z, m, h, steps, rows, channels, threads);                           \
+    (channels % L ? tanh_scan<T, L / 2> : tanh_scan<T, L>)(z, m, h, steps, rows, channels, threads);                   \
   }                                                                                                                    \
-  extern "C" void recur_back_##T(const T* g, const T* h, const T* m, T* d, Int steps, Int rows, Int channels,         \
-                                 int threads) {                                                                        \
+  extern "C" void tanh_scan_backward_##T(const T* g, const T* h, const T* m, T* d, Int steps, Int rows, Int channels,  \
+                                         int threads) {                                                                \
     constexpr int L = VECTOR / sizeof(T);                                                                              \
-    (channels % L ? recur_back<T, L / 2> : recur_back<T, L>)(g, h, m, d, steps, rows, channels, threads);              \
+    const auto work = channels % L ? tanh_scan_backward<T, L / 2> : tanh_scan_backward<T, L>;                          \
+    work(g, h, m, d, steps, rows, channels, threads);                                                                  \
   }
 
 EXPORT(float)
