@@ -24,6 +24,7 @@ from models.fused.cnn.sync_batchnorm import processes_of
 from models.fused.cnn.weighted_ops import WeightedMaps, WeightedProducts
 from models.mixed_ops import MixedNode, MixedOp
 from models.ops import ConvUnit, FactorizedReduce, Pool
+from models.recompute import recompute_in_backward
 
 
 class FusedCnnCell(Cell):
@@ -61,14 +62,25 @@ class State:
         odd_grid = F.pad(self.x, (0, 1, 0, 1))[:, :, 1::2, 1::2]
         return F.relu(concatenate_channels(self.even_grid, odd_grid, self.layout.fold))
 
-    def skipped_or_pooled(self, op: nn.Identity | Pool) -> tuple[Tensor, Tensor | None]:
-        """The map itself, and no scale; or the pooled and centered map, and the scale of its BatchNorm.
+    def output_of(self, op: nn.Module, recompute: bool) -> tuple[Tensor, Tensor | None]:
+        """The output of an op and no scale; for a pool, its centered output and the scale of its BatchNorm.
+
+        An op that this module has no fast code for is computed by its own `forward`.
+        """
+        if isinstance(op, nn.Identity):
+            return self.x, None
+        if isinstance(op, Pool):
+            return self.pooled(op)
+        x = unfold_maps(self.x, self.channels)
+        y = recompute_in_backward(op, x) if recompute else op(x)
+        return fold_maps(y, self.layout.fold), None
+
+    def pooled(self, op: Pool) -> tuple[Tensor, Tensor]:
+        """The pooled and centered map, and the scale of the pool's BatchNorm.
 
         Edges out of one state pool the same map. It is pooled once, for the first edge; the other edges copy
         the running statistics of the first.
         """
-        if isinstance(op, nn.Identity):
-            return self.x, None
         kind = type(op.pooling)
         if kind not in self.pools:
             # recomputed in backward: the indices of the maxima would take twice the memory of a map
@@ -95,7 +107,7 @@ def relaxed_op(edge: MixedOp, state: State, weights: Tensor) -> Tensor:
     for kind, members in groupby(edge.ops, group_of):
         modules = list(members)
         if kind == "maps":
-            ys, scales = zip(*map(state.skipped_or_pooled, modules), strict=True)
+            ys, scales = zip(*(state.output_of(op, edge.recompute) for op in modules), strict=True)
             groups.append((WeightedMaps(scales, edge.training, state.layout), ys, len(modules)))
         else:
             parts = [product_op(op, state) for op in modules]
@@ -107,9 +119,19 @@ def relaxed_op(edge: MixedOp, state: State, weights: Tensor) -> Tensor:
 
 def group_of(op: nn.Module) -> str:
     """The group of ops that an op can be computed with: ops that end in weights of one shape, or in none."""
-    if isinstance(op, nn.Identity | Pool):
-        return "maps"
-    return "reductions" if isinstance(op, FactorizedReduce) else "convolutions"
+    if isinstance(op, FactorizedReduce):
+        return "reductions"
+    return "convolutions" if has_fast_code(op) else "maps"
+
+
+def has_fast_code(op: nn.Module) -> bool:
+    """Whether an op is one `ConvUnit`, or two without dilation, with kernels of side 3 or 5."""
+    units = [op] if isinstance(op, ConvUnit) else list(op) if isinstance(op, nn.Sequential) else []
+    if len(units) not in (1, 2) or not all(isinstance(unit, ConvUnit) for unit in units):
+        return False
+    kernels = {unit.depthwise.kernel_size for unit in units}
+    dilated = any(unit.depthwise.dilation != (1, 1) for unit in units)
+    return kernels <= {(3, 3), (5, 5)} and not (dilated and len(units) == 2)
 
 
 def product_op(op: nn.Module, state: State) -> tuple[nn.BatchNorm2d, Prefix, list[Tensor]]:

@@ -1,6 +1,8 @@
 """The fused CNN node and BatchNorm over several processes, against the plain modules in float64."""
 
 import copy
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -14,13 +16,13 @@ from models.fused.cnn.cell import State, relaxed_node
 from models.fused.cnn.layout import Layout, choose_fold, fold_maps, unfold_maps
 from models.fused.cnn.sync_batchnorm import processes_of
 from models.mixed_ops import MixedNode, MixedOp
-from models.ops import Pool
+from models.ops import Pool, separable_conv
 
 
-def make_node(ops, strides, channels, recompute=False):
+def make_node(ops, strides, channels, recompute=False, cell_type=CNN):
     """A node with running statistics that differ from the initial ones, in float64."""
     torch.manual_seed(0)
-    node = MixedNode(MixedOp(CNN, ops, channels, stride, recompute) for stride in strides).double()
+    node = MixedNode(MixedOp(cell_type, ops, channels, stride, recompute) for stride in strides).double()
     for name, buffer in node.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             buffer.uniform_(0.5, 1.5)
@@ -71,6 +73,31 @@ def test_recomputing_maps_does_not_change_a_bit(stride, training):
         node = make_node(CNN_OPS, [stride], 8, recompute).float().train(training)
         results.append(run(run_fused, node, [torch.randn(4, 8, 6, 8)], torch.rand(1, len(CNN_OPS))))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+class FrequencyConv(nn.Module):
+    """An op that the fused cell has no fast code for."""
+
+    def __init__(self, channels: int, stride: int, affine: bool):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, (7, 1), stride, padding=(3, 0), bias=False)
+        self.norm = nn.BatchNorm2d(channels, affine=affine)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.conv(x.relu()))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_an_op_without_fast_code_is_computed_by_its_own_forward(stride, recompute):
+    new_ops = {"freq_conv_7x1": FrequencyConv, "sep_conv_7x7": partial(separable_conv, 7)}
+    cell_type = replace(CNN, ops={**CNN.ops, **new_ops})
+    ops = ("sep_conv_7x7", "max_pool_3x3", "freq_conv_7x1", "sep_conv_3x3", "none")
+    node = make_node(ops, [stride], 8, recompute, cell_type)
+    states = [torch.randn(4, 8, 7, 9, dtype=torch.float64)]
+    weights = torch.rand(1, len(ops), dtype=torch.float64)
+    found, truth = (run(forward, node, states, weights) for forward in (run_fused, MixedNode.forward))
+    torch.testing.assert_close(found, truth, rtol=1e-10, atol=1e-11)
 
 
 def test_frozen_weights_and_states_need_no_convolution_gradients(monkeypatch):
