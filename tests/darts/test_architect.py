@@ -102,9 +102,8 @@ class Masks:
 
     def apply(self, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
         current = self.passes[-1]
-        if self.imposed is None:
-            mask = (output != 0).to(output.dtype) / (1 - module.p)
-        else:
+        mask = (output != 0).to(output.dtype) / (1 - module.p)
+        if self.imposed is not None:
             mask = self.imposed[len(current)]
         current.append(mask)
         return inputs[0] * mask

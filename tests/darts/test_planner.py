@@ -179,25 +179,28 @@ def test_chooses_the_largest_batch_that_fits_and_the_least_recomputation(free, f
     assert (config.batch_size, config.recompute) == chosen
 
 
-@pytest.mark.parametrize(
-    ("free", "flags", "problem", "advice"),
-    [
-        # 3 + 4 * 64 = 259 MB; of smaller batches, 3 + 4 * 16 = 67 MB fit into 100
-        (100e6, {}, "--recompute ops --order second takes about 0.3 GB", "--batch_size 16 --recompute ops"),
-        # 3 + (4 + 1.3) * 64 = 342 MB with "ops"; 3 + (4 + 1.3) * 16 = 88 MB fit
-        (100e6, {"edge": 1}, "--recompute ops --order second takes about 0.3 GB", "--batch_size 16 --recompute ops"),
-        # the user's choice: 3 + (1 + 10) * 64 = 707 MB
-        (100e6, {"recompute": "cells"}, "--recompute cells --order second takes about 0.7 GB", "--batch_size 16"),
-        (1e6, {}, "takes about 0.3 GB of memory, and 0.0 GB are free", "choose fewer --rnn_nodes"),
-    ],
-)  # fmt: skip
-def test_error_names_the_smallest_peak_and_flags_that_fit(free, flags, problem, advice):
+REFUSED = [
+    # 3 + 4 * 64 = 259 MB; of the smaller batches, 3 + 4 * 16 = 67 MB fit into 100
+    ({}, "ops --order second takes about 0.3 GB of memory, and 0.1 GB are free", "16 --recompute ops"),
+    # 3 + (4 + 1.3 * 3) * 64 = 509 MB; 3 + (4 + 1.3 * 3) * 8 = 66 MB fit
+    ({"edge": 3}, "ops --order second takes about 0.5 GB", "8 --recompute ops"),
+    # the user's choice, 3 + (1 + 10) * 64 = 707 MB; with "ops" the same as above
+    ({"recompute": "cells"}, "cells --order second takes about 0.7 GB", "16 --recompute ops"),
+]
+
+
+@pytest.mark.parametrize(("flags", "problem", "advice"), REFUSED, ids=["auto", "edges", "cells"])
+def test_error_names_the_smallest_peak_and_flags_that_fit(flags, problem, advice):
     with pytest.raises(UserError) as error:
-        make_planner(free, **flags).choose()
+        make_planner(100e6, **flags).choose()
     message = str(error.value)
-    assert message.startswith("--batch_size 64 --recompute ")
-    assert problem in message
-    assert advice in message
+    assert message.startswith(f"--batch_size 64 --recompute {problem}")
+    assert message.endswith(f": pass --batch_size {advice} --order second, or see --plan")
+
+
+def test_error_advises_a_smaller_space_if_no_flags_fit():
+    with pytest.raises(UserError, match="choose fewer --rnn_nodes"):
+        make_planner(1e6).choose()
 
 
 def test_flags_of_the_user_may_fill_all_free_memory():
@@ -228,7 +231,17 @@ def test_plan_prints_a_table_and_starts_no_run(workspace):
 def test_resumed_run_keeps_the_batch_size_that_auto_chose(workspace):
     def run(name: str, batch_size: object) -> dict:
         """The flags that config.json holds after a run, started or resumed."""
-        flags = ["--config", "tiny.yaml", "--epochs", 1, "--resume", "--name", name, "--batch_size", batch_size]
+        flags = [
+            "--config",
+            "tiny.yaml",
+            "--epochs",
+            1,
+            "--resume",
+            "--name",
+            name,
+            "--batch_size",
+            batch_size,
+        ]
         assert "GB at the peak" in succeed("search", *flags, cwd=workspace)
         return json.loads((workspace / "runs" / name / "search" / "config.json").read_text())
 
