@@ -83,6 +83,7 @@ def measure_cells(
     What the stem stores is added to the first cell. The pass changes the network's running statistics.
     """
     cells = [*network.network.cnn_cells, *network.network.rnn_cells]
+    set_recompute(network, False)
     everything, outputs = measure_pass(network, cells, shape, dtype)
     set_recompute(network, True)
     without_insides, _ = measure_pass(network, cells, shape, dtype)

@@ -1,12 +1,13 @@
-"""What the flags of augment ask to train, and what only some networks have: dropout, an auxiliary head, drop paths."""
+"""Augment: the architectures that its flags choose, the schedule of drop path, and the choice of the epoch."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import augment
+from augment import BestEpoch, choose_architecture
 from config import AugmentConfig
 from genotypes import BUILT_IN
 from models.architecture import Designed, Searched
@@ -15,42 +16,64 @@ from models.baselines import BASELINES
 from models.joint_network import Size
 
 GENOTYPE = BUILT_IN["cnn_lstm"]
+SHAPE = (8, 9)
 SMALL = {"layers": 2, "init_channels": 3, "rnn_layers": 1, "rnn_channels": 5}
+SIZE = Size(2, 3, 1, 5)
 
 
-def test_a_genotype_is_built_as_the_flags_say():
-    config = AugmentConfig(**SMALL, dropout=0.25, aux_weight=0.0)
-    assert augment.choose(config, GENOTYPE, (8, 9)) == Searched(GENOTYPE, Size(2, 3, 1, 5), 0.25, False)
-    assert augment.choose(AugmentConfig(**SMALL), GENOTYPE, (8, 9)).auxiliary
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, Searched(GENOTYPE, SIZE, dropout=0.0, auxiliary=True, fused=True)),
+        ({"dropout": 0.25, "aux_weight": 0.0}, Searched(GENOTYPE, SIZE, dropout=0.25, auxiliary=False)),
+        ({"dropout": 0.25, "fused": "off"}, Searched(GENOTYPE, SIZE, 0.25, auxiliary=True, fused=False)),
+    ],
+)
+def test_flags_choose_the_architecture(flags: dict, expected: Searched):
+    flags = {"dropout": 0.0, **flags}
+    assert choose_architecture(AugmentConfig(**SMALL, **flags), GENOTYPE, SHAPE) == expected
 
 
-def test_dropout_and_the_auxiliary_head_reach_the_network():
-    network = Searched(GENOTYPE, Size(2, 3, 1, 5), 0.25, auxiliary=True).build(4).train()
+def test_searched_network_has_the_dropout_and_the_auxiliary_head_of_its_architecture():
+    network = Searched(GENOTYPE, SIZE, 0.25, auxiliary=True).build(4).train()
     assert network.network.dropout.p == 0.25
-    assert [logits.shape for logits in network(torch.randn(2, 1, 8, 9))] == [(2, 4), (2, 4)]
-    assert drop_paths_of(network)
+    assert [logits.shape for logits in network(torch.randn(2, 1, *SHAPE))] == [(2, 4), (2, 4)]
+    assert any(isinstance(module, DropPath) for module in network.modules())
 
 
 @pytest.mark.parametrize("model", BASELINES)
-def test_a_baseline_is_built_for_the_shape_of_the_features(model: str):
+def test_baseline_has_the_shape_of_the_features_and_no_genotype_or_drop_path(model: str):
     config = AugmentConfig(model=model)
     assert augment.find_genotype(config) == (None, None)
-    assert augment.choose(config, None, (8, 9)) == Designed(model, (8, 9))
-    network = Designed(model, (8, 9)).build(4).train()
-    assert isinstance(network(torch.randn(2, 1, 8, 9)), torch.Tensor)
-    assert drop_paths_of(network) == []
+    architecture = choose_architecture(config, None, SHAPE)
+    assert architecture == Designed(model, SHAPE)
+    network = architecture.build(4).train()
+    assert isinstance(network(torch.randn(2, 1, *SHAPE)), Tensor)
+    assert not any(isinstance(module, DropPath) for module in network.modules())
 
 
-def test_drop_paths_grow_by_epochs(monkeypatch: pytest.MonkeyPatch):
+def test_drop_path_probability_grows_linearly_with_the_epoch(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(augment, "weight_step", lambda *_: {})
     network = nn.Sequential(DropPath(), nn.Sequential(DropPath()))
-    task = SimpleNamespace(
-        config=AugmentConfig(epochs=4, drop_path_prob=0.4), steps=3, drop_paths=drop_paths_of(network),
-        batches=[(torch.zeros(2, 1, 8, 9), torch.zeros(2))] * 12,
-        call=network, optimizer=None, criterion=None, gradient=None,
-    )  # fmt: skip
+    batch = torch.zeros(2, 1, *SHAPE), torch.zeros(2)
+    config = AugmentConfig(epochs=4, drop_path_prob=0.4)
+    parts = {"network": network, "optimizer": None, "loss": nn.CrossEntropyLoss()}
+    task = SimpleNamespace(config=config, steps=3, batches=[batch] * 12, **parts)
     for i in range(12):
         augment.Augment.step(task, i)
-        assert [module.probability for module in (network[0], network[1][0])] == pytest.approx(
-            [0.1 * (i // 3)] * 2
-        )
+        probabilities = [network[0].probability, network[1][0].probability]
+        assert probabilities == pytest.approx([0.1 * (i // 3)] * 2)
+
+
+def test_best_epoch_has_the_highest_ua_and_then_the_lowest_loss():
+    network = nn.Linear(1, 1, bias=False)
+    best = BestEpoch(network)
+    scores = [(0.5, -1.0), (0.6, -2.0), (0.6, -1.5), (0.6, -1.5), (0.4, -0.1)]
+    for epoch, score in enumerate(scores, start=1):
+        nn.init.constant_(network.weight, epoch)
+        best.update(score, epoch)
+    assert (best.epoch, best.score) == (3, (0.6, -1.5))
+    resumed = BestEpoch(network)
+    resumed.load_state_dict(best.state_dict())
+    resumed.restore()
+    assert (resumed.epoch, resumed.score, float(network.weight)) == (3, (0.6, -1.5), 3.0)

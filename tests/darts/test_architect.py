@@ -1,64 +1,86 @@
-"""The gradient of alpha against the exact one by double backward; what it must leave alone; its random numbers."""
+"""The alpha gradients against the exact ones by double backward, what they must not change, and the bilevel step."""
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from oracle import compute_plainly
+from oracle import relative_error
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from config import SearchConfig
 from darts import architect
-from darts.architect import Architect, Unrolled
-from models.fused.rnn import stacked_cell as stacked
+from darts.architect import Architect, UnrolledStep
 from models.joint_network import Size
 from models.search_network import SearchNetwork
 from models.search_space import SearchSpace
+from training import distributed, precision
 
+CPU = torch.device("cpu")
 CNN_OPS = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "none")
 RNN_OPS = ("lstm_1", "rnn_1", "lstm_att_1", "skip_connect", "none")
-XI, MOMENTUM, DECAY = 0.5, 0.9, 0.01
-"""A long step, so that the Hessian's term is as large as the rest."""
+XI = 0.5
+"""A long unrolled step, so that the term with the Hessian is as large as the rest."""
+MOMENTUM = 0.9
+DECAY = 0.01
 
 
 @dataclass
 class Problem:
-    """A tiny supernet in float64, its two batches, and the step to look ahead by."""
+    """A tiny supernet in float64, a plain network of the same weights, two batches, and the unrolled step."""
 
     network: SearchNetwork
+    plain: SearchNetwork
     train: tuple[Tensor, Tensor]
     val: tuple[Tensor, Tensor]
-    step: Unrolled
+    unrolled: UnrolledStep
 
-    def architect(self, **other) -> Architect:
-        return Architect(self.network, F.cross_entropy, **other)
+    @property
+    def alphas(self) -> list[nn.Parameter]:
+        return self.network.architecture_parameters()
+
+    def first_order(self) -> list[Tensor]:
+        return Architect(SearchConfig(), self.network).first_order(self.val)
 
     def second_order(self) -> list[Tensor]:
-        return self.architect().second_order(self.train, self.val, self.step)
+        return Architect(SearchConfig(), self.network).second_order(self.train, self.val, self.unrolled)
+
+    def with_buffers(self, buffers: dict[str, Tensor]) -> "Problem":
+        return replace(self, unrolled=replace(self.unrolled, buffers=buffers))
 
 
-def problem(
-    layers=2, nodes=1, rnn_layers=1, classes=2, dropout=0.0, xi=XI, seed=0, cnn_ops=CNN_OPS, recompute="none"
-):
+def make_problem(
+    layers=2,
+    nodes=1,
+    rnn_layers=1,
+    classes=2,
+    dropout=0.0,
+    xi=XI,
+    seed=0,
+    cnn_ops=CNN_OPS,
+    recompute="none",
+    fused=True,
+) -> Problem:
     torch.manual_seed(seed)
     space = SearchSpace(nodes, nodes, cnn_ops, RNN_OPS)
-    network = (
-        SearchNetwork(space, Size(layers, 2, rnn_layers, 3), classes, dropout, recompute).double().train()
-    )
+    size = Size(layers, 2, rnn_layers, 3)
+    network = SearchNetwork(space, size, classes, dropout, recompute, fused=fused).double().train()
     for alpha in network.architecture_parameters():
         nn.init.normal_(alpha)
     nn.init.normal_(network.network.head.weight, std=1.5)
-    train, val = (
-        (torch.randn(6, 1, 7, 8, dtype=torch.float64), torch.arange(6) % classes),
-        (torch.randn(6, 1, 7, 8, dtype=torch.float64), torch.arange(6) % classes),
-    )
+    y = torch.arange(6) % classes
+    train = torch.randn(6, 1, 7, 8, dtype=torch.float64), y
+    val = torch.randn(6, 1, 7, 8, dtype=torch.float64), y
     buffers = {name: 0.05 * torch.randn_like(w) for name, w in network.weights().items()}
-    return Problem(network, train, val, Unrolled(xi, MOMENTUM, DECAY, buffers))
+    plain = SearchNetwork(space, size, classes, dropout, fused=False).double().train()
+    plain.load_state_dict(network.state_dict())
+    return Problem(network, plain, train, val, UnrolledStep(xi, MOMENTUM, DECAY, buffers))
 
 
-PROBLEMS = [
+SIZES = [
     {"layers": 1, "nodes": 1, "classes": 2},
     {"layers": 1, "nodes": 2, "classes": 4},
     {"layers": 2, "nodes": 1, "classes": 4},
@@ -66,390 +88,385 @@ PROBLEMS = [
     {"layers": 3, "nodes": 1, "classes": 4, "rnn_layers": 2},
     {"layers": 2, "nodes": 1, "classes": 2, "rnn_layers": 0},
 ]
+every_size = pytest.mark.parametrize("size", SIZES, ids=str)
 
 
 class Masks:
-    """Notes every dropout mask of a network, by forward pass; or imposes those of `imposed`, one after another."""
+    """Records the dropout masks of each forward pass of a network, or replaces them by `imposed` ones."""
 
     def __init__(self, network: SearchNetwork):
         self.passes: list[list[Tensor]] = []
         self.imposed: list[Tensor] | None = None
-        network.network.register_forward_pre_hook(lambda *_: self.passes.append([]))
-        network.network.dropout.register_forward_hook(self._dropped)
+        network.register_forward_pre_hook(lambda *_: self.passes.append([]))
+        network.dropout.register_forward_hook(self.apply)
 
-    def _dropped(self, module, inputs, out):
+    def apply(self, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
         current = self.passes[-1]
-        if self.imposed is None:
-            current.append((out != 0).to(out.dtype) / (1 - module.p))
-        else:
-            current.append(self.imposed[len(current)])
-        return inputs[0] * current[-1]
+        mask = (output != 0).to(output.dtype) / (1 - module.p)
+        if self.imposed is not None:
+            mask = self.imposed[len(current)]
+        current.append(mask)
+        return inputs[0] * mask
+
+    @property
+    def flat_passes(self) -> list[Tensor]:
+        return [flat(masks) for masks in self.passes]
 
 
-def flat(gradients) -> Tensor:
-    return torch.cat([d.flatten() for d in gradients])
+def flat(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
 
 
-def distance(found, truth) -> float:
-    return ((flat(found) - flat(truth)).norm() / flat(truth).norm()).item()
+def distance(found: Iterable[Tensor], truth: Iterable[Tensor]) -> float:
+    """The relative error of all gradients together."""
+    return relative_error(flat(found), flat(truth))
 
 
-def exact(p: Problem, masks: Masks | None = None) -> tuple[list[Tensor], list[Tensor]]:
-    """d/dalpha of L_val(w'(alpha), alpha) by backward through the step itself: (all of it, what the Hessian adds).
+def difference(first: Iterable[Tensor], second: Iterable[Tensor]) -> list[Tensor]:
+    return [a - b for a, b in zip(first, second, strict=True)]
 
-    `masks`: those noted in an Architect's call; its first pass was of L_train at w, its second of L_val.
+
+def exact(p: Problem, masks: Sequence[list[Tensor]] | None = None) -> tuple[list[Tensor], list[Tensor]]:
+    """d/dalpha of L_val(w'(alpha), alpha) by double backward through the unrolled step: (all, the part by w').
+
+    `masks` are the dropout masks of the passes of L_train and of L_val.
     """
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        compute_plainly(monkeypatch)
-        return exact_plainly(p, masks)
-
-
-def exact_plainly(p: Problem, masks: Masks | None) -> tuple[list[Tensor], list[Tensor]]:
-    network, w = p.network, p.network.weights()
+    network = p.plain
+    w = network.weights()
     alphas = network.architecture_parameters()
-    train_masks, val_masks = masks.passes[:2] if masks else (None, None)
+    imposed = Masks(network)
+    train_masks, val_masks = masks or (None, None)
 
-    def loss(weights, batch, imposed):
-        if masks is not None:
-            masks.imposed = imposed
+    def loss(weights, batch, masks_of_pass):
+        imposed.imposed = masks_of_pass
         buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-        return F.cross_entropy(functional_call(network, {**weights, **buffers}, (batch[0],)), batch[1])
+        logits = functional_call(network, {**weights, **buffers}, (batch[0],))
+        return F.cross_entropy(logits, batch[1])
 
-    g = torch.autograd.grad(loss(w, p.train, train_masks), list(w.values()), create_graph=True)
-    ahead = {}
-    for (name, value), d in zip(w.items(), g, strict=True):
-        v = p.step.buffers.get(name, torch.zeros_like(value))
-        ahead[name] = value - p.step.xi * (p.step.momentum * v + d + p.step.decay * value)
-    whole = torch.autograd.grad(loss(ahead, p.val, val_masks), alphas, materialize_grads=True)
-    held = {name: value.detach() for name, value in ahead.items()}
-    direct = torch.autograd.grad(loss(held, p.val, val_masks), alphas, materialize_grads=True)
-    return list(whole), [a - b for a, b in zip(whole, direct, strict=True)]
-
-
-def state_of(p: Problem) -> dict[str, Tensor]:
-    """A copy of all that a call must not touch."""
-    state = {f"state {name}": t for name, t in p.network.state_dict().items()}
-    state |= {f"gradient {name}": w.grad for name, w in p.network.named_parameters() if w.grad is not None}
-    state |= {f"momentum {name}": t for name, t in p.step.buffers.items()}
-    state |= {f"batch {i}": t for i, t in enumerate((*p.train, *p.val))}
-    return {name: t.detach().clone() for name, t in state.items()}
+    d_train = torch.autograd.grad(loss(w, p.train, train_masks), list(w.values()), create_graph=True)
+    w_ahead = {}
+    for (name, value), d in zip(w.items(), d_train, strict=True):
+        direction = p.unrolled.momentum * p.unrolled.buffers[name] + d + p.unrolled.decay * value
+        w_ahead[name] = value - p.unrolled.xi * direction
+    total = torch.autograd.grad(loss(w_ahead, p.val, val_masks), alphas, materialize_grads=True)
+    fixed = {name: value.detach() for name, value in w_ahead.items()}
+    direct = torch.autograd.grad(loss(fixed, p.val, val_masks), alphas, materialize_grads=True)
+    return list(total), difference(total, direct)
 
 
-# The value
+def relative_errors(p: Problem, masks: Masks | None = None) -> tuple[float, float]:
+    """The relative errors of the second-order gradient, and of its term with the Hessian alone."""
+    found = p.second_order()
+    total, hessian_term = exact(p, masks and masks.passes[:2])
+    assert flat(hessian_term).norm() > 0.1 * flat(total).norm(), "too small a term to test"
+    direct = difference(total, hessian_term)
+    return distance(found, total), distance(difference(found, direct), hessian_term)
+
+
+# ---------------------------------------------------------------- the values
 
 
 @pytest.fixture
-def short(monkeypatch):
-    """A finite difference too short to step over a kink of ReLU or of a maximum: there the two truly differ."""
+def small_epsilon(monkeypatch):
+    """So small a finite difference that it crosses no kink of a ReLU or a maximum, where the exact gradient jumps."""
     monkeypatch.setattr(architect, "EPSILON", 1e-5)
 
 
-@pytest.fixture
-def smooth(monkeypatch):
-    """No kinks at all: softplus for every ReLU, and no maximum. The error is that of the difference alone."""
-    compute_plainly(monkeypatch)
+@every_size
+def test_second_order_equals_the_exact_gradient(size, small_epsilon):
+    assert max(relative_errors(make_problem(**size))) < 1e-4
+
+
+@every_size
+def test_error_falls_with_the_square_of_epsilon_in_a_smooth_network(size, monkeypatch):
+    """Softplus for ReLU and no max-pooling: the only error is that of the difference, which must be a central one."""
     monkeypatch.setattr(F, "relu", lambda x, inplace=False: F.softplus(x))
-    return CNN_OPS[1:]
-
-
-def errors(p: Problem) -> tuple[float, float]:
-    """The relative error of the whole gradient, and of the Hessian's term by itself: a wrong scale shows in both."""
-    whole, hessian = exact(p)
-    assert flat(hessian).norm() > 0.1 * flat(whole).norm(), "a term so small that its scale would not show"
-    found = p.second_order()
-    direct = [a - b for a, b in zip(whole, hessian, strict=True)]
-    return distance(found, whole), distance([a - b for a, b in zip(found, direct, strict=True)], hessian)
-
-
-@pytest.mark.parametrize("given", PROBLEMS, ids=str)
-def test_second_order_equals_the_exact_gradient(given, short):
-    assert max(errors(problem(**given))) < 1e-4
-
-
-@pytest.mark.parametrize("given", PROBLEMS, ids=str)
-def test_second_order_at_the_published_epsilon_equals_the_exact_gradient_of_a_smooth_network(given, smooth):
+    p = make_problem(**size, cnn_ops=CNN_OPS[1:], fused=False)
     assert architect.EPSILON == 0.01
-    assert max(errors(problem(**given, cnn_ops=smooth))) < 1e-2
-
-
-@pytest.mark.parametrize("given", PROBLEMS, ids=str)
-def test_the_error_falls_with_the_square_of_epsilon(given, smooth, monkeypatch):
-    """So it is a central difference: a one-sided one would fall with epsilon itself."""
-    p = problem(**given, cnn_ops=smooth)
+    assert max(relative_errors(p)) < 1e-2
     monkeypatch.setattr(architect, "EPSILON", 1e-3)
-    coarse = errors(p)
+    coarse = relative_errors(p)
     monkeypatch.setattr(architect, "EPSILON", 1e-4)
-    for before, after in zip(coarse, errors(p), strict=True):
-        assert before < 1e-4
+    fine = relative_errors(p)
+    assert max(coarse) < 1e-4
+    for before, after in zip(coarse, fine, strict=True):
         assert after < before / 50
 
 
-@pytest.mark.parametrize("given", PROBLEMS, ids=str)
-def test_second_order_is_the_difference_of_two_moved_networks(given):
-    """The formula once more, kinks and all, by really moving the weights of copies by 0.01 along the gradient."""
-    p = problem(**given)
+@every_size
+def test_second_order_equals_its_formula_computed_with_moved_copies_of_the_network(size):
+    """At epsilon 0.01 with ReLUs and maxima: copies of the network whose weights are really moved by it."""
+    p = make_problem(**size)
 
-    def alpha_gradient(weights, batch):
+    def gradients(weights, batch):
         network = copy.deepcopy(p.network)
+        own = network.weights()
         with torch.no_grad():
-            for name, w in network.weights().items():
+            for name, w in own.items():
                 w.copy_(weights[name])
         loss = F.cross_entropy(network(batch[0]), batch[1])
-        loss.backward()
-        zero = torch.zeros(())
-        return (
-            torch.cat(
-                [(zero.expand_as(a) if a.grad is None else a.grad).flatten() for a in alphas_of(network)]
-            ),
-            {name: w.grad for name, w in network.weights().items()},
-        )
+        inputs = [*network.architecture_parameters(), *own.values()]
+        found = torch.autograd.grad(loss, inputs, materialize_grads=True)
+        return flat(found[: -len(own)]), dict(zip(own, found[-len(own) :], strict=True))
 
     w = {name: value.detach() for name, value in p.network.weights().items()}
-    _, g = alpha_gradient(w, p.train)
-    ahead = {name: w[name] - XI * (MOMENTUM * p.step.buffers[name] + g[name] + DECAY * w[name]) for name in w}
-    direct, d = alpha_gradient(ahead, p.val)
-    eps = 0.01 / sum(float(part.square().sum()) for part in d.values()) ** 0.5
-    plus, _ = alpha_gradient({name: w[name] + eps * d[name] for name in w}, p.train)
-    minus, _ = alpha_gradient({name: w[name] - eps * d[name] for name in w}, p.train)
-    torch.testing.assert_close(
-        flat(p.second_order()), direct - XI * (plus - minus) / (2 * eps), rtol=1e-8, atol=1e-10
-    )
+    _, d_train = gradients(w, p.train)
+    direction = {name: MOMENTUM * p.unrolled.buffers[name] + d_train[name] + DECAY * w[name] for name in w}
+    direct, d_w = gradients({name: w[name] - XI * direction[name] for name in w}, p.val)
+    eps = 0.01 / flat(d_w.values()).norm()
+    plus, _ = gradients({name: w[name] + eps * d_w[name] for name in w}, p.train)
+    minus, _ = gradients({name: w[name] - eps * d_w[name] for name in w}, p.train)
+    expected = direct - XI * (plus - minus) / (2 * eps)
+    torch.testing.assert_close(flat(p.second_order()), expected, rtol=1e-8, atol=1e-10)
 
 
-def alphas_of(network: SearchNetwork) -> list[Tensor]:
-    return [alpha for kind in network.alphas.values() for alpha in kind]
-
-
-@pytest.mark.parametrize("given", PROBLEMS, ids=str)
-def test_second_order_is_not_the_first(given):
-    p = problem(**given)
-    assert distance(p.second_order(), p.architect().first_order(p.val)) > 0.1
-
-
-@pytest.mark.parametrize("given", PROBLEMS, ids=str)
-def test_first_order_is_the_plain_gradient(given):
-    p = problem(**given)
-    found = p.architect().first_order(p.val)
+@every_size
+def test_first_order_is_the_gradient_of_the_validation_loss(size):
+    p = make_problem(**size)
+    found = p.first_order()
+    assert distance(p.second_order(), found) > 0.1
     loss = F.cross_entropy(p.network(p.val[0]), p.val[1])
-    alphas = p.network.architecture_parameters()
-    truth = torch.autograd.grad(loss, alphas, materialize_grads=True)
-    assert [d.shape for d in found] == [a.shape for a in alphas]
-    for d, true in zip(found, truth, strict=True):
-        torch.testing.assert_close(d, true, rtol=1e-10, atol=1e-14)
+    truth = torch.autograd.grad(loss, p.alphas, materialize_grads=True)
+    assert [d.shape for d in found] == [alpha.shape for alpha in p.alphas]
+    for d, expected in zip(found, truth, strict=True):
+        torch.testing.assert_close(d, expected, rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("order", ["first", "second"])
 @pytest.mark.parametrize("recompute", ["ops", "cells"])
 def test_recomputed_passes_give_the_same_gradients(order, recompute):
-    """Each pass computes again with its own weights, not with those that the network holds by then."""
-    found = []
-    for stored_or_not in ("none", recompute):
-        p = problem(layers=2, nodes=2, dropout=0.3, recompute=stored_or_not)
+    """Each pass is recomputed with its own weights, not with those that the network holds by then."""
+    gradients = []
+    for choice in ("none", recompute):
+        p = make_problem(layers=2, nodes=2, dropout=0.3, recompute=choice)
         torch.manual_seed(1)
-        found.append(p.second_order() if order == "second" else p.architect().first_order(p.val))
-    assert distance(*found) < 1e-10
+        gradients.append(p.second_order() if order == "second" else p.first_order())
+    assert distance(*gradients) < 1e-10
 
 
-def test_without_a_step_second_order_is_the_first():
-    p = problem(xi=0.0)
-    for second, first in zip(p.second_order(), p.architect().first_order(p.val), strict=True):
+def test_stacked_recurrences_give_the_same_gradient(monkeypatch):
+    """A GPU computes recurrences in stacks, and a CPU one op at a time."""
+    p = make_problem(layers=2, nodes=2, rnn_layers=2)
+    truth = p.second_order()
+    monkeypatch.setattr("models.fused.rnn.stacked_cell.pays", lambda device: True)
+    assert distance(p.second_order(), truth) < 1e-9
+
+
+def test_second_order_equals_first_order_without_an_unrolled_step():
+    p = make_problem(xi=0.0)
+    for second, first in zip(p.second_order(), p.first_order(), strict=True):
         torch.testing.assert_close(second, first, rtol=1e-12, atol=0)
 
 
-def test_alphas_of_cells_that_the_network_lacks_get_a_zero_gradient():
-    p = problem(layers=1)  # the one CNN cell is a reduction
-    normal = next(
-        i for i, a in enumerate(p.network.architecture_parameters()) if a is p.network.alphas["normal"][0]
-    )
-    for gradients in (p.second_order(), p.architect().first_order(p.val)):
-        assert not gradients[normal].any()
-        assert all(d.any() for i, d in enumerate(gradients) if i != normal)
+def test_alphas_of_absent_cells_get_a_zero_gradient():
+    p = make_problem(layers=1)  # its only CNN cell is a reduction cell
+    absent = [any(alpha is other for other in p.network.alphas["normal"]) for alpha in p.alphas]
+    assert sum(absent) == 1
+    for gradients in (p.second_order(), p.first_order()):
+        assert [not d.any() for d in gradients] == absent
 
 
-def test_the_step_ahead_is_that_of_sgd():
-    """w' against torch's own optimiser, with momentum buffers from a step before."""
-    p = problem()
+def test_unrolled_step_is_that_of_sgd():
+    """w' against torch's own optimizer, whose momentum buffers are from the step before."""
+    p = make_problem()
     w = p.network.weights()
     sgd = torch.optim.SGD(w.values(), XI, momentum=MOMENTUM, weight_decay=DECAY)
     for _ in range(2):
         before = {name: value.detach().clone() for name, value in w.items()}
-        buffers = {
-            name: sgd.state[value]["momentum_buffer"].clone()
-            for name, value in w.items()
-            if value in sgd.state
-        }
+        stepped = {name: sgd.state[value] for name, value in w.items() if value in sgd.state}
+        buffers = {name: state["momentum_buffer"].clone() for name, state in stepped.items()}
         for value in w.values():
             value.grad = torch.randn_like(value)
         sgd.step()
-    step = Unrolled(XI, MOMENTUM, DECAY, buffers)
     assert buffers
+    unrolled = UnrolledStep(XI, MOMENTUM, DECAY, buffers)
     for name, value in w.items():
-        torch.testing.assert_close(
-            step(name, before[name], value.grad), value.detach(), rtol=1e-12, atol=1e-14
-        )
+        found = unrolled.apply(name, before[name], value.grad)
+        torch.testing.assert_close(found, value.detach(), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("missing", ["all", "every other"])
-def test_a_missing_momentum_buffer_is_zero(missing):
-    p = problem()
-    names = list(p.step.buffers)[:: 1 if missing == "all" else 2]
-    without = {name: v for name, v in p.step.buffers.items() if name not in names}
-    zeros = {name: torch.zeros_like(v) if name in names else v for name, v in p.step.buffers.items()}
-    found = problem_with(p, without).second_order()
-    assert distance(found, problem_with(p, zeros).second_order()) == 0
+@pytest.mark.parametrize("every", [1, 2])
+def test_missing_momentum_buffer_is_zero(every):
+    p = make_problem()
+    buffers = p.unrolled.buffers
+    missing = list(buffers)[::every]
+    without = {name: v for name, v in buffers.items() if name not in missing}
+    zeros = {name: torch.zeros_like(v) if name in missing else v for name, v in buffers.items()}
+    found = p.with_buffers(without).second_order()
+    assert distance(found, p.with_buffers(zeros).second_order()) == 0
     assert distance(found, p.second_order()) > 1e-3
 
 
-def problem_with(p: Problem, buffers) -> Problem:
-    return Problem(p.network, p.train, p.val, Unrolled(p.step.xi, p.step.momentum, p.step.decay, buffers))
+# ---------------------------------------------------------------- what the gradients must not change
 
 
-# What it leaves alone
+def state_of(p: Problem) -> dict[str, Tensor]:
+    """Copies of everything that an alpha gradient must not change."""
+    state = dict(p.network.state_dict())
+    state |= {f"gradient {name}": w.grad for name, w in p.network.named_parameters() if w.grad is not None}
+    state |= {f"momentum {name}": buffer for name, buffer in p.unrolled.buffers.items()}
+    state |= {f"batch {i}": tensor for i, tensor in enumerate((*p.train, *p.val))}
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("order", ["first", "second"])
-def test_weights_statistics_momentum_and_gradients_stay_to_the_bit(order, dropout):
-    p = problem(dropout=dropout)
-    for value in [*p.network.weights().values(), *p.network.architecture_parameters()][::2]:
-        value.grad = torch.randn_like(value)
-    identities = {name: id(w) for name, w in p.network.named_parameters()}
+def test_weights_statistics_momentum_and_gradients_are_unchanged(order, dropout):
+    p = make_problem(dropout=dropout)
+    parameters = dict(p.network.named_parameters())
+    for parameter in list(parameters.values())[::2]:
+        parameter.grad = torch.randn_like(parameter)
     before = state_of(p)
     assert any(name.endswith("running_mean") for name in before)
     assert any(name.endswith("num_batches_tracked") for name in before)
     if order == "first":
-        p.architect().first_order(p.val)
+        p.first_order()
     else:
         p.second_order()
     after = state_of(p)
     assert list(after) == list(before)
     assert [name for name, value in before.items() if not torch.equal(after[name], value)] == []
-    assert {name: id(w) for name, w in p.network.named_parameters()} == identities
+    assert all(w is parameters[name] for name, w in p.network.named_parameters())
     assert all(w.requires_grad and w.is_leaf for w in p.network.parameters())
     assert p.network.training
 
 
-def test_the_network_is_as_usable_after_as_before():
-    """The recurrent modules cache their weights: what they use afterwards are the network's own."""
-    p = problem()
+def test_network_trains_as_before_afterwards():
+    """Recurrent modules cache their weights: afterwards they must use the network's own."""
+    p = make_problem()
     untouched = copy.deepcopy(p.network)
     p.second_order()
     x, y = p.train
     F.cross_entropy(p.network(x), y).backward()
     F.cross_entropy(untouched(x), y).backward()
-    for (name, w), twin in zip(p.network.named_parameters(), untouched.parameters(), strict=True):
-        assert (w.grad is None) == (twin.grad is None), name
-        assert w.grad is None or torch.equal(w.grad, twin.grad), name
+    for (name, w), other in zip(p.network.named_parameters(), untouched.parameters(), strict=True):
+        assert (w.grad is None) == (other.grad is None), name
+        assert w.grad is None or torch.equal(w.grad, other.grad), name
 
 
-class Spy:
-    """A `gradient` that notes, per pass, what was asked for and which leaves the loss could give gradients to."""
-
-    def __init__(self):
-        self.asked, self.leaves = [], []
-
-    def __call__(self, loss, inputs):
-        self.asked.append([id(t) for t in inputs])
-        self.leaves.append(leaves_of(loss))
-        return local_gradient(loss, inputs)
-
-
-def leaves_of(loss) -> dict[int, Tensor]:
-    """Every leaf that the graph of a loss leads back to."""
-    found, seen, todo = {}, set(), [loss.grad_fn]
+def leaves_of(loss: Tensor) -> set[int]:
+    """The ids of all leaves of the graph of a loss."""
+    leaves, seen, todo = set(), set(), [loss.grad_fn]
     while todo:
         node = todo.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
         if hasattr(node, "variable"):
-            found[id(node.variable)] = node.variable
+            leaves.add(id(node.variable))
         todo.extend(child for child, _ in node.next_functions)
-    return found
+    return leaves
 
 
-def test_passes_for_alpha_alone_have_no_weight_to_give_gradients_to():
-    p, spy = problem(), Spy()
-    alphas = {id(a) for a in p.network.architecture_parameters()}
-    weights = {id(w) for w in p.network.weights().values()}
-    p.architect(gradient=spy).second_order(p.train, p.val, p.step)
-    assert len(spy.asked) == 4
-    assert set(spy.asked[0]) == weights
-    assert set(spy.asked[1]) > alphas
-    assert len(spy.asked[1]) == len(alphas) + len(weights)
-    assert not set(spy.leaves[1]) & weights, "the gradient at w' is that of w' held fixed"
-    for asked, leaves in zip(spy.asked[2:], spy.leaves[2:], strict=True):
-        assert set(asked) == alphas >= set(leaves) > set()
+def ids(tensors: Iterable[Tensor]) -> set[int]:
+    return {id(tensor) for tensor in tensors}
 
 
-def test_first_order_is_one_pass_for_alpha_alone():
-    p, spy = problem(), Spy()
-    p.architect(gradient=spy).first_order(p.val)
-    alphas = {id(a) for a in p.network.architecture_parameters()}
-    assert [set(asked) for asked in spy.asked] == [alphas]
-    assert alphas >= set(spy.leaves[0]) > set()
+@pytest.fixture
+def gradient_calls(monkeypatch) -> list[tuple[set[int], set[int]]]:
+    """For each call of `gradient`: the ids of its inputs, and of the leaves of its loss."""
+    calls = []
+
+    def spy(loss, inputs):
+        calls.append((ids(inputs), leaves_of(loss)))
+        return distributed.gradient(loss, inputs)
+
+    monkeypatch.setattr("darts.architect.gradient", spy)
+    return calls
 
 
-def test_stacked_recurrences_as_on_a_gpu_give_the_gradient_of_one_op_at_a_time(monkeypatch):
-    p = problem(layers=2, nodes=2, rnn_layers=2)
-    truth = p.second_order()
-    monkeypatch.setattr(stacked, "use_stacked", lambda device: True)
-    assert distance(p.second_order(), truth) < 1e-9
+def test_second_order_computes_weight_gradients_only_at_w_and_ahead(gradient_calls):
+    p = make_problem()
+    alphas = ids(p.alphas)
+    weights = ids(p.network.weights().values())
+    p.second_order()
+    at_w, ahead, *differences = gradient_calls
+    assert at_w[0] == weights
+    assert ahead[0] > alphas
+    assert len(ahead[0]) == len(alphas) + len(weights)
+    assert not ahead[1] & weights, "w' must be held fixed"
+    assert len(differences) == 2
+    for inputs, leaves in differences:
+        assert inputs == alphas >= leaves > set()
 
 
-# Dropout and the random generators
+def test_first_order_computes_no_weight_gradients(gradient_calls):
+    p = make_problem()
+    p.first_order()
+    [(inputs, leaves)] = gradient_calls
+    assert inputs == ids(p.alphas) >= leaves > set()
 
 
-def test_the_three_passes_of_the_training_loss_drop_the_same_units():
-    p = problem(dropout=0.3)
+def test_only_the_passes_of_the_finite_difference_are_ieee_float32(monkeypatch):
+    """With TF32 and bf16 asked for, the passes at w and w' use them, and those at w+ and w- do not."""
+    p = make_problem()
+    network = copy.deepcopy(p.network).float()
+    train, val = ((x.float(), y) for x, y in (p.train, p.val))
+    buffers = {name: buffer.float() for name, buffer in p.unrolled.buffers.items()}
+    passes = []
+
+    def note(module, inputs):
+        tf32 = {torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32}
+        passes.append((inputs[0].dtype, tf32))
+
+    network.register_forward_pre_hook(note)
+    monkeypatch.setattr(precision, "has_tf32", lambda device: True)
+    precision.set_precision("tf32", CPU)
+    try:
+        with_bf16 = Architect(SearchConfig(precision="bf16"), network)
+        with_bf16.second_order(train, val, replace(p.unrolled, buffers=buffers))
+    finally:
+        precision.set_precision("float32", CPU)
+    assert passes == [(torch.bfloat16, {True})] * 2 + [(torch.float32, {False})] * 2
+
+
+# ---------------------------------------------------------------- dropout and the random generator
+
+
+def test_passes_of_the_training_loss_share_their_dropout_masks():
+    p = make_problem(dropout=0.3)
     masks = Masks(p.network)
     p.second_order()
-    at_w, at_val, at_plus, at_minus = (flat(masks_of_pass) for masks_of_pass in masks.passes)
+    at_w, ahead, at_plus, at_minus = masks.flat_passes
     assert torch.equal(at_plus, at_minus)
     assert torch.equal(at_w, at_plus)
-    assert not torch.equal(at_w, at_val)
+    assert not torch.equal(at_w, ahead)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_second_order_with_dropout_equals_the_exact_gradient_with_the_same_masks(seed, short):
-    p = problem(dropout=0.3, seed=seed)
-    masks = Masks(p.network)
-    found = p.second_order()
-    whole, hessian = exact(p, masks)
-    direct = [a - b for a, b in zip(whole, hessian, strict=True)]
-    assert distance(found, whole) < 1e-3
-    assert distance([a - b for a, b in zip(found, direct, strict=True)], hessian) < 1e-3
+def test_second_order_with_dropout_equals_the_exact_gradient_with_the_same_masks(seed, small_epsilon):
+    p = make_problem(dropout=0.3, seed=seed)
+    assert max(relative_errors(p, Masks(p.network))) < 1e-3
 
 
-def test_second_order_with_dropout_is_reproducible_and_random():
-    p = problem(dropout=0.3)
-    results = []
-    for seed in (1, 1, 2):
+def test_second_order_with_dropout_depends_on_the_seed_alone():
+    p = make_problem(dropout=0.3)
+
+    def run(seed):
         torch.manual_seed(seed)
-        results.append((flat(p.second_order()), torch.rand(10)))
-    (first, next_draw), (again, next_again), (other, next_other) = results
+        return torch.cat([flat(p.second_order()), torch.rand(10)])
+
+    first, again, other = run(1), run(1), run(2)
     assert first.isfinite().all()
     assert torch.equal(first, again)
-    assert torch.equal(next_draw, next_again)
-    assert not torch.equal(first, other)
-    assert not torch.equal(next_draw, next_other)
+    assert not torch.equal(first[:-10], other[:-10])
+    assert not torch.equal(first[-10:], other[-10:])
 
 
-def test_masks_after_a_call_are_none_of_those_inside():
-    p = problem(dropout=0.3)
+def test_masks_are_drawn_anew_in_and_after_each_call():
+    p = make_problem(dropout=0.3)
     masks = Masks(p.network)
     p.second_order()
     p.second_order()
     p.network(p.train[0])
-    first, second, after = masks.passes[:4], masks.passes[4:8], masks.passes[8]
-    inside = [flat(masks_of_pass) for masks_of_pass in (*first, *second)]
-    assert not any(torch.equal(flat(after), mask) for mask in inside)
+    *inside, after = masks.flat_passes
+    assert not any(torch.equal(after, mask) for mask in inside)
     assert not any(torch.equal(a, b) for a in inside[:4] for b in inside[4:])
 
 
 def test_only_the_passes_at_w_and_ahead_draw_masks():
-    """The generator moves on by them, and nothing sets it: a CUDA graph could not."""
-    p = problem(dropout=0.3)
+    """They advance the random generator, and nothing resets it, which would be impossible in a CUDA graph."""
+    p = make_problem(dropout=0.3)
     torch.manual_seed(5)
     p.second_order()
     after = torch.get_rng_state()
@@ -459,10 +476,46 @@ def test_only_the_passes_at_w_and_ahead_draw_masks():
     assert torch.equal(after, torch.get_rng_state())
 
 
-def test_first_order_takes_its_draws_from_the_generator_and_moves_it_on():
-    p = problem(dropout=0.3)
+def test_first_order_draws_new_masks_in_each_call():
+    p = make_problem(dropout=0.3)
     masks = Masks(p.network)
-    torch.manual_seed(5)
     for _ in range(2):
-        p.architect().first_order(p.val)
-    assert not torch.equal(flat(masks.passes[0]), flat(masks.passes[1]))
+        p.first_order()
+    assert not torch.equal(*masks.flat_passes)
+
+
+# ---------------------------------------------------------------- the bilevel step
+
+
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_step_updates_the_alphas_with_adam_and_then_the_weights_with_sgd(order):
+    """Two steps, against the gradients above and the optimizers of torch; the unrolled step is that of the weights."""
+    p = make_problem()
+    flags = {"w_lr": 0.3, "w_momentum": 0.8, "w_weight_decay": 0.02, "w_grad_clip": 1.0, "alpha_lr": 0.1}
+    found = Architect(SearchConfig(order=order, **flags), p.network)
+    network = copy.deepcopy(p.network)
+    weights = network.weights()
+    alphas = network.architecture_parameters()
+    sgd = torch.optim.SGD(weights.values(), 0.3, momentum=0.8, weight_decay=0.02)
+    adam = torch.optim.Adam(alphas, 0.1, betas=(0.5, 0.999), weight_decay=1e-3)
+    x, y = p.train
+    for i in range(2):
+        buffers = {name: sgd.state[w]["momentum_buffer"].clone() for name, w in weights.items()} if i else {}
+        expected = replace(p, network=network, unrolled=UnrolledStep(0.3, 0.8, 0.02, buffers))
+        gradients = expected.second_order() if order == "second" else expected.first_order()
+        for alpha, d in zip(alphas, gradients, strict=True):
+            alpha.grad = d
+        adam.step()
+        sgd.zero_grad()
+        logits = network(x)
+        loss = F.cross_entropy(logits, y)
+        for w, d in zip(weights.values(), torch.autograd.grad(loss, weights.values()), strict=True):
+            w.grad = d.clone()
+        nn.utils.clip_grad_norm_(weights.values(), 1.0)
+        sgd.step()
+        metrics = found.step(p.train, p.val)
+        torch.testing.assert_close(metrics["train/loss"], loss.detach())
+        assert metrics["train/wa"] == (logits.argmax(dim=1) == y).float().mean()
+    for name, tensor in p.network.state_dict().items():
+        torch.testing.assert_close(tensor, network.state_dict()[name], rtol=1e-10, atol=1e-12)
+    assert all(w.grad is None for w in p.network.parameters())

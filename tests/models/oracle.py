@@ -1,4 +1,4 @@
-"""What the networks' tests compare with: the relaxed search written out plainly, one op at a time, nothing shared."""
+"""An independent implementation of the supernet to compare with: one op at a time, nothing shared, nothing fused."""
 
 import copy
 from collections.abc import Sequence
@@ -6,26 +6,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.cells import Cell, ProjectSequence, project_maps
-from models.fused.cnn.cell import FusedCnnCell, MixedMaps
-from models.fused.rnn.stacked_cell import StackedRnnCell
-from models.mixed_ops import MixedNode
+from models.cells import ProjectSequence, project_maps
+from models.joint_network import Size
 from models.ops import MAP_OPS, SEQUENCE_OPS
 from models.search_network import SearchNetwork
 
 
-def plain_softmax(row: Tensor) -> Tensor:
-    return row.exp() / row.exp().sum()
-
-
 class PlainCell(nn.Module):
-    """A relaxed cell: two projections, then for each node, each edge and each op one product and one sum."""
+    """A relaxed cell: two projections, then a product and a sum for each op of each edge of each node."""
 
     def __init__(self, kind, nodes, ops, inputs, channels, reduction_prev):
         super().__init__()
         table = SEQUENCE_OPS if kind == "rnn" else MAP_OPS
         project = ProjectSequence if kind == "rnn" else project_maps
-        self.kind, self.names = kind, ops
+        self.kind = kind
+        self.names = [op for op in ops if op != "none"]
+        self.has_none = "none" in ops
         self.project0 = project(inputs[0], channels, 2 if reduction_prev else 1, False)
         self.project1 = project(inputs[1], channels, 1, False)
         self.nodes = nn.ModuleList()
@@ -33,49 +29,53 @@ class PlainCell(nn.Module):
             edges = nn.ModuleList()
             for source in range(node + 2):
                 stride = 2 if kind == "reduce" and source in (0, 1) else 1
-                modules = nn.ModuleList(table[op](channels, stride, False) for op in ops if op != "none")
+                modules = nn.ModuleList(table[op](channels, stride, False) for op in self.names)
                 edges.append(nn.ModuleDict({"ops": modules}))
             self.nodes.append(nn.ModuleDict({"edges": edges}))
 
     def forward(self, s0: Tensor, s1: Tensor, alphas: Sequence[Tensor]) -> Tensor:
         states = [self.project0(s0), self.project1(s1)]
         for node, alpha in zip(self.nodes, alphas, strict=True):
-            total = None
+            terms = []
             for source, edge in enumerate(node["edges"]):
-                row, modules = plain_softmax(alpha[source]), iter(edge["ops"])
-                for k, name in enumerate(self.names):
-                    if name == "none":
-                        continue
-                    term = row[k] * next(modules)(states[source])
-                    total = term if total is None else total + term
-                if "none" in self.names:
-                    total = total + row[self.names.index("none")] * torch.zeros_like(total)
-            states.append(total)
+                exponentials = alpha[source].exp()
+                *shares, last = exponentials / exponentials.sum()
+                if not self.has_none:
+                    shares.append(last)
+                outputs = [op(states[source]) for op in edge["ops"]]
+                terms += [share * output for share, output in zip(shares, outputs, strict=True)]
+            states.append(sum(terms))
         return torch.cat(states[2:], dim=2 if self.kind == "rnn" else 1)
 
 
 class PlainNetwork(nn.Module):
-    """The joint supernet around plain cells, with the weights and alphas of a `SearchNetwork`; no dropout."""
+    """The joint supernet with plain cells, and copies of the weights and alphas of a `SearchNetwork`; no dropout."""
 
-    def __init__(
-        self, network: SearchNetwork, layers: int, init_channels: int, rnn_layers: int, rnn_channels: int
-    ):
+    def __init__(self, network: SearchNetwork, size: Size):
         super().__init__()
-        joint, space = network.network, network.space
-        self.stem, self.head = copy.deepcopy(joint.stem), copy.deepcopy(joint.head)
+        joint = network.network
+        space = network.space
+        self.stem = copy.deepcopy(joint.stem)
+        self.head = copy.deepcopy(joint.head)
         self.alphas = copy.deepcopy(network.alphas)
-        self.cnn_cells, self.rnn_cells = nn.ModuleList(), nn.ModuleList()
-        inputs, channels, before = (3 * init_channels, 3 * init_channels), init_channels, "normal"
-        for i in range(layers):
-            kind = "reduce" if i in (layers // 3, 2 * layers // 3) else "normal"
+        self.cnn_cells = nn.ModuleList()
+        self.rnn_cells = nn.ModuleList()
+        channels = size.init_channels
+        inputs = (3 * channels, 3 * channels)
+        before = "normal"
+        for i in range(size.layers):
+            kind = "reduce" if i in (size.layers // 3, 2 * size.layers // 3) else "normal"
             channels = 2 * channels if kind == "reduce" else channels
             cell = PlainCell(kind, space.cnn_nodes, space.cnn_ops, inputs, channels, before == "reduce")
             self.cnn_cells.append(cell)
-            inputs, before = (inputs[1], space.cnn_nodes * channels), kind
-        for _ in range(rnn_layers):
-            cell = PlainCell("rnn", space.rnn_nodes, space.rnn_ops, inputs, rnn_channels, before == "reduce")
+            inputs = (inputs[1], space.cnn_nodes * channels)
+            before = kind
+        for _ in range(size.rnn_layers):
+            channels = size.rnn_channels
+            cell = PlainCell("rnn", space.rnn_nodes, space.rnn_ops, inputs, channels, before == "reduce")
             self.rnn_cells.append(cell)
-            inputs, before = (inputs[1], space.rnn_nodes * rnn_channels), "rnn"
+            inputs = (inputs[1], space.rnn_nodes * channels)
+            before = "rnn"
         self.to(next(network.parameters()).dtype)
         self.cnn_cells.load_state_dict(joint.cnn_cells.state_dict())
         self.rnn_cells.load_state_dict(joint.rnn_cells.state_dict())
@@ -90,13 +90,6 @@ class PlainNetwork(nn.Module):
         return self.head(newer.sum(dim=1) / newer.shape[1])
 
 
-def compute_plainly(monkeypatch) -> None:
-    """Let the relaxed cells themselves run one op at a time, by autograd: any function for ReLU, any derivative."""
-    monkeypatch.setattr(FusedCnnCell, "forward", Cell.forward)
-    monkeypatch.setattr(StackedRnnCell, "forward", Cell.forward)
-    monkeypatch.setattr(MixedMaps, "forward", MixedNode.forward)
-    monkeypatch.setattr("models.ops.recur", lambda rnn, x: rnn(x)[0])
-
-
 def relative_error(found: Tensor, truth: Tensor) -> float:
+    """The norm of the difference, relative to that of the truth."""
     return ((found - truth).norm() / truth.norm()).item()

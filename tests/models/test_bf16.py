@@ -1,25 +1,31 @@
-"""Passes in 16 bits against those of float32: every op, every network; what must stay float32 does."""
+"""Passes in bfloat16 against those in float32: every op, every network, and what must stay float32."""
+
+from collections.abc import Sequence
 
 import pytest
 import torch
 import torch.nn.functional as F
-from darts.search_space import SearchSpace
+from oracle import relative_error
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from genotypes import CNN_OPS, RNN_OPS, resolve
+from genotypes import CNN_OPS, RNN_OPS, look_up
+from models import bf16
 from models.augment_network import AugmentNetwork
 from models.baselines import BASELINES
-from models.bf16 import in_type, lowered
+from models.bf16 import cast_weights
 from models.joint_network import Size
 from models.search_network import SearchNetwork
+from models.search_space import SearchSpace
 
 BF16 = torch.bfloat16
-ACCURACY = 0.03  # of a cell: bfloat16 resolves 0.004 of a number, and an op rounds several times
-THROUGH_A_NETWORK = 0.25  # and back: all alpha gradients are small differences of the ops' own
+CELL_TOLERANCE = 0.03
+"""Of one cell: bfloat16 has a relative precision of 0.004, and an op rounds several times."""
+NETWORK_TOLERANCE = 0.25
+"""Of the alpha gradients of a network, which are small differences between ops."""
 
 
-def supernet(cnn_ops=CNN_OPS, rnn_ops=RNN_OPS, **options) -> SearchNetwork:
+def make_supernet(cnn_ops=CNN_OPS, rnn_ops=RNN_OPS, **options) -> SearchNetwork:
     torch.manual_seed(0)
     network = SearchNetwork(SearchSpace(1, 1, cnn_ops, rnn_ops), Size(3, 4, 1, 16), 4, **options)
     for alpha in network.architecture_parameters():
@@ -27,19 +33,9 @@ def supernet(cnn_ops=CNN_OPS, rnn_ops=RNN_OPS, **options) -> SearchNetwork:
     return network
 
 
-def alpha_gradients(network: SearchNetwork, dtype: torch.dtype | None) -> tuple[Tensor, list[Tensor]]:
-    """The logits, and d/dalpha of a loss."""
-    torch.manual_seed(1)
-    x, y = torch.randn(16, 1, 12, 14), torch.arange(16) % 4
-    logits = in_type(network, dtype)(x)
-    return logits, list(
-        torch.autograd.grad(F.cross_entropy(3 * logits, y), network.architecture_parameters())
-    )
-
-
-def distance(found: list[Tensor], truth: list[Tensor]) -> float:
-    a, b = (torch.cat([t.flatten().double() for t in tensors]) for tensors in (found, truth))
-    return ((a - b).norm() / b.norm()).item()
+def distance(found: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
+    """The relative error of all tensors together."""
+    return relative_error(*(torch.cat([t.flatten().double() for t in tensors]) for tensors in (found, truth)))
 
 
 CELLS = [
@@ -48,94 +44,117 @@ CELLS = [
 ]
 
 
-def pass_of(kind: str, op: str, dtype: torch.dtype | None) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """(output, d/dw of half its squared norm by the ops' weights, running statistics) of a relaxed cell of one op."""
+def run_cell(kind: str, op: str, dtype: torch.dtype | None) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """A relaxed cell of one op: (its output, a gradient of the op's weight, its running statistics)."""
     ops = (op, "none") if op == "skip_connect" else (op, "skip_connect", "none")
-    network = supernet(rnn_ops=ops) if kind == "rnn" else supernet(cnn_ops=ops)
-    cell = {"normal": network.network.cnn_cells[0], "reduce": network.network.cnn_cells[1]}.get(kind)
-    cell = cell or network.network.rnn_cells[0]
+    if kind == "rnn":
+        cell = make_supernet(rnn_ops=ops).network.rnn_cells[0]
+    else:
+        cell = make_supernet(cnn_ops=ops).network.cnn_cells[0 if kind == "normal" else 1]
     torch.manual_seed(1)
     shapes = {"normal": [(12, 12, 14)] * 2, "reduce": [(12, 12, 14), (4, 12, 14)], "rnn": [(10, 8), (5, 16)]}
     inputs = [torch.randn(8, *shape) for shape in shapes[kind]]
-    weights = [torch.rand(2, len(ops), requires_grad=True)]
-    low = lowered(cell, dict(cell.named_parameters()), dtype)
-    out = functional_call(cell, low, (*(x.to(dtype) for x in inputs), weights))
-    (d,) = torch.autograd.grad(out, weights, out.detach())
-    return out, d, list(cell.buffers())
+    op_weights = [torch.rand(2, len(ops), requires_grad=True)]
+    weights = cast_weights(cell, dict(cell.named_parameters()), dtype)
+    output = functional_call(cell, weights, (*(x.to(dtype) for x in inputs), op_weights))
+    [gradient] = torch.autograd.grad(output, op_weights, output.detach())
+    return output, gradient, list(cell.buffers())
 
 
 @pytest.mark.parametrize(("kind", "op"), CELLS)
-def test_every_op_in_16_bits_is_near_that_in_32(kind, op):
-    """Output, gradients of the ops' weights, and running statistics, which stay float32."""
-    (truth, d_truth, statistics), (found, d_found, moved) = pass_of(kind, op, None), pass_of(kind, op, BF16)
-    assert (found.dtype, d_found.dtype) == (BF16, torch.float32)
-    assert 1e-5 < distance([found], [truth]) < ACCURACY
-    assert distance([d_found], [d_truth]) < ACCURACY
-    for a, b in zip(moved, statistics, strict=True):
+def test_every_op_in_bf16_is_close_to_float32(kind, op):
+    truth, true_gradient, true_statistics = run_cell(kind, op, None)
+    found, gradient, statistics = run_cell(kind, op, BF16)
+    assert found.dtype == BF16
+    assert gradient.dtype == torch.float32
+    assert 1e-5 < distance([found], [truth]) < CELL_TOLERANCE
+    assert distance([gradient], [true_gradient]) < CELL_TOLERANCE
+    for a, b in zip(statistics, true_statistics, strict=True):
         assert a.dtype == b.dtype
-        torch.testing.assert_close(a, b, rtol=ACCURACY, atol=ACCURACY)
+        torch.testing.assert_close(a, b, rtol=CELL_TOLERANCE, atol=CELL_TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    "options", [{"recompute": "ops"}, {"recompute": "cells"}, {"nested_depth": True}], ids=str
-)
-def test_what_is_computed_again_is_computed_in_16_bits(options):
-    truth, found = (alpha_gradients(supernet(**options), dtype)[1] for dtype in (None, BF16))
-    assert distance(found, truth) < THROUGH_A_NETWORK
+@pytest.mark.parametrize("options", [{"recompute": "ops"}, {"recompute": "cells"}, {"nested_depth": True}])
+def test_alpha_gradients_in_bf16_are_close_to_float32(options):
+    gradients = []
+    for dtype in (BF16, None):
+        network = make_supernet(**options)
+        torch.manual_seed(1)
+        logits = bf16.forward(network, torch.randn(16, 1, 12, 14), dtype=dtype)
+        loss = F.cross_entropy(3 * logits, torch.arange(16) % 4)
+        gradients.append(torch.autograd.grad(loss, network.architecture_parameters()))
+    assert distance(*gradients) < NETWORK_TOLERANCE
 
 
-def test_stored_maps_take_half():
-    """All that backward waits for, but for statistics and the cast weights themselves."""
+def test_stored_maps_take_half_the_memory():
+    """All that is stored for the backward pass, without statistics and weights."""
 
-    def stored(dtype):
-        sizes, network = {}, supernet()
-        kept = [p.untyped_storage().data_ptr() for p in network.parameters()]
+    def stored_bytes(dtype):
+        network = make_supernet()
+        weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
+        sizes = {}
 
-        def note(t):
-            if t.dim() >= 3 and t.untyped_storage().data_ptr() not in kept:
-                sizes[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
-            return t
+        def note(tensor):
+            storage = tensor.untyped_storage()
+            if tensor.dim() >= 3 and storage.data_ptr() not in weights:
+                sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-            out = in_type(network, dtype)(torch.randn(64, 1, 16, 16))
-        return sum(sizes.values()) if out is not None else 0
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            kept = bf16.forward(network, torch.randn(64, 1, 16, 16), dtype=dtype)  # noqa: F841
+        return sum(sizes.values())
 
-    assert stored(BF16) < 0.6 * stored(None)
+    assert stored_bytes(BF16) < 0.6 * stored_bytes(None)
 
 
 def test_gradients_reach_the_float32_weights():
-    network = supernet()
-    weights = network.weights()
-    loss = F.cross_entropy(in_type(network, BF16)(torch.randn(8, 1, 12, 14)), torch.arange(8) % 4)
-    for w, d in zip(weights.values(), torch.autograd.grad(loss, list(weights.values())), strict=True):
+    network = make_supernet()
+    weights = list(network.weights().values())
+    logits = bf16.forward(network, torch.randn(8, 1, 12, 14), dtype=BF16)
+    loss = F.cross_entropy(logits, torch.arange(8) % 4)
+    for w, d in zip(weights, torch.autograd.grad(loss, weights), strict=True):
         assert w.dtype == d.dtype == torch.float32
         assert d.isfinite().all()
 
 
-def test_norms_and_logits_are_not_lowered():
-    network = supernet()
-    low = lowered(network, dict(network.named_parameters()), BF16)
-    kept = {name for name, w in low.items() if w.dtype == torch.float32}
-    assert {n for n in kept if "alphas" not in n} == {
+def test_batchnorm_logits_and_alphas_stay_float32():
+    network = make_supernet()
+    cast = cast_weights(network, dict(network.named_parameters()), BF16)
+    float32 = {
+        name for name, w in cast.items() if w.dtype == torch.float32 and not name.startswith("alphas.")
+    }
+    assert float32 == {
         "network.stem.1.weight", "network.stem.1.bias", "network.head.weight", "network.head.bias"
     }  # fmt: skip
-    assert lowered(network, network.weights(), None) == network.weights()
+    assert all(cast[name].dtype == torch.float32 for name in cast if name.startswith("alphas."))
+    assert cast_weights(network, network.weights(), None) == network.weights()
 
 
-@pytest.mark.parametrize("kind", ["searched", *BASELINES])
-def test_networks_that_are_retrained(kind):
-    """Loss and gradients, with the auxiliary head."""
+def test_forward_uses_the_given_weights_in_place_of_the_networks_own():
+    network = make_supernet().eval()
+    x = torch.randn(2, 1, 12, 14)
+    bias = torch.full((4,), 7.0)
+    truth = network(x) - network.network.head.bias + bias
+    torch.testing.assert_close(bf16.forward(network, x, {"network.head.bias": bias}), truth)
+    rounded = bf16.forward(network, x, {"network.head.bias": bias}, BF16)
+    torch.testing.assert_close(rounded, truth, rtol=0.1, atol=0.1)
 
-    def gradient(dtype):
+
+@pytest.mark.parametrize("name", ["searched", *BASELINES])
+def test_gradients_of_retrained_networks_in_bf16_are_close_to_float32(name):
+    """With the auxiliary head; all logits are float32."""
+
+    def gradients(dtype):
         torch.manual_seed(0)
-        if kind == "searched":
-            network = AugmentNetwork(resolve("cnn_lstm"), Size(3, 4, 1, 8), 4, auxiliary=True)
+        if name == "searched":
+            network = AugmentNetwork(look_up("cnn_lstm").genotype, Size(3, 4, 1, 8), 4, auxiliary=True)
         else:
-            network = BASELINES[kind](4, (16, 24)).eval()  # no dropout
-        out = in_type(network, dtype)(torch.randn(8, 1, 16, 24))
-        outputs = out if isinstance(out, tuple) else (out,)
+            network = BASELINES[name](4, (16, 24)).eval()  # no dropout
+        outputs = bf16.forward(network, torch.randn(8, 1, 16, 24), dtype=dtype)
+        if name != "searched":
+            outputs = (outputs,)
         assert all(logits.dtype == torch.float32 for logits in outputs)
         loss = sum(F.cross_entropy(logits, torch.arange(8) % 4) for logits in outputs)
         return torch.autograd.grad(loss, list(network.parameters()))
 
-    assert 1e-5 < distance(gradient(BF16), gradient(None)) < 0.3
+    assert 1e-5 < distance(gradients(BF16), gradients(None)) < 0.3

@@ -1,4 +1,4 @@
-"""The model file: what it gives back, what it leaves out, and what it refuses."""
+"""The model file: what it restores, what it leaves out, and the damaged files that it refuses."""
 
 import json
 from dataclasses import asdict
@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-import models.architecture
 from data.speakers import SpeakerSet
 from genotypes import Genotype
 from models.architecture import Designed, Searched
-from models.augment_network import AugmentNetwork
+from models.augment_network import AugmentNetwork, set_drop_path
 from models.baselines import BASELINES
 from models.joint_network import Size
 from models.saved import SavedModel
@@ -39,13 +38,14 @@ GENOTYPE = Genotype(
 
 @pytest.fixture(scope="module")
 def model() -> SavedModel:
-    """A network with an auxiliary head whose weights and running statistics are those of no fresh one."""
+    """A network with an auxiliary head, whose running statistics differ from the initial ones."""
     torch.manual_seed(0)
     network = Searched(GENOTYPE, SIZE, dropout=0.5, auxiliary=True).build(len(CLASSES))
     set_drop_path(network, 0.5)
     network(torch.randn(6, 1, F, T) + 1)
     rng = np.random.default_rng(0)
-    mean, std = rng.normal(size=F).astype(np.float32), rng.uniform(0.5, 2, F).astype(np.float32)
+    mean = rng.normal(size=F).astype(np.float32)
+    std = rng.uniform(0.5, 2, F).astype(np.float32)
     return SavedModel(network.eval(), Searched(GENOTYPE, SIZE), mean, std, CLASSES, FRONT_END, TRAINED_ON)
 
 
@@ -56,88 +56,96 @@ def file(model: SavedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def header(file: Path) -> dict:
-    return header_of(file)
-
-
-def write(path: Path, file: Path, header: object, change: dict | None = None) -> Path:
-    """The good file's tensors, some exchanged (None: left out), under another header."""
-    tensors = {
-        name: tensor for name, tensor in {**load_file(file), **(change or {})}.items() if tensor is not None
-    }
-    save_file(tensors, path, {"emodarts": header if isinstance(header, str) else json.dumps(header)})
+def save_baseline(name: str, path: Path) -> Path:
+    torch.manual_seed(0)
+    architecture = Designed(name, (F, T))
+    network = architecture.build(len(CLASSES))
+    mean, std = np.zeros(F, np.float32), np.ones(F, np.float32)
+    SavedModel(network, architecture, mean, std, CLASSES, FRONT_END).save(path)
     return path
 
 
-def refused(path: Path) -> str:
+@pytest.fixture(scope="module")
+def baseline_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a baseline whose weights depend on F and on T."""
+    return save_baseline("cnn", tmp_path_factory.mktemp("baseline") / "model.safetensors")
+
+
+def read_header(file: Path) -> dict:
+    with safe_open(file, "pt") as opened:
+        return json.loads(opened.metadata()["emodarts"])
+
+
+REMOVED = object()
+
+
+def rewrite(source: Path, folder: Path, header: dict | str, tensors: dict | None = None) -> Path:
+    """A copy of a model file with another header: the text of one, or a change of its entries.
+
+    `tensors` replaces the tensors of these names; None removes one.
+    """
+    if not isinstance(header, str):
+        updated = {**read_header(source), **header}
+        header = json.dumps({key: value for key, value in updated.items() if value is not REMOVED})
+    updated = {**load_file(source), **(tensors or {})}
+    path = folder / "model.safetensors"
+    save_file({name: t for name, t in updated.items() if t is not None}, path, {"emodarts": header})
+    return path
+
+
+def assert_refused(path: Path, message: str = "") -> None:
     with pytest.raises(UserError) as error:
         SavedModel.load(path)
     assert str(path) in str(error.value)
-    return str(error.value)
+    assert message in str(error.value)
 
 
-def test_a_loaded_model_is_the_saved_one(model: SavedModel, file: Path):
+# ---------------------------------------------------------------- what a file restores
+
+
+def test_loaded_model_equals_the_saved_one(model: SavedModel, file: Path):
     loaded = SavedModel.load(file)
     x = torch.randn(5, 1, F, T)
     with torch.no_grad():
         assert torch.equal(loaded.network(x), model.network(x))
     assert not any(module.training for module in loaded.network.modules())
     assert loaded.network.genotype == GENOTYPE
-    assert (loaded.architecture, loaded.classes, loaded.front_end) == (
-        Searched(GENOTYPE, SIZE),
-        CLASSES,
-        FRONT_END,
-    )
+    assert loaded.architecture == Searched(GENOTYPE, SIZE)
+    assert loaded.classes == CLASSES
+    assert loaded.front_end == FRONT_END
     assert loaded.trained_on == TRAINED_ON
     np.testing.assert_array_equal(loaded.mean, model.mean)
     np.testing.assert_array_equal(loaded.std, model.std)
 
 
-@pytest.fixture(scope="module")
-def designed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of a baseline whose weights depend on F and on T."""
-    return save_designed("cnn", tmp_path_factory.mktemp("designed") / "model.safetensors")
-
-
-def save_designed(name: str, path: Path) -> Path:
-    torch.manual_seed(0)
-    architecture = Designed(name, (F, T))
-    parts = architecture.build(len(CLASSES)), architecture, np.zeros(F, np.float32), np.ones(F, np.float32)
-    SavedModel(*parts, CLASSES, FRONT_END).save(path)
-    return path
-
-
-def header_of(file: Path) -> dict:
-    with safe_open(file, "pt") as opened:
-        return json.loads(opened.metadata()["emodarts"])
-
-
 @pytest.mark.parametrize("name", BASELINES)
-def test_a_loaded_baseline_is_the_saved_one(tmp_path: Path, name: str):
-    loaded = SavedModel.load(save_designed(name, tmp_path / "model.safetensors"))
+def test_loaded_baseline_equals_the_saved_one(tmp_path: Path, name: str):
+    path = save_baseline(name, tmp_path / "model.safetensors")
+    loaded = SavedModel.load(path)
     torch.manual_seed(0)
-    network, x = BASELINES[name](len(CLASSES), (F, T)).eval(), torch.randn(5, F, T)
+    network = BASELINES[name](len(CLASSES), (F, T)).eval()
+    x = torch.randn(5, F, T)
     with torch.no_grad():
         assert torch.equal(loaded.standardised(x), network(x[:, None]))
     assert not any(module.training for module in loaded.network.modules())
     assert loaded.architecture == Designed(name, (F, T))
-    assert {"baseline": name, "shape": [F, T]}.items() <= header_of(tmp_path / "model.safetensors").items()
-    assert "genotype" not in header_of(tmp_path / "model.safetensors")
+    header = read_header(path)
+    assert (header["baseline"], header["shape"]) == (name, [F, T])
+    assert "genotype" not in header
 
 
-def test_saving_again_gives_the_same_bytes_and_leaves_nothing_beside(file: Path, tmp_path: Path):
+def test_saving_again_gives_the_same_bytes_and_no_other_file(file: Path, tmp_path: Path):
     SavedModel.load(file).save(tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == file.read_bytes()
     assert [path.name for path in file.parent.iterdir()] == ["model.safetensors"]
 
 
-def test_the_auxiliary_head_stays_behind(model: SavedModel, file: Path):
-    stored, own = set(load_file(file)), set(model.network.state_dict())
-    left = own - stored
-    assert left
-    assert all(".auxiliary." in name for name in left)
-    assert stored - own == {"mean", "std"}
+def test_auxiliary_head_is_not_saved(model: SavedModel, file: Path):
+    saved, all_tensors = set(load_file(file)), set(model.network.state_dict())
+    left_out = all_tensors - saved
+    assert left_out
+    assert all(".auxiliary." in name for name in left_out)
+    assert saved - all_tensors == {"mean", "std"}
 
 
 def test_standardised_is_the_network_on_standardised_features(model: SavedModel):
@@ -151,32 +159,41 @@ def test_standardised_is_the_network_on_standardised_features(model: SavedModel)
     assert found.shape == (4, len(CLASSES))
 
 
-def test_a_missing_file_says_what_makes_it(tmp_path: Path):
-    assert "augment.py writes it" in refused(tmp_path / "model.safetensors")
-    assert "augment.py writes it" in refused(tmp_path)
+def test_file_without_training_speakers_is_loaded(file: Path, tmp_path: Path):
+    assert SavedModel.load(rewrite(file, tmp_path, {"trained_on": REMOVED})).trained_on is None
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_missing_file_names_the_command_that_writes_it(tmp_path: Path):
+    assert_refused(tmp_path / "model.safetensors", "augment.py writes it")
+    assert_refused(tmp_path, "augment.py writes it")
 
 
 @pytest.mark.parametrize("keep", [0, 4, 8, 100, 0.5, -1])
-def test_a_truncated_file_is_refused(file: Path, tmp_path: Path, keep: float):
+def test_truncated_file_is_refused(file: Path, tmp_path: Path, keep: float):
     content = file.read_bytes()
     path = tmp_path / "cut.safetensors"
     path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
-    assert "is not a model of this program" in refused(path)
+    assert_refused(path, "is not a model of this program")
 
 
 @pytest.mark.parametrize("content", [b"not a model", b"\x80\x04\x95" + b"\0" * 50, b"\xff" * 64, b"{}" * 40])
-def test_another_file_is_refused(tmp_path: Path, content: bytes):
-    (tmp_path / "model.safetensors").write_bytes(content)
-    refused(tmp_path / "model.safetensors")
+def test_file_of_another_format_is_refused(tmp_path: Path, content: bytes):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    assert_refused(path)
 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}, {"emodarts": ""}, {"emodarts": "{"}])
 def test_safetensors_of_another_program_are_refused(file: Path, tmp_path: Path, metadata: dict | None):
-    save_file(load_file(file), tmp_path / "other.safetensors", metadata)
-    refused(tmp_path / "other.safetensors")
+    path = tmp_path / "other.safetensors"
+    save_file(load_file(file), path, metadata)
+    assert_refused(path)
 
 
-HOSTILE = [
+BAD_ENTRIES = [
     ("version", 2),
     ("version", None),
     ("version", "1"),
@@ -225,40 +242,28 @@ HOSTILE = [
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
-@pytest.mark.parametrize(("key", "value"), HOSTILE, ids=lambda part: json.dumps(part)[:50])
-def test_a_header_that_does_not_fit_is_refused(
-    file: Path, header: dict, tmp_path: Path, key: str, value: object
-):
-    refused(write(tmp_path / "model.safetensors", file, {**header, key: value}))
+@pytest.mark.parametrize(("key", "value"), BAD_ENTRIES, ids=lambda part: json.dumps(part)[:50])
+def test_bad_entry_of_the_header_is_refused(file: Path, tmp_path: Path, key: str, value: object):
+    assert_refused(rewrite(file, tmp_path, {key: value}))
 
 
 @pytest.mark.parametrize("key", ["version", "genotype", "size", "classes", "front_end"])
-def test_a_header_that_lacks_a_part_is_refused(file: Path, header: dict, tmp_path: Path, key: str):
-    refused(
-        write(tmp_path / "model.safetensors", file, {name: header[name] for name in header if name != key})
-    )
+def test_header_without_an_entry_is_refused(file: Path, tmp_path: Path, key: str):
+    assert_refused(rewrite(file, tmp_path, {key: REMOVED}))
 
 
-def test_a_file_that_does_not_say_whom_the_network_heard_is_read(file: Path, header: dict, tmp_path: Path):
-    older = {name: value for name, value in header.items() if name != "trained_on"}
-    assert SavedModel.load(write(tmp_path / "model.safetensors", file, older)).trained_on is None
-
-
-def test_as_many_speakers_as_any_corpus_has_can_be_stored_and_no_more(
-    file: Path, header: dict, tmp_path: Path
-):
-    for count in (100_000, 10**6 + 1):
+def test_header_holds_up_to_a_million_speakers(file: Path, tmp_path: Path):
+    def make_file(count: int) -> Path:
         trained_on = {"dataset": "d", "corpus": "c", "speakers": ["S"] * count}
-        path = write(tmp_path / f"{count}.safetensors", file, {**header, "trained_on": trained_on})
-        if count > 10**6:
-            refused(path)
-        else:
-            assert len(SavedModel.load(path).trained_on.speakers) == count
+        return rewrite(file, tmp_path, {"trained_on": trained_on})
+
+    assert len(SavedModel.load(make_file(100_000)).trained_on.speakers) == 100_000
+    assert_refused(make_file(10**6 + 1))
 
 
 @pytest.mark.parametrize("text", ["null", "3", "[]", '"text"', "[" * 100_000, "NaN"])
-def test_a_header_that_is_no_object_is_refused(file: Path, tmp_path: Path, text: str):
-    refused(write(tmp_path / "model.safetensors", file, text))
+def test_header_that_is_not_an_object_is_refused(file: Path, tmp_path: Path, text: str):
+    assert_refused(rewrite(file, tmp_path, text))
 
 
 @pytest.mark.parametrize(
@@ -287,36 +292,35 @@ def test_a_header_that_is_no_object_is_refused(file: Path, tmp_path: Path, text:
     ],
     ids=lambda change: json.dumps(change)[:50],
 )
-def test_a_header_that_does_not_fit_a_baseline_is_refused(designed: Path, tmp_path: Path, change: dict):
-    """Nothing of the size that it claims is built on the way."""
-    refused(write(tmp_path / "model.safetensors", designed, {**header_of(designed), **change}))
+def test_bad_header_of_a_baseline_is_refused_before_anything_is_built(
+    baseline_file: Path, tmp_path: Path, change: dict
+):
+    assert_refused(rewrite(baseline_file, tmp_path, change))
 
 
-@pytest.mark.parametrize("part", ["baseline", "shape", "classes", "front_end", "version"])
-def test_a_baselines_header_that_lacks_a_part_is_refused(designed: Path, tmp_path: Path, part: str):
-    left = {name: value for name, value in header_of(designed).items() if name != part}
-    refused(write(tmp_path / "model.safetensors", designed, left))
+@pytest.mark.parametrize("key", ["baseline", "shape", "classes", "front_end", "version"])
+def test_header_of_a_baseline_without_an_entry_is_refused(baseline_file: Path, tmp_path: Path, key: str):
+    assert_refused(rewrite(baseline_file, tmp_path, {key: REMOVED}))
 
 
 @pytest.mark.parametrize(
     "field", ["layers", "rnn_layers", "init_channels", "rnn_channels", "stem_multiplier"]
 )
-def test_a_size_that_would_fill_the_memory_is_refused_before_anything_is_built(
-    file: Path, header: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
+def test_huge_size_is_refused_before_anything_is_built(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
 ):
-    """A file of some kilobytes must not make the program build 10^9 cells, or weights of 10^9 channels."""
+    """A small file must not make the program build 10^9 cells, or allocate weights of 10^9 channels."""
 
     def build(genotype: Genotype, size: Size, classes: int, *more: object) -> AugmentNetwork:
-        depth, width = max(size.layers, size.rnn_layers), max(size.init_channels, size.rnn_channels)
-        if depth > 10**6 or (
-            max(width, size.stem_multiplier) > 10**6 and torch.get_default_device().type != "meta"
-        ):
+        depth = max(size.layers, size.rnn_layers)
+        width = max(size.init_channels, size.rnn_channels, size.stem_multiplier)
+        allocates = torch.get_default_device().type != "meta"
+        if depth > 10**6 or (width > 10**6 and allocates):
             raise AssertionError(f"began to build {size}")
         return AugmentNetwork(genotype, size, classes, *more)
 
-    monkeypatch.setattr(models.architecture, "AugmentNetwork", build)
-    size = {**header["size"], field: 10**9}
-    refused(write(tmp_path / "model.safetensors", file, {**header, "size": size}))
+    monkeypatch.setattr("models.architecture.AugmentNetwork", build)
+    assert_refused(rewrite(file, tmp_path, {"size": {**asdict(SIZE), field: 10**9}}))
 
 
 @pytest.mark.parametrize(
@@ -334,66 +338,71 @@ def test_a_size_that_would_fill_the_memory_is_refused_before_anything_is_built(
         {"std": torch.ones(F, dtype=torch.bfloat16)},
         {"mean": torch.zeros(0), "std": torch.zeros(0)},
     ],
-    ids=lambda change: " ".join(
-        f"{name} {None if t is None else list(t.shape)}" for name, t in change.items()
-    ),
+    ids=lambda change: " ".join(f"{name} {t if t is None else [*t.shape]}" for name, t in change.items()),
 )
-def test_tensors_that_do_not_fit_are_refused(file: Path, header: dict, tmp_path: Path, change: dict):
-    refused(write(tmp_path / "model.safetensors", file, header, change))
+def test_tensors_that_do_not_fit_are_refused(file: Path, tmp_path: Path, change: dict):
+    assert_refused(rewrite(file, tmp_path, {}, change))
 
+
+# ---------------------------------------------------------------- random damage
 
 SMALL = st.integers(-2, 4)
 VALUES = (
     st.none() | st.booleans() | SMALL | st.floats(-4, 4) | st.text(max_size=3) | st.lists(SMALL, max_size=3)
 )
+no_fixture_check = [HealthCheck.function_scoped_fixture]
 
 
-def places(value: object, path: tuple = ()) -> list[tuple]:
+def paths_into(value: object, path: tuple = ()) -> list[tuple]:
     """The path to every part of a JSON value."""
-    children = (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    )
-    return [path, *(place for key, child in children for place in places(child, (*path, key)))]
+    children = ()
+    if isinstance(value, dict):
+        children = value.items()
+    elif isinstance(value, list):
+        children = enumerate(value)
+    paths = [path]
+    for key, child in children:
+        paths += paths_into(child, (*path, key))
+    return paths
 
 
-def exchanged(value: object, path: tuple, new: object) -> object:
-    """The value with one part replaced."""
+def replace_part(value: object, path: tuple, new: object) -> object:
+    """The JSON value with one part replaced."""
     if not path:
         return new
     copy = dict(value) if isinstance(value, dict) else list(value)
-    copy[path[0]] = exchanged(copy[path[0]], path[1:], new)
+    copy[path[0]] = replace_part(copy[path[0]], path[1:], new)
     return copy
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, suppress_health_check=no_fixture_check)
 @given(data=st.data())
-@pytest.mark.parametrize("kind", ["file", "designed"])
-def test_any_change_of_the_header_gives_a_model_that_works_or_a_user_error(
+@pytest.mark.parametrize("kind", ["file", "baseline_file"])
+def test_changed_header_gives_a_working_model_or_a_user_error(
     request: pytest.FixtureRequest, kind: str, tmp_path: Path, data: st.DataObject
 ):
     file = request.getfixturevalue(kind)
-    header = header_of(file)
-    place, new = data.draw(st.sampled_from(places(header))), data.draw(VALUES)
-    path = write(tmp_path / "model.safetensors", file, exchanged(header, place, new))
+    header = read_header(file)
+    path = data.draw(st.sampled_from(paths_into(header)))
+    changed = replace_part(header, path, data.draw(VALUES))
     try:
-        loaded = SavedModel.load(path)
+        loaded = SavedModel.load(rewrite(file, tmp_path, json.dumps(changed)))
     except UserError:
         return
     with torch.no_grad():
         assert loaded.standardised(torch.zeros(2, F, T)).shape == (2, len(loaded.classes))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=no_fixture_check)
 @given(st.data())
-def test_any_byte_changed_gives_a_model_or_a_user_error(file: Path, tmp_path: Path, data: st.DataObject):
+def test_changed_byte_gives_a_model_or_a_user_error(file: Path, tmp_path: Path, data: st.DataObject):
+    path = tmp_path / "model.safetensors"
     content = bytearray(file.read_bytes())
-    header = 8 + int.from_bytes(content[:8], "little")
-    content[data.draw(st.integers(8, header - 1))] = data.draw(st.integers(0, 255))
-    (tmp_path / "model.safetensors").write_bytes(content)
-    said = ""
+    end_of_header = 8 + int.from_bytes(content[:8], "little")
+    content[data.draw(st.integers(8, end_of_header - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
     try:
-        SavedModel.load(tmp_path / "model.safetensors")
+        SavedModel.load(path)
     except UserError as error:
-        said = str(error)
-    assert not said or str(tmp_path) in said
+        assert str(path) in str(error)  # noqa: PT017  most changes raise nothing

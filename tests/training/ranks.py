@@ -2,7 +2,7 @@
 
 torchrun --nproc_per_node 2 tests/training/ranks.py FOLDER
 
-Their working directory is the tests' workspace; they write FOLDER/NAME-RANK.pt, and runs.
+The working directory is the tests' workspace. Each rank writes its results to FOLDER/NAME-RANK.pt.
 """
 
 import os
@@ -29,22 +29,21 @@ from training.loop import Metrics
 from training.run_folder import RunFolder
 from utils import Interrupted
 
-STEPS = 20
-WEIGHTS = 0.5, 1.0, 2.0, 4.0
-"""Of the classes: the shares of a batch weigh differently."""
-EQUAL = {"batch_size": 16, "dropout": 0.0, "sync_batchnorm": True}
+CLASS_WEIGHTS = 0.5, 1.0, 2.0, 4.0
+"""Different, so that the shares of a batch have different total weights."""
+DETERMINISTIC = {"batch_size": 16, "dropout": 0.0, "sync_batchnorm": True}
 RUN = {"batch_size": 72, "epochs": 2, "order": "first", "sync_batchnorm": False}
 
 
-def searching(**flags: Any) -> SearchConfig:
+def search_config(**flags: Any) -> SearchConfig:
     return from_file(SearchConfig, Path("tiny.yaml"), **flags)
 
 
-def augmenting(**flags: Any) -> AugmentConfig:
+def augment_config(**flags: Any) -> AugmentConfig:
     return from_file(AugmentConfig, Path("tiny.yaml"), **{"genotype": "cnn_lstm", **flags})
 
 
-def task_of(config: RunConfig) -> Search | Augment:
+def make_task(config: RunConfig) -> Search | Augment:
     """A search, or the training of a derived network, before its first step."""
     experiment = start_experiment(config)
     if isinstance(config, SearchConfig):
@@ -52,68 +51,70 @@ def task_of(config: RunConfig) -> Search | Augment:
     return Augment(config, experiment, *find_genotype(config))
 
 
-def stepped(config: RunConfig, steps: int = STEPS) -> dict[str, Tensor]:
-    """The network's state after some steps in float64, its classes weighted, and the metrics of the last."""
-    task = task_of(config)
+def run_steps(config: RunConfig, steps: int) -> dict[str, Tensor]:
+    """The state of the network after some steps in float64 with class weights, and the metrics of the last step."""
+    task = make_task(config)
     task.network.double()
     task.features.resident = task.features.resident.double()
-    criterion = task.architect.loss if isinstance(task, Search) else task.criterion
-    criterion.weight = torch.tensor(WEIGHTS, dtype=torch.float64)
+    loss = task.architect.loss if isinstance(task, Search) else task.loss
+    loss.weight = torch.tensor(CLASS_WEIGHTS, dtype=torch.float64)
     for i in range(steps):
         metrics = task.step(i)
     means = distributed.mean([value.double() for value in metrics.values()])
     return {**task.network.state_dict(), **dict(zip(metrics, means, strict=True))}
 
 
-EXPERIMENTS: dict[str, Callable[[], dict[str, Tensor]]] = {
-    "search second": lambda: stepped(searching(**EQUAL, order="second")),
-    "search first": lambda: stepped(searching(**EQUAL, order="first", recompute="cells"), steps=5),
-    "augment": lambda: stepped(augmenting(**EQUAL, cutout_length=0, drop_path_prob=0.0)),
-}
-"""Of which two processes make what one does."""
+def second_order_steps() -> dict[str, Tensor]:
+    return run_steps(search_config(**DETERMINISTIC, order="second"), steps=20)
 
 
-def masks() -> dict[str, Tensor]:
-    """What is dropped in each pass of two second-order steps: {step: (passes, what)}."""
-    task = task_of(searching(batch_size=16, order="second", dropout=0.5))
-    dropped: list[Tensor] = []
-    task.network.network.dropout.register_forward_hook(lambda _module, _inputs, out: dropped.append(out == 0))
-    found = {}
+def first_order_steps() -> dict[str, Tensor]:
+    return run_steps(search_config(**DETERMINISTIC, order="first", recompute="cells"), steps=5)
+
+
+def augment_steps() -> dict[str, Tensor]:
+    return run_steps(augment_config(**DETERMINISTIC, cutout_length=0, drop_path_prob=0.0), steps=20)
+
+
+SAME_STEPS = {"second order": second_order_steps, "first order": first_order_steps, "augment": augment_steps}
+"""Steps that two processes must compute as one process does."""
+
+
+def dropout_masks() -> dict[str, Tensor]:
+    """The dropout masks of each pass of two second-order steps: {step: (passes, units)}."""
+    task = make_task(search_config(batch_size=16, order="second", dropout=0.5))
+    passes: list[list[Tensor]] = []
+    task.network.register_forward_pre_hook(lambda *_: passes.append([]))
+    task.network.dropout.register_forward_hook(lambda module, inputs, out: passes[-1].append(out == 0))
+    masks = {}
     for i in range(2):
         distributed.seed_step(task.config.seed, i)
-        dropped.clear()
+        passes.clear()
         task.step(i)
-        passes = 5  # at w, w', w+, w-, and of the weights' step
-        found[str(i)] = torch.stack(
-            [torch.cat([d.flatten() for d in part]) for part in chunks(dropped, passes)]
-        )
-    return found
-
-
-def chunks(parts: list[Tensor], count: int) -> list[list[Tensor]]:
-    size = len(parts) // count
-    return [parts[i * size : (i + 1) * size] for i in range(count)]
+        masks[str(i)] = torch.stack([torch.cat([mask.flatten() for mask in each]) for each in passes])
+    return masks
 
 
 @contextmanager
-def before_each_step(do: Callable[[Search, int], None]) -> Iterator[list[Metrics]]:
-    """Let every search do something before a step; yields what its steps then return."""
-    step, returned = Search.step, []
+def before_each_step(action: Callable[[Search, int], None]) -> Iterator[list[Metrics]]:
+    """Do something before every step of a search; yield the list of the metrics that the steps return."""
+    step = Search.step
+    returned = []
 
-    def changed(task: Search, i: int) -> Metrics:
-        do(task, i)
+    def step_after_action(task: Search, i: int) -> Metrics:
+        action(task, i)
         returned.append(step(task, i))
         return returned[-1]
 
-    Search.step = changed
+    Search.step = step_after_action
     try:
         yield returned
     finally:
         Search.step = step
 
 
-def watched(config: SearchConfig) -> dict[str, Tensor]:
-    """What a run's steps draw first, in this process, (steps, 4), and the losses of its share, (steps,)."""
+def observed_run(config: SearchConfig) -> dict[str, Tensor]:
+    """The first random numbers of each step of a run in this process (steps, 4), and its losses (steps,)."""
     drawn = []
 
     def draw(*_: object) -> None:
@@ -125,51 +126,48 @@ def watched(config: SearchConfig) -> dict[str, Tensor]:
     return {"drawn": torch.stack(drawn), "losses": torch.stack([m["train/loss"] for m in metrics])}
 
 
-def interrupted(config: SearchConfig) -> None:
-    """A run of which the last process alone is told to end, in the middle of the second epoch."""
+def interrupted_run(config: SearchConfig) -> None:
+    """A run whose last process alone gets a signal, in the middle of the second epoch."""
 
-    def cut(task: Search, i: int) -> None:
+    def interrupt(task: Search, i: int) -> None:
         if i == task.steps + 1 and distributed.rank() == distributed.world_size() - 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
     try:
-        with before_each_step(cut):
+        with before_each_step(interrupt):
             search.run(config)
     except Interrupted:
         return
     raise AssertionError("the run was not interrupted")
 
 
-def main(folder: Path) -> None:
-    """Everything in which two processes must agree, and at last something in which they do not: one start for all."""
-    for name, experiment in EXPERIMENTS.items():
-        save(folder, name, experiment())
-    save(folder, "unsynchronised", stepped(searching(batch_size=16, order="second", dropout=0.3), steps=3))
-    save(folder, "masks", masks())
-    save(folder, "watched", watched(searching(name="whole", **RUN)))
-    for name in ("cut", "fewer"):
-        interrupted(searching(name=name, **RUN))
-    search.run(searching(name="cut", resume=True, **RUN))
-    drift()
+def run_with_different_alphas(config: SearchConfig) -> None:
+    """A search in which an alpha of rank 1 moves by a rounding error; it must end this process."""
 
-
-def drift() -> None:
-    """A search in one of whose processes an alpha moves by a rounding error: it ends this process."""
-    step = Search.step
-
-    def drifting(task: Search, i: int) -> dict[str, Tensor]:
-        metrics = step(task, i)
+    def change(task: Search, i: int) -> None:
         if i == task.steps - 1 and distributed.rank() == 1:
             alpha = task.network.architecture_parameters()[0].data
             alpha[0, 0] = torch.nextafter(alpha[0, 0], alpha.new_tensor(1.0))
-        return metrics
 
-    Search.step = drifting
-    search.run(searching(name="drift", **RUN))
+    with before_each_step(change):
+        search.run(config)
 
 
-def save(folder: Path, name: str, tensors: dict[str, Tensor]) -> None:
-    torch.save(tensors, folder / f"{name}-{distributed.rank()}.pt")
+def main(folder: Path) -> None:
+    """Run everything with one start of the processes; the last run ends them."""
+
+    def save(name: str, tensors: dict[str, Tensor]) -> None:
+        torch.save(tensors, folder / f"{name}-{distributed.rank()}.pt")
+
+    for name, steps in SAME_STEPS.items():
+        save(name, steps())
+    save("unsynchronised", run_steps(search_config(batch_size=16, order="second", dropout=0.3), steps=3))
+    save("masks", dropout_masks())
+    save("observed", observed_run(search_config(name="whole", **RUN)))
+    for name in ("cut", "fewer"):
+        interrupted_run(search_config(name=name, **RUN))
+    search.run(search_config(name="cut", resume=True, **RUN))
+    run_with_different_alphas(search_config(name="different", **RUN))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A recorded step: that a step can be recorded at all, and that a replay does what the step does.
+"""CUDA graphs: that a step can be recorded, and that a replay computes the same as the step.
 
-No GPU is needed but for the last test. A `Tape` stands for the CUDA graph: it notes every operation of a step with the
-tensors and numbers that it had, and does these again, without Python.
+Only the last test needs a GPU. In the others, a `Tape` takes the place of the CUDA graph: it records every operation of
+a step with its tensors and numbers, and repeats them without running Python.
 """
 
 import importlib
@@ -33,7 +33,8 @@ from training.cuda_graphs import (
 )
 from utils import Interrupted, UserError
 
-CLASSES, SHAPE = 4, (16, 24)
+CLASSES = 4
+SHAPE = (16, 24)
 VARIANTS = [
     {"order": "second"},
     {"order": "first"},
@@ -41,57 +42,55 @@ VARIANTS = [
     {"order": "second", "recompute": "ops", "nested_depth": True},
     {"order": "second", "w_momentum": 0.0, "dropout": 0.0},
 ]
-READS = (
-    "_local_scalar_dense",
-    "item",
-    "nonzero",
-    "is_nonzero",
-    "masked_select",
-    "_unique2",
-    "equal",
-    "allclose",
-)
+PLAIN = {"order": "second", "fused": "off"}
+"""The library's RNN changes the shapes of tensors in place (`transpose_`), which a `Tape` cannot repeat."""
+every_variant = pytest.mark.parametrize("flags", [*VARIANTS, PLAIN], ids=str)
+READING_OPERATIONS = {
+    "_local_scalar_dense", "item", "nonzero", "is_nonzero", "masked_select", "_unique2", "equal", "allclose"
+}  # fmt: skip
 """Operations whose result, or whose shape, the host must wait for."""
 
 
 @pytest.fixture(autouse=True)
-def _the_cpu_is_like_a_gpu(monkeypatch):
-    """A tape sees torch's operations alone; and PyTorch lets Adam keep its count of steps on GPUs alone."""
+def _compute_as_on_a_gpu(monkeypatch):
+    """No compiled code, whose operations a tape cannot see; and Adam may count its steps on any device."""
     compile_nothing(monkeypatch)
     adam = importlib.import_module("torch.optim.adam")
     monkeypatch.setattr(adam, "_get_capturable_supported_devices", lambda **_: ["cpu", "meta", "cuda"])
 
 
-def searching(**flags: Any) -> SearchConfig:
-    given = {"dropout": 0.3, "recompute": "none", "batch_size": 6, "cuda_graphs": True, **flags}
-    return from_file(SearchConfig, ROOT / "configs" / "tiny.yaml", **given)
+def make_config(**flags: Any) -> SearchConfig:
+    defaults = {"dropout": 0.3, "recompute": "none", "batch_size": 6, "cuda_graphs": True}
+    return from_file(SearchConfig, ROOT / "configs" / "tiny.yaml", **{**defaults, **flags})
 
 
-def problem(device: str = "cpu", **flags: Any) -> Architect:
+def make_architect(device: str = "cpu", **flags: Any) -> Architect:
     torch.manual_seed(0)
-    config = searching(**flags)
+    config = make_config(**flags)
     with torch.device(device):
         return Architect(config, make_supernet(config, CLASSES))
 
 
-def batch(device: str = "cpu", n: int = 6) -> tuple[Tensor, Tensor]:
-    return torch.randn(n, 1, *SHAPE, device=device), torch.arange(n, device=device) % CLASSES
+def make_batches(device: str = "cpu", n: int = 6) -> list[tuple[Tensor, Tensor]]:
+    """A batch of each half."""
+    y = torch.arange(n, device=device) % CLASSES
+    return [(torch.randn(n, 1, *SHAPE, device=device), y) for _ in range(2)]
 
 
-def state_of(problem: Architect) -> dict[str, Tensor]:
+def state_of(architect: Architect) -> dict[str, Tensor]:
     """All tensors that a step changes, by name."""
-    state = dict(problem.network.state_dict(keep_vars=True))
-    for name, optimizer in (("weights", problem.weight_optimizer), ("alphas", problem.alpha_optimizer)):
+    state = dict(architect.network.state_dict(keep_vars=True))
+    for name, optimizer in (("weights", architect.weight_optimizer), ("alphas", architect.alpha_optimizer)):
         for i, moments in optimizer.state_dict()["state"].items():
             state |= {f"{name} {i} {moment}": tensor for moment, tensor in moments.items()}
     return state
 
 
-# That a step can be recorded
+# ---------------------------------------------------------------- that a step can be recorded
 
 
 class Operations(TorchDispatchMode):
-    """Notes each operation, with the form of its tensors and the value of all else. None may cross between devices."""
+    """Records the operations, the shapes of their tensors and all other arguments; none may mix devices."""
 
     def __init__(self):
         super().__init__()
@@ -102,99 +101,106 @@ class Operations(TorchDispatchMode):
         if func.namespace == "profiler":
             return out
         leaves = tree_leaves((args, kwargs, out))
-        assert len({leaf.device for leaf in leaves if isinstance(leaf, Tensor)}) <= 1, (
-            f"{func} crosses devices"
-        )
-        self.seen.append((str(func), *map(form, leaves)))
+        devices = {leaf.device for leaf in leaves if isinstance(leaf, Tensor)}
+        assert len(devices) <= 1, f"{func} mixes devices"
+        self.seen.append((str(func), *map(describe, leaves)))
         return out
 
-    def names(self) -> set[str]:
-        return {entry[0].split(".")[1] for entry in self.seen}
+    @property
+    def reading(self) -> set[str]:
+        """The operations that make the host wait."""
+        return {entry[0].split(".")[1] for entry in self.seen} & READING_OPERATIONS
 
 
-def form(leaf: Any) -> Any:
+def describe(leaf: Any) -> Any:
     return (tuple(leaf.shape), leaf.stride(), leaf.dtype) if isinstance(leaf, Tensor) else leaf
 
 
-@pytest.mark.parametrize("flags", VARIANTS, ids=str)
-def test_a_step_reads_nothing_and_stays_on_its_device(flags):
-    """On a device without values whoever reads one fails; and all but the CPU's own code is as on a GPU."""
-    problem_ = problem("meta", **flags)
+@every_variant
+def test_step_reads_no_value_and_stays_on_its_device(flags):
+    """The meta device has no values, so that reading one fails; and it runs the code of GPUs, not of the CPU."""
+    architect = make_architect("meta", **flags)
     with Operations() as operations:
-        problem_.step(batch("meta"), batch("meta"))
-    assert not operations.names() & set(READS)
+        architect.step(*make_batches("meta"))
+    assert not operations.reading
     assert len(operations.seen) > 1000
 
 
-def test_the_probe_finds_what_reads():
-    """As the first Adam that comes to mind does."""
-    problem_ = problem(cuda_graphs=False)
+def test_operations_that_read_a_value_or_mix_devices_are_found():
+    """For example in Adam without --cuda_graphs, which counts its steps on the host."""
+    architect = make_architect(cuda_graphs=False)
     with Operations() as operations:
-        problem_.step(batch(), batch())
-    assert operations.names() & set(READS) == {"_local_scalar_dense"}
-    with pytest.raises(AssertionError, match="crosses devices"), Operations():
+        architect.step(*make_batches())
+    assert operations.reading == {"_local_scalar_dense"}
+    with pytest.raises(AssertionError, match="mixes devices"), Operations():
         torch.ones(2).to("meta")
 
 
-@pytest.mark.parametrize("flags", VARIANTS, ids=str)
-def test_steps_are_the_same_operations_on_the_same_memory(flags):
-    """From the second on: the first makes the momenta."""
-    problem_, sequences, addresses = problem(**flags), [], []
+@every_variant
+def test_steps_do_the_same_operations_on_the_same_memory(flags):
+    """From the second step on: the first creates the momentum buffers."""
+    architect = make_architect(**flags)
+    sequences, addresses = [], []
     for _ in range(3):
-        batches = batch(), batch()
+        batches = make_batches()
         with Operations() as operations:
-            problem_.step(*batches)
+            architect.step(*batches)
+        assert not operations.reading
         sequences.append(operations.seen)
-        addresses.append({name: tensor.data_ptr() for name, tensor in state_of(problem_).items()})
-        assert not operations.names() & set(READS)
+        addresses.append({name: tensor.data_ptr() for name, tensor in state_of(architect).items()})
     assert sequences[1] == sequences[2]
     assert addresses[0] == addresses[1] == addresses[2]
 
 
-def test_recurrent_modules_keep_weights_in_place(monkeypatch):
-    """Where the weights of an LSTM are other tensors than before, it would move them; cuDNN likes them in a row."""
+def test_keep_weights_in_place_shares_the_weights_and_never_moves_them(monkeypatch):
     moved = []
     monkeypatch.setattr(nn.RNNBase, "flatten_parameters", lambda rnn: moved.append(rnn))
-    problem_ = problem()
+    architect = make_architect()
     moved.clear()
-    problem_.step(batch(), batch())
-    assert moved
-    keep_weights_in_place(problem_.network)
+    architect.step(*make_batches())
+    assert moved, "an ordinary recurrent module must try to move its weights"
+    before = dict(architect.network.named_parameters())
+    keep_weights_in_place(architect.network)
+    after = dict(architect.network.named_parameters())
+    assert list(after) == list(before)
+    assert all(after[name] is before[name] for name in before)
     moved.clear()
-    problem_.step(batch(), batch())
+    architect.step(*make_batches())
     assert not moved
 
 
-# That a replay does what the step does
+# ---------------------------------------------------------------- that a replay computes the same as the step
 
 
 class Tape:
-    """Records on a CPU. The step is done as it is noted: the first replay only hands out what it gave."""
+    """A recorder for the CPU. It computes the step while recording, so the first replay only returns the result."""
 
     def __init__(self):
-        self.recordings = self.replays = 0
+        self.recordings = 0
+        self.replays = 0
 
     def run(self, work: Callable[[], Any]) -> Any:
         return work()
 
     def record(self, work: Callable[[], Any]) -> Callable[[], Any]:
         self.recordings += 1
-        with Noting() as tape:
+        with RecordedOperations() as operations:
             result = work()
-        done = [True]
+        is_first = True
 
         def replay() -> Any:
+            nonlocal is_first
             self.replays += 1
-            if not done:
-                tape.again()
-            done.clear()
+            if not is_first:
+                operations.repeat()
+            is_first = False
             return result
 
         return replay
 
 
-class Noting(TorchDispatchMode):
-    """Notes operations; no memory of theirs is given to others."""
+class RecordedOperations(TorchDispatchMode):
+    """Records operations with their arguments and results, and so keeps their memory."""
 
     def __init__(self):
         super().__init__()
@@ -206,128 +212,133 @@ class Noting(TorchDispatchMode):
             self.operations.append((func, args, kwargs or {}, out, torch.is_grad_enabled()))
         return out
 
-    def again(self) -> None:
-        """Do them once more: what was made anew goes to where it went then."""
-        for func, args, kwargs, then, graded in self.operations:
-            with (
-                torch.set_grad_enabled(graded),
-                torch._C._AutoDispatchBelowAutograd(),
-            ):  # where they were noted
-                now = func(*args, **kwargs)
-            for old, new in zip(tree_leaves(then), tree_leaves(now), strict=True):
+    def repeat(self) -> None:
+        """Repeat the operations, and copy new results to the memory of the recorded ones."""
+        for func, args, kwargs, results, with_gradients in self.operations:
+            # below autograd, where the operations were recorded
+            with torch.set_grad_enabled(with_gradients), torch._C._AutoDispatchBelowAutograd():
+                new_results = func(*args, **kwargs)
+            for old, new in zip(tree_leaves(results), tree_leaves(new_results), strict=True):
                 if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
                     old.detach().copy_(new)
 
 
-def steps(problem: Architect, step: Callable[..., Any], count: int = 8) -> list[Tensor]:
-    """So many steps on other batches each, the last few at another learning rate: all states and metrics after each."""
-    generator, found = torch.Generator().manual_seed(1), []
+STEPS = 8
+
+
+def run_steps(architect: Architect, step: Callable[..., Any], device: str = "cpu") -> list[Tensor]:
+    """Do steps with different batches, the last two at a lower learning rate; all states and metrics after each."""
+    generator = torch.Generator().manual_seed(1)
     torch.manual_seed(2)
-    for i in range(count):
-        if i == count - 2:
-            problem.weight_optimizer.param_groups[0]["lr"] *= 0.5
-        x = torch.randn(2, 6, 1, *SHAPE, generator=generator)
-        y = torch.randint(CLASSES, (2, 6), generator=generator)
+    results = []
+    for i in range(STEPS):
+        if i == STEPS - 2:
+            architect.weight_optimizer.param_groups[0]["lr"] *= 0.5
+        x = torch.randn(2, 6, 1, *SHAPE, generator=generator).to(device)
+        y = torch.randint(CLASSES, (2, 6), generator=generator).to(device)
         metrics = step((x[0], y[0]), (x[1], y[1]))
-        found.append([tensor.detach().clone() for tensor in (*state_of(problem).values(), *metrics.values())])
-    return [tensor for state in found for tensor in state]
+        tensors = (*state_of(architect).values(), *metrics.values())
+        results += [tensor.detach().clone() for tensor in tensors]
+    return results
 
 
-def recorded(problem: Architect, tape: Tape) -> RecordedStep:
-    return Recorded(problem.step, tape, lambda: problem.weight_optimizer.param_groups[0]["lr"])
+def make_recorded_step(architect: Architect, recorder: Any) -> Callable[..., Any]:
+    """The step of an architect, which is recorded anew whenever the learning rate changes."""
+    recorded = RecordedStep(architect.step, recorder)
+    group = architect.weight_optimizer.param_groups[0]
+    return lambda *batches: recorded(*batches, constants=group["lr"])
 
 
 @pytest.mark.parametrize("flags", VARIANTS, ids=str)
-def test_replayed_steps_are_the_steps_to_the_bit(flags):
-    """Weights, statistics, momenta, alphas, metrics; another batch, other masks, one more for Adam at every step."""
-    one, other, tape = problem(**flags), problem(**flags), Tape()
-    plain, replayed = steps(one, one.step), steps(other, recorded(other, tape))
+def test_replayed_steps_equal_the_steps_to_the_bit(flags):
+    """With other batches, other dropout masks and another count of Adam at every step."""
+    plain, recorded = make_architect(**flags), make_architect(**flags)
+    tape = Tape()
+    truth = run_steps(plain, plain.step)
+    found = run_steps(recorded, make_recorded_step(recorded, tape))
     assert tape.recordings == 2
-    assert tape.replays == 8 - WARM_UP_STEPS
-    assert len(plain) == len(replayed)
-    assert all(torch.equal(a, b) for a, b in zip(plain, replayed, strict=True))
+    assert tape.replays == STEPS - WARM_UP_STEPS
+    assert len(truth) == len(found)
+    assert all(torch.equal(a, b) for a, b in zip(truth, found, strict=True))
 
 
-@pytest.mark.parametrize("forgotten", ["the learning rate", "Adam's count"])
-def test_what_a_recording_holds_does_not_change(forgotten):
-    """So the tape would find a number that changes from step to step."""
-    flags = {"cuda_graphs": forgotten != "Adam's count"}
-    one, other = problem(**flags), problem(**flags)
-    replay = recorded(other, Tape())
-    if forgotten == "the learning rate":
-        replay.numbers = lambda: None
-    found = zip(steps(one, one.step), steps(other, replay), strict=True)
-    assert not all(torch.equal(a, b) for a, b in found)
+@pytest.mark.parametrize("missing", ["learning rate in the constants", "Adam's count on the device"])
+def test_tape_keeps_numbers_so_that_a_forgotten_one_is_found(missing):
+    flags = {"cuda_graphs": missing != "Adam's count on the device"}
+    plain, recorded = make_architect(**flags), make_architect(**flags)
+    step = make_recorded_step(recorded, Tape())
+    if missing == "learning rate in the constants":
+        without_constants = RecordedStep(recorded.step, Tape())
+        step = lambda *batches: without_constants(*batches, constants=None)  # noqa: E731
+    pairs = zip(run_steps(plain, plain.step), run_steps(recorded, step), strict=True)
+    assert not all(torch.equal(a, b) for a, b in pairs)
 
 
-# A search
+# ---------------------------------------------------------------- a whole search
 
 
 class NoTape(Tape):
-    """Every replay is the step itself."""
+    """Does the step itself at every replay."""
 
     def record(self, work: Callable[[], Any]) -> Callable[[], Any]:
         return work
 
 
 def run_search(monkeypatch, name: str, tape: Tape, **flags: Any) -> tuple[bytes, ...]:
-    """A search of two epochs of 6 steps, which a tape records; its results."""
-    monkeypatch.setattr(bilevel, "recorder", lambda device: tape)
-    config = searching(name=name, epochs=2, batch_size=36, **flags)
-    search.run(config)
-    return tuple(
-        Path(f"runs/{name}/search/{file}").read_bytes() for file in ("genotype.json", "history.jsonl")
-    )
+    """The results of a search of two epochs of 6 steps, recorded by a tape."""
+    monkeypatch.setattr("search.make_recorder", lambda device: tape)
+    search.run(make_config(name=name, epochs=2, batch_size=36, **flags))
+    folder = Path(f"runs/{name}/search")
+    return tuple((folder / file).read_bytes() for file in ("genotype.json", "history.jsonl"))
 
 
-def test_a_recorded_search_interrupted_or_not_is_the_search_to_the_bit(workspace, monkeypatch):
+def test_recorded_search_interrupted_or_not_equals_the_search_to_the_bit(workspace, monkeypatch):
     monkeypatch.chdir(workspace)
-    truth, tape = run_search(monkeypatch, "graphs-plain", NoTape()), Tape()
+    truth = run_search(monkeypatch, "graphs-plain", NoTape())
+    tape = Tape()
     assert run_search(monkeypatch, "graphs-taped", tape) == truth
-    assert tape.recordings == 2  # once an epoch
+    assert tape.recordings == 2  # once per epoch
     assert tape.replays == 2 * 6 - WARM_UP_STEPS
 
     step = search.Search.step
 
-    def cut(task: search.Search, i: int) -> Any:
+    def interrupt(task: search.Search, i: int) -> Any:
         if i == task.steps + 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(task, i)
 
-    monkeypatch.setattr(search.Search, "step", cut)
-    with pytest.raises(Interrupted):
-        run_search(monkeypatch, "graphs-cut", Tape())
-    monkeypatch.setattr(search.Search, "step", step)
+    with monkeypatch.context() as patch:
+        patch.setattr(search.Search, "step", interrupt)
+        with pytest.raises(Interrupted):
+            run_search(monkeypatch, "graphs-cut", Tape())
     assert run_search(monkeypatch, "graphs-cut", Tape(), resume=True) == truth
 
 
-def test_no_other_device_records(workspace):
+def test_cuda_graphs_on_a_cpu_are_refused(workspace):
     done = execute("search", "--config", "tiny.yaml", "--name", "no-graphs", "--cuda_graphs", cwd=workspace)
     assert done.returncode == 2
-    assert done.stderr.splitlines() == [
-        "error: --cuda_graphs needs a CUDA GPU, and this search runs on the cpu: leave it out"
-    ]
+    assert done.stderr == (
+        "error: --cuda_graphs needs a CUDA GPU, but this search runs on the cpu: leave it out\n"
+    )
     assert not (workspace / "runs" / "no-graphs").exists()
 
 
-def test_several_processes_do_not_record(monkeypatch):
+def test_cuda_graphs_in_several_processes_are_refused(monkeypatch):
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     with pytest.raises(UserError, match="--cuda_graphs is for one process"):
         make_recorder(torch.device("cuda"))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("flags", VARIANTS, ids=str)
-def test_a_cuda_graph_replays_the_steps(flags):
-    """To rounding: some kernels add in another order each time."""
-    found = []
-    for graphs in (False, True):
-        problem_ = problem("cuda", **flags)
-        keep_weights_in_place(problem_.network)
-        record = recorded(problem_, CudaRecorder(torch.device("cuda")))
-        step = record if graphs else problem_.step
-        found.append(
-            steps(problem_, lambda *batches, step=step: step(*[[t.cuda() for t in b] for b in batches]))
-        )
-    for plain, replayed in zip(*found, strict=True):
+@every_variant
+def test_cuda_graph_replays_the_steps(flags):
+    """Up to rounding: some kernels add in another order each time."""
+    results = []
+    for recorded in (False, True):
+        architect = make_architect("cuda", **flags)
+        keep_weights_in_place(architect.network)
+        recorder = CudaRecorder(torch.device("cuda"))
+        step = make_recorded_step(architect, recorder) if recorded else architect.step
+        results.append(run_steps(architect, step, "cuda"))
+    for plain, replayed in zip(*results, strict=True):
         torch.testing.assert_close(plain, replayed, rtol=1e-3, atol=1e-5)

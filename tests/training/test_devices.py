@@ -1,88 +1,128 @@
-"""Which device a flag means, on machines that this one is not; gradients; the state of the generators."""
+"""Devices: what --gpus means on other machines than this one, memory, and the state of the random generators."""
 
-import os
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from training import devices
 from training.devices import (
-    accelerator_for,
     available_gpus,
-    local_gradient,
-    make_fabric,
+    choose_device,
+    choose_devices,
+    free_memory,
     random_state,
     set_random_state,
 )
 from utils import UserError
 
+CPU = torch.device("cpu")
+NO_GPU = ("cpu", 0)
+ONE_GPU = ("cuda", 1)
+TWO_GPUS = ("cuda", 2)
+FOUR_GPUS = ("cuda", 4)
+APPLE = ("mps", 1)
+
+
+@pytest.fixture
+def on_machine(monkeypatch):
+    """A function that sets what `available_gpus` returns."""
+    return lambda machine: monkeypatch.setattr(devices, "available_gpus", lambda: machine)
+
 
 @pytest.mark.parametrize(
     ("machine", "gpus", "expected"),
     [
-        (("cuda", 2), "auto", ("cuda", [0])),
-        (("cuda", 2), "0", ("cuda", [0])),
-        (("cuda", 2), "1", ("cuda", [1])),
-        (("cuda", 2), "0,1", ("cuda", [0, 1])),
-        (("cuda", 2), "1,0", ("cuda", [0, 1])),
-        (("cuda", 2), "1,1", ("cuda", [1])),
-        (("cuda", 2), "all", ("cuda", [0, 1])),
-        (("cuda", 2), "none", ("cpu", 1)),
-        (("cuda", 1), "all", ("cuda", [0])),
-        (("mps", 1), "auto", ("mps", 1)),
-        (("mps", 1), "all", ("mps", 1)),
-        (("mps", 1), "0", ("mps", 1)),
-        (("mps", 1), "none", ("cpu", 1)),
-        (("cpu", 0), "auto", ("cpu", 1)),
-        (("cpu", 0), "none", ("cpu", 1)),
-        (("cuda", 2), "cpu", ("cpu", 1)),
-        (("cuda", 2), "cuda", ("cuda", [0])),
-        (("mps", 1), "mps", ("mps", 1)),
-        (("mps", 1), "cpu", ("cpu", 1)),
-        (("cpu", 0), "cpu", ("cpu", 1)),
+        (TWO_GPUS, "auto", "cuda:0"),
+        (TWO_GPUS, "0", "cuda:0"),
+        (TWO_GPUS, "1", "cuda:1"),
+        (TWO_GPUS, "0,1", "cuda:0 cuda:1"),
+        (TWO_GPUS, "1,0", "cuda:0 cuda:1"),
+        (TWO_GPUS, "1,1", "cuda:1"),
+        (TWO_GPUS, "all", "cuda:0 cuda:1"),
+        (TWO_GPUS, "none", "cpu"),
+        (TWO_GPUS, "cpu", "cpu"),
+        (TWO_GPUS, "cuda", "cuda:0"),
+        (ONE_GPU, "all", "cuda:0"),
+        (APPLE, "auto", "mps:0"),
+        (APPLE, "all", "mps:0"),
+        (APPLE, "0", "mps:0"),
+        (APPLE, "mps", "mps:0"),
+        (APPLE, "none", "cpu"),
+        (APPLE, "cpu", "cpu"),
+        (NO_GPU, "auto", "cpu"),
+        (NO_GPU, "none", "cpu"),
+        (NO_GPU, "cpu", "cpu"),
     ],
 )
-def test_what_a_flag_means(monkeypatch, machine: tuple[str, int], gpus: str, expected: tuple):
-    monkeypatch.setattr(devices, "available_gpus", lambda: machine)
-    assert accelerator_for(gpus) == expected
+def test_devices_without_torchrun(on_machine, machine: tuple[str, int], gpus: str, expected: str):
+    on_machine(machine)
+    assert [str(device) for device in choose_devices(gpus)] == expected.split()
+    assert str(choose_device(gpus)) == expected.split()[0]
 
 
 @pytest.mark.parametrize(
-    ("machine", "gpus", "message"),
+    ("machine", "gpus", "processes", "world_size", "expected"),
     [
-        (("cuda", 2), "2", "there is no GPU 2; this machine has 0 to 1"),
-        (("cuda", 2), "0,7", "there is no GPU 7"),
-        (("mps", 1), "1", "there is no GPU 1"),
-        (("cpu", 0), "0", "this machine has no GPU"),
-        (("cpu", 0), "all", "--gpus none runs on the CPU"),
+        (NO_GPU, "auto", 1, 1, "cpu"),
+        (NO_GPU, "auto", 2, 2, "cpu cpu"),
+        (NO_GPU, "auto", 1, 3, "cpu"),
+        (TWO_GPUS, "none", 3, 3, "cpu cpu cpu"),
+        (TWO_GPUS, "cpu", 2, 2, "cpu cpu"),
+        (TWO_GPUS, "auto", 2, 2, "cuda:0 cuda:1"),
+        (TWO_GPUS, "all", 2, 2, "cuda:0 cuda:1"),
+        (TWO_GPUS, "0,1", 2, 2, "cuda:0 cuda:1"),
+        (TWO_GPUS, "cuda", 2, 2, "cuda:0 cuda:1"),
+        (FOUR_GPUS, "auto", 4, 8, "cuda:0 cuda:1 cuda:2 cuda:3"),
+        (ONE_GPU, "auto", 1, 2, "cuda:0"),
+        (ONE_GPU, "cuda", 1, 2, "cuda:0"),
+        (APPLE, "auto", 2, 2, "cpu cpu"),
+        (APPLE, "auto", 1, 2, "cpu"),
     ],
 )
-def test_a_gpu_that_is_not_there_is_a_user_error(
-    monkeypatch, machine: tuple[str, int], gpus: str, message: str
+def test_devices_of_processes_under_torchrun(
+    on_machine, machine: tuple[str, int], gpus: str, processes: int, world_size: int, expected: str
 ):
-    monkeypatch.setattr(devices, "available_gpus", lambda: machine)
-    with pytest.raises(UserError, match=f"--gpus {gpus}: ") as error:
-        accelerator_for(gpus)
-    assert message in str(error.value)
+    on_machine(machine)
+    chosen = choose_devices(gpus, processes, world_size)
+    assert [str(device) for device in chosen] == expected.split()
 
 
 @pytest.mark.parametrize(
-    ("machine", "kind"),
-    [(("cpu", 0), "cuda"), (("cpu", 0), "mps"), (("mps", 1), "cuda"), (("cuda", 2), "mps")],
+    ("machine", "gpus", "processes", "message"),
+    [
+        (TWO_GPUS, "2", 1, "--gpus 2: there is no GPU 2; this machine has 0 to 1"),
+        (TWO_GPUS, "0,7", 1, "--gpus 0,7: there is no GPU 7"),
+        (APPLE, "1", 1, "--gpus 1: there is no GPU 1"),
+        (NO_GPU, "0", 1, "--gpus 0: torch finds no GPU on this machine"),
+        (NO_GPU, "all", 1, "--gpus none runs on the CPU"),
+        (NO_GPU, "cuda", 1, "--device cuda: torch finds none on this machine; --device cpu runs on the CPU"),
+        (NO_GPU, "mps", 1, "--device mps: torch finds none on this machine; --device cpu runs on the CPU"),
+        (APPLE, "cuda", 1, "--device cuda: torch finds none on this machine; --device cpu runs on the CPU"),
+        (TWO_GPUS, "mps", 1, "--device mps: torch finds none on this machine; --device cpu runs on the CPU"),
+        (APPLE, "mps", 2, "--gpus mps: Apple's GPU takes one process"),
+        (APPLE, "all", 2, "--gpus all: Apple's GPU takes one process"),
+        (APPLE, "0", 2, "--gpus 0: Apple's GPU takes one process"),
+        (TWO_GPUS, "1", 2, "--gpus 1: 1 GPUs for 2 processes; give each its own"),
+        (TWO_GPUS, "all", 3, "--gpus all: 2 GPUs for 3 processes"),
+        (TWO_GPUS, "auto", 3, "--gpus auto: there is no GPU 2; this machine has 0 to 1"),
+    ],
 )
-def test_a_kind_of_gpu_that_is_not_there_is_a_user_error(monkeypatch, machine: tuple[str, int], kind: str):
-    monkeypatch.setattr(devices, "available_gpus", lambda: machine)
-    with pytest.raises(
-        UserError, match=f"^--device {kind}: this machine has none .*; --device cpu runs on the CPU$"
-    ):
-        accelerator_for(kind)
+def test_missing_gpus_are_a_user_error(
+    on_machine, machine: tuple[str, int], gpus: str, processes: int, message: str
+):
+    on_machine(machine)
+    with pytest.raises(UserError) as error:
+        choose_devices(gpus, processes, processes)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("cuda", "mps", "expected"),
     [(True, False, ("cuda", 3)), (False, True, ("mps", 1)), (False, False, ("cpu", 0))],
 )
-def test_what_the_machine_has_is_what_torch_says(
+def test_available_gpus_are_those_that_torch_finds(
     monkeypatch, cuda: bool, mps: bool, expected: tuple[str, int]
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
@@ -91,104 +131,44 @@ def test_what_the_machine_has_is_what_torch_says(
     assert available_gpus() == expected
 
 
-def asked_of_fabric(monkeypatch, machine: tuple[str, int], gpus: str, here: int, everywhere: int) -> dict:
-    """What a Fabric is made with on a machine, under a torchrun of so many processes; 0: under none."""
-    monkeypatch.setattr(devices, "available_gpus", lambda: machine)
-    monkeypatch.setattr(devices, "Fabric", lambda **asked: asked)
-    launched = {"LOCAL_WORLD_SIZE": str(here), "WORLD_SIZE": str(everywhere)} if everywhere else {}
-    monkeypatch.setattr(os, "environ", {**os.environ, **launched})
-    return make_fabric(gpus)
+@pytest.mark.parametrize(("limits", "free"), [([], 1000), ([600, 800], 600)])
+def test_processes_share_the_free_memory_of_the_machine_and_of_its_control_groups(monkeypatch, limits, free):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+    monkeypatch.setattr(devices, "control_group_limits", lambda: iter(limits))
+    assert free_memory(CPU) == free
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert free_memory(CPU) == free // 4
 
 
-@pytest.mark.parametrize(
-    ("machine", "gpus", "launched", "expected"),
-    [
-        (("cuda", 2), "auto", 0, ("cuda", [0])),
-        (("cuda", 1), "all", 0, ("cuda", [0])),
-        (("cpu", 0), "auto", 0, ("cpu", 1)),
-        (("cpu", 0), "auto", 1, ("cpu", 1)),
-    ],
-)
-def test_one_process_needs_no_strategy(
-    monkeypatch, machine: tuple[str, int], gpus: str, launched: int, expected
-):
-    asked = asked_of_fabric(monkeypatch, machine, gpus, launched, launched)
-    assert asked == {"accelerator": expected[0], "devices": expected[1]}
+def test_control_group_limits_are_read_from_the_group_and_its_parents(monkeypatch):
+    files = {
+        "/proc/self/cgroup": "0::/job/step\n",
+        "/sys/fs/cgroup/job/step/memory.max": "max\n",
+        "/sys/fs/cgroup/job/memory.max": "5000\n",
+        "/sys/fs/cgroup/job/memory.current": "1200\n",
+    }
+
+    def read_text(path: Path) -> str:
+        if str(path) not in files:
+            raise FileNotFoundError(path)
+        return files[str(path)]
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert list(devices.control_group_limits()) == [3800]
+    files.clear()
+    assert list(devices.control_group_limits()) == []
 
 
-@pytest.mark.parametrize(
-    ("machine", "gpus", "here", "everywhere", "expected"),
-    [
-        (("cuda", 2), "all", 0, 0, ("cuda", [0, 1], 1)),
-        (("cpu", 0), "auto", 2, 2, ("cpu", 2, 1)),
-        (("cuda", 2), "none", 3, 3, ("cpu", 3, 1)),
-        (
-            ("cuda", 2),
-            "auto",
-            2,
-            2,
-            ("cuda", 2, 1),
-        ),  # with fewer devices Fabric would find none for the last process
-        (("cuda", 2), "all", 2, 2, ("cuda", [0, 1], 1)),
-        (("cuda", 2), "0,1", 2, 2, ("cuda", [0, 1], 1)),
-        (("cuda", 4), "auto", 4, 8, ("cuda", 4, 2)),
-        (("cuda", 1), "auto", 1, 2, ("cuda", [0], 2)),
-        (("cpu", 0), "auto", 1, 3, ("cpu", 1, 3)),
-        (("cuda", 2), "cpu", 2, 2, ("cpu", 2, 1)),
-        (("cuda", 2), "cuda", 2, 2, ("cuda", 2, 1)),
-        (("cuda", 1), "cuda", 1, 2, ("cuda", [0], 2)),
-        (("mps", 1), "auto", 2, 2, ("cpu", 2, 1)),
-        (("mps", 1), "auto", 1, 2, ("cpu", 1, 2)),
-    ],
-)
-def test_several_gpus_or_torchrun_mean_several_processes(
-    monkeypatch, machine: tuple[str, int], gpus: str, here: int, everywhere: int, expected: tuple
-):
-    asked = asked_of_fabric(monkeypatch, machine, gpus, here, everywhere)
-    assert (asked["accelerator"], asked["devices"], asked["num_nodes"]) == expected
-    backend = "cpu:gloo,cuda:nccl" if expected[0] == "cuda" else "gloo"
-    assert asked["strategy"].process_group_backend == backend
-
-
-@pytest.mark.parametrize("gpus", ["mps", "all", "0"])
-def test_several_processes_do_not_share_the_gpu_of_apple(monkeypatch, gpus: str):
-    with pytest.raises(UserError, match=f"--gpus {gpus}: Apple's GPU is for one process"):
-        asked_of_fabric(monkeypatch, ("mps", 1), gpus, 2, 2)
-
-
-@pytest.mark.parametrize("gpus", ["none", "cpu"])
-def test_none_is_the_cpu_in_one_process(gpus: str):
-    fabric = make_fabric(gpus)
-    assert (fabric.device, fabric.world_size) == (torch.device("cpu"), 1)
-
-
-def test_the_gradient_of_an_unused_input_is_zero():
-    used, unused = torch.tensor([1.0, 2.0], requires_grad=True), torch.ones(2, 3, requires_grad=True)
-    d_used, d_unused = local_gradient((used**2).sum(), [used, unused])
-    assert torch.equal(d_used, torch.tensor([2.0, 4.0]))
-    assert torch.equal(d_unused, torch.zeros(2, 3))
-    assert used.grad is None
-
-
-def test_gradients_share_no_memory():
-    """Autograd gives both terms of a sum the same tensor; clipped in place, it would shrink twice."""
-    b, c = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
-    one, other = local_gradient(((b + c) ** 2).sum(), [b, c])
-    one.zero_()
-    assert torch.equal(other, torch.full((3,), 4.0))
-
-
-def test_the_generators_go_on_from_a_saved_state():
-    cpu = torch.device("cpu")
-    state = random_state(cpu)
+def test_random_state_restores_the_generators():
+    state = random_state(CPU)
     expected = torch.rand(5)
     torch.rand(100)
-    set_random_state(state, cpu)
+    set_random_state(state, CPU)
     assert torch.equal(torch.rand(5), expected)
 
 
-def test_the_state_of_another_kind_of_device_is_left_out():
-    state = {**random_state(torch.device("cpu")), "cuda": torch.zeros(16, dtype=torch.uint8)}
+def test_random_state_of_another_kind_of_device_is_ignored():
+    state = {**random_state(CPU), "cuda": torch.zeros(16, dtype=torch.uint8)}
     expected = torch.rand(3)
-    set_random_state(state, torch.device("cpu"))
+    set_random_state(state, CPU)
     assert torch.equal(torch.rand(3), expected)

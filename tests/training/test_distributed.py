@@ -1,4 +1,4 @@
-"""Two processes under torchrun, over gloo, against one: the same steps, one architecture, and runs that go on."""
+"""Two processes against one: the same steps, one architecture, and runs that are interrupted and resumed."""
 
 import json
 import signal
@@ -16,188 +16,274 @@ from torch import Tensor
 
 import search
 from genotypes import Genotype
+from training import distributed
+from utils import UserError
 
 ONE_HOST = ["--standalone", "--nproc_per_node", 2]
 
 
-def torchrun(launch: list[object], script: str, *arguments: object, cwd: Path) -> subprocess.Popen:
+def start_torchrun(options: list[object], script: str, *arguments: object, cwd: Path) -> subprocess.Popen:
     """Start a script of this repository under torchrun."""
-    words = [sys.executable, "-m", "torch.distributed.run", *launch, ROOT / script, *arguments]
+    words = [sys.executable, "-m", "torch.distributed.run", *options, ROOT / script, *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(list(map(str, words)), cwd=cwd, env=environment(), **pipes)
 
 
+# ---------------------------------------------------------------- tests/training/ranks.py in two processes
+
+
 @dataclass
-class Pair:
-    """Two processes that have ended, and the folder they wrote to."""
+class TwoProcesses:
+    """Two processes that have ended, and the folder of their results."""
 
     folder: Path
     returncode: int
     stderr: str
 
+    def results(self, name: str) -> list[dict[str, Tensor]]:
+        """The results of each rank."""
+        return [torch.load(self.folder / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)]
+
 
 @pytest.fixture(scope="module")
-def both(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """Two processes, after all that tests/training/ranks.py lets them do in the workspace."""
+def two(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> TwoProcesses:
     folder = tmp_path_factory.mktemp("ranks")
-    process = torchrun(ONE_HOST, "tests/training/ranks.py", folder, cwd=workspace)
+    process = start_torchrun(ONE_HOST, "tests/training/ranks.py", folder, cwd=workspace)
     try:
         stderr = process.communicate(timeout=300)[1]
     finally:
-        process.terminate()  # two that wait for each other
-    assert (workspace / "runs" / "drift").exists(), stderr  # which is the last
-    return Pair(folder, process.returncode, stderr)
+        process.terminate()  # in case the ranks wait for each other
+    assert (workspace / "runs" / "different").exists(), stderr  # the last run
+    return TwoProcesses(folder, process.returncode, stderr)
 
 
-def found(both: Pair, name: str) -> list[dict[str, Tensor]]:
-    """What each of the two came to."""
-    return [torch.load(both.folder / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)]
-
-
-@pytest.mark.parametrize("name", ranks.EXPERIMENTS)
-def test_two_processes_do_the_steps_of_one(both: Pair, workspace: Path, monkeypatch, name: str):
-    """Some steps in float64, classes weighted: weights, alphas, running statistics, loss and accuracy."""
+@pytest.mark.parametrize("name", ranks.SAME_STEPS)
+def test_two_processes_compute_the_same_steps_as_one(
+    two: TwoProcesses, workspace: Path, monkeypatch, name: str
+):
+    """In float64, with class weights: weights, alphas, running statistics, loss and accuracy."""
     monkeypatch.chdir(workspace)
-    one, two = ranks.EXPERIMENTS[name](), found(both, name)
-    for state in two:
-        assert state.keys() == one.keys()
-        for key, value in one.items():
+    truth = ranks.SAME_STEPS[name]()
+    for state in two.results(name):
+        assert state.keys() == truth.keys()
+        for key, value in truth.items():
             torch.testing.assert_close(
-                state[key], value, rtol=1e-6, atol=1e-12, msg=lambda m, key=key: f"{key}: {m}"
+                state[key], value, rtol=1e-6, atol=1e-12, msg=lambda text, key=key: f"{key}: {text}"
             )
 
 
-def test_without_synchronised_statistics_the_weights_and_alphas_are_the_same_to_the_bit(both: Pair):
-    first, second = found(both, "unsynchronised")
-    own = {key for key in first if key.endswith(("running_mean", "running_var"))}
-    assert all(torch.equal(first[key], second[key]) for key in first.keys() - own)
-    assert not all(torch.equal(first[key], second[key]) for key in own), "each normalises by its own share"
+def test_without_sync_batchnorm_only_the_running_statistics_differ(two: TwoProcesses):
+    first, second = two.results("unsynchronised")
+    statistics = {key for key in first if key.endswith(("running_mean", "running_var"))}
+    assert all(torch.equal(first[key], second[key]) for key in first.keys() - statistics)
+    assert not all(torch.equal(first[key], second[key]) for key in statistics)
 
 
-def test_every_process_drops_out_its_own(both: Pair):
-    """Masks differ between processes and between steps; the three passes of L_train in a step share them."""
-    first, second = found(both, "masks")
+def test_dropout_masks_differ_between_processes_and_steps(two: TwoProcesses):
+    """Within a step, the three passes of the training loss share them."""
+    first, second = two.results("masks")
     for step in ("0", "1"):
         assert 0.4 < float((first[step][0] == second[step][0]).float().mean()) < 0.6
-        for at_w, ahead, plus, minus, of_weights in (first[step], second[step]):
+        for at_w, ahead, plus, minus, of_weight_step in (first[step], second[step]):
             assert torch.equal(at_w, plus)
             assert torch.equal(at_w, minus)
             assert not torch.equal(at_w, ahead)
-            assert not torch.equal(at_w, of_weights)
+            assert not torch.equal(at_w, of_weight_step)
     assert not torch.equal(first["0"], first["1"])
 
 
-def test_every_step_of_a_run_draws_numbers_of_its_own(both: Pair):
-    drawn = torch.cat([state["drawn"] for state in found(both, "watched")])
-    assert len(drawn.unique(dim=0)) == len(drawn) == 2 * 2 * 3, "by process, epoch and step"
+def test_every_step_of_every_process_draws_different_numbers(two: TwoProcesses):
+    drawn = torch.cat([result["drawn"] for result in two.results("observed")])
+    processes, epochs, steps = 2, 2, 3
+    assert len(drawn.unique(dim=0)) == len(drawn) == processes * epochs * steps
 
 
-def test_the_history_has_the_mean_of_the_processes(both: Pair, workspace: Path):
-    first, second = (state["losses"] for state in found(both, "watched"))
+def test_history_has_the_mean_over_the_processes(two: TwoProcesses, workspace: Path):
+    first, second = (result["losses"] for result in two.results("observed"))
     assert not torch.equal(first, second)
-    records = (workspace / "runs/whole/search/history.jsonl").read_text().splitlines()
+    history = (workspace / "runs/whole/search/history.jsonl").read_text().splitlines()
     means = ((first + second) / 2).view(2, 3).mean(dim=1)
-    assert [json.loads(record)["train/loss"] for record in records] == pytest.approx(means.tolist(), rel=1e-6)
+    assert [json.loads(record)["train/loss"] for record in history] == pytest.approx(means.tolist(), rel=1e-6)
 
 
-def test_a_signal_to_one_process_ends_both_and_they_go_on_to_the_bit(both: Pair, workspace: Path):
+def test_signal_to_one_process_interrupts_both_and_the_resumed_run_is_identical(
+    two: TwoProcesses, workspace: Path
+):
     runs = workspace / "runs"
-    assert json.loads((runs / "fewer/search/history.jsonl").read_text().splitlines()[-1])["epoch"] == 1
+    interrupted = (runs / "fewer/search/history.jsonl").read_text().splitlines()
+    assert json.loads(interrupted[-1])["epoch"] == 1
     for name in ("genotype.json", "history.jsonl"):
         assert (runs / "cut/search" / name).read_bytes() == (runs / "whole/search" / name).read_bytes()
-    whole, cut = (
+    whole, resumed = (
         torch.load(runs / name / "search/checkpoint.pt", weights_only=True) for name in ("whole", "cut")
     )
     for part in ("network", "weight_optimizer", "alpha_optimizer"):
-        torch.testing.assert_close(cut[part], whole[part], rtol=0, atol=0)
+        torch.testing.assert_close(resumed[part], whole[part], rtol=0, atol=0)
 
 
-def test_one_process_goes_on_with_a_run_of_two(both: Pair, workspace: Path, monkeypatch, capsys):
+def test_one_process_resumes_a_run_of_two(two: TwoProcesses, workspace: Path, monkeypatch, capsys):
     monkeypatch.chdir(workspace)
-    genotype = search.run(ranks.searching(name="fewer", resume=True, **ranks.RUN))
-    assert "a run of 2 processes goes on in 1: not to the bit" in capsys.readouterr().out
-    records = (workspace / "runs/fewer/search/history.jsonl").read_text().splitlines()
-    assert [json.loads(record)["epoch"] for record in records] == [1, 2]
+    genotype = search.run(ranks.search_config(name="fewer", resume=True, **ranks.RUN))
+    assert "from 2 processes to 1: results will differ slightly" in capsys.readouterr().out
+    history = (workspace / "runs/fewer/search/history.jsonl").read_text().splitlines()
+    assert [json.loads(record)["epoch"] for record in history] == [1, 2]
     assert Genotype.load(workspace / "runs/fewer/search/genotype.json") == genotype
 
 
-def test_processes_whose_alphas_differ_are_stopped(both: Pair):
-    assert both.returncode != 0
-    assert [line for line in both.stderr.splitlines() if line.startswith("error:")] == [
-        "error: the alphas of the processes differ after epoch 1: give all of them the same machines and versions; "
-        "--resume goes on from the last checkpoint"
+def test_run_stops_if_the_alphas_of_the_processes_differ(two: TwoProcesses):
+    assert two.returncode != 0
+    assert [line for line in two.stderr.splitlines() if line.startswith("error:")] == [
+        "error: the alphas of the processes differ after epoch 1: run all of them on equal machines with equal "
+        "versions; --resume continues from the last checkpoint"
     ]
-    assert "exitcode  : 2" in both.stderr, "what torchrun says of the first that ended"
+    assert "exitcode  : 2" in two.stderr, "as torchrun reports the first process that ended"
 
 
-# The commands as a user starts them
+# ---------------------------------------------------------------- one process
 
 
-OPTIONS = ["--config", "tiny.yaml", "--epochs", 7, "--batch_size", 36]
+def test_gradient_of_an_unused_input_is_zero():
+    used = torch.tensor([1.0, 2.0], requires_grad=True)
+    unused = torch.ones(2, 3, requires_grad=True)
+    d_used, d_unused = distributed.gradient((used**2).sum(), [used, unused])
+    assert torch.equal(d_used, torch.tensor([2.0, 4.0]))
+    assert torch.equal(d_unused, torch.zeros(2, 3))
+    assert used.grad is None
 
 
-@pytest.fixture(scope="module")
-def whole(workspace: Path) -> list[bytes]:
-    """What a search by two processes leaves."""
-    process = torchrun(ONE_HOST, "search.py", *OPTIONS, "--name", "torchrun", cwd=workspace)
-    assert process.wait() == 0, process.stderr.read()
-    return results(workspace, "torchrun")
+def test_gradients_share_no_memory():
+    """Autograd returns one tensor for both terms of a sum: clipped in place, it would shrink twice."""
+    b, c = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
+    d_b, d_c = distributed.gradient(((b + c) ** 2).sum(), [b, c])
+    d_b.zero_()
+    assert torch.equal(d_c, torch.full((3,), 4.0))
 
 
-def results(workspace: Path, name: str) -> list[bytes]:
+START = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import torch
+from training import distributed
+distributed.choose_devices = lambda *_: [torch.device("cpu")] * 2
+device = distributed.start("0,1")
+print(f"{{distributed.rank()}} of {{distributed.world_size()}} on {{device}} with {{sys.argv[1:]}}", flush=True)
+"""
+
+
+def test_start_restarts_the_command_with_one_process_per_device(tmp_path: Path):
+    script = tmp_path / "script.py"
+    script.write_text(START)
+    words = [sys.executable, script, "--flag", "a b"]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == [
+        f"{rank} of 2 on cpu with ['--flag', 'a b']" for rank in (0, 1)
+    ]
+
+
+class Restarted(Exception):
+    """Raised instead of replacing the process."""
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """A machine with two GPUs; the list of the backends and devices that a process initialises."""
+    initialised = []
+    monkeypatch.setattr("training.devices.available_gpus", lambda: ("cuda", 2))
+    monkeypatch.setattr("torch.cuda.set_device", initialised.append)
+    monkeypatch.setattr("torch.distributed.init_process_group", initialised.append)
+    monkeypatch.setattr("atexit.register", lambda function: None)
+    return initialised
+
+
+def test_start_restarts_the_command_for_several_gpus_only(monkeypatch, two_gpus: list):
+    def execv(path: str, words: list[str]) -> None:
+        raise Restarted(path, words)
+
+    monkeypatch.setattr("os.execv", execv)
+    monkeypatch.setattr("sys.argv", ["search.py", "--gpus", "all"])
+    with pytest.raises(Restarted) as error:
+        distributed.start("all")
+    module = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    assert error.value.args == (sys.executable, [sys.executable, *module, "search.py", "--gpus", "all"])
+    assert distributed.start("1") == torch.device("cuda:1")
+    assert distributed.start("none") == torch.device("cpu")
+    assert two_gpus == [torch.device("cuda:1")], "one process must not connect to others"
+
+
+def test_start_under_torchrun_connects_and_takes_the_device_of_the_local_rank(monkeypatch, two_gpus: list):
+    for name, value in {"LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert distributed.start("auto") == torch.device("cuda:1")
+    assert two_gpus == ["cpu:gloo,cuda:nccl", torch.device("cuda:1")]
+    assert distributed.start("none") == torch.device("cpu")
+    assert two_gpus[2:] == ["gloo"]
+    with pytest.raises(UserError, match="--gpus 0: 1 GPUs for 2 processes"):
+        distributed.start("0")
+
+
+def test_start_under_torchrun_of_one_process_does_not_connect(monkeypatch, two_gpus: list):
+    for name, value in {"LOCAL_WORLD_SIZE": "1", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert distributed.start("none") == torch.device("cpu")
+    assert two_gpus == []
+
+
+# ---------------------------------------------------------------- the commands under torchrun
+
+FLAGS = ["--config", "tiny.yaml", "--epochs", 7, "--batch_size", 36]
+
+
+def read_results(workspace: Path, name: str) -> list[bytes]:
     return [(workspace / "runs" / name / "search" / file).read_bytes() for file in RESULTS["search"]]
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(workspace: Path) -> list[bytes]:
+    """The results of a search in two processes."""
+    process = start_torchrun(ONE_HOST, "search.py", *FLAGS, "--name", "torchrun", cwd=workspace)
+    assert process.wait() == 0, process.stderr.read()
+    return read_results(workspace, "torchrun")
+
+
 @pytest.mark.slow
-def test_torchrun_is_interrupted_and_goes_on_to_the_bit(workspace: Path, whole: list[bytes]):
-    search_cut = [ONE_HOST, "search.py", *OPTIONS, "--name", "torchrun-cut"]
-    process = torchrun(*search_cut, cwd=workspace)
-    for printed in process.stdout:
-        if printed.startswith("epoch   2"):
+def test_torchrun_can_be_interrupted_and_resumed(workspace: Path, uninterrupted: list[bytes]):
+    command = [ONE_HOST, "search.py", *FLAGS, "--name", "torchrun-cut"]
+    process = start_torchrun(*command, cwd=workspace)
+    for line in process.stdout:
+        if line.startswith("epoch   2"):
             process.send_signal(signal.SIGTERM)
             break
-    assert "--resume goes on from here" in process.communicate()[0]
+    assert "--resume continues from here" in process.communicate()[0]
     assert process.returncode != 0
 
-    refused = torchrun(*search_cut, cwd=workspace).communicate()[1]
+    refused = start_torchrun(*command, cwd=workspace).communicate()[1]
     assert refused.count("error: ") == 1
-    assert "runs/torchrun-cut/search holds a run: --resume continues it" in refused
+    assert "runs/torchrun-cut/search holds a run: --resume " in refused
 
-    assert torchrun(*search_cut, "--resume", cwd=workspace).wait() == 0
-    assert results(workspace, "torchrun-cut") == whole
+    assert start_torchrun(*command, "--resume", cwd=workspace).wait() == 0
+    assert read_results(workspace, "torchrun-cut") == uninterrupted
 
 
 @pytest.mark.slow
-def test_two_hosts_do_what_two_processes_of_one_do(workspace: Path, whole: list[bytes]):
+def test_two_hosts_give_the_results_of_two_processes_on_one_host(workspace: Path, uninterrupted: list[bytes]):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    launch = [
-        "--nnodes",
-        2,
-        "--nproc_per_node",
-        1,
-        "--master_addr",
-        "localhost",
-        "--master_port",
-        port,
-        "--node_rank",
-    ]
-    hosts = [torchrun([*launch, i], "search.py", *OPTIONS, "--name", "hosts", cwd=workspace) for i in (0, 1)]
-    said = [host.communicate() for host in hosts]
-    assert [host.returncode for host in hosts] == [0, 0], said
-    assert results(workspace, "hosts") == whole
+    options = ["--nnodes", 2, "--nproc_per_node", 1, "--master_addr", "localhost", "--master_port", port]
+    command = ["search.py", *FLAGS, "--name", "hosts"]
+    hosts = [start_torchrun([*options, "--node_rank", i], *command, cwd=workspace) for i in (0, 1)]
+    printed = [host.communicate() for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], printed
+    assert read_results(workspace, "hosts") == uninterrupted
 
 
 @pytest.mark.slow
-def test_two_processes_retrain_and_test_a_network(workspace: Path):
-    """All of augment's randomness at its defaults; the result is tested again by one process."""
-    options = ["--config", "tiny.yaml", "--genotype", "cnn_lstm", "--name", "torchrun", "--sync_batchnorm"]
-    process = torchrun(ONE_HOST, "augment.py", *options, cwd=workspace)
+def test_evaluation_of_a_network_trained_by_two_processes_repeats_its_test(workspace: Path):
+    flags = ["--config", "tiny.yaml", "--genotype", "cnn_lstm", "--name", "torchrun", "--sync_batchnorm"]
+    process = start_torchrun(ONE_HOST, "augment.py", *flags, cwd=workspace)
     assert process.wait() == 0, process.stderr.read()
     succeed("evaluate", "--model", "runs/torchrun", "--out", "results/torchrun", cwd=workspace)
-    tests = [
-        json.loads((workspace / path).read_text())
-        for path in ("runs/torchrun/augment/metrics.json", "results/torchrun/metrics.json")
-    ]
-    assert tests[0]["recall"] == tests[1]["recall"]
+    files = ("runs/torchrun/augment/metrics.json", "results/torchrun/metrics.json")
+    own, repeated = (json.loads((workspace / file).read_text()) for file in files)
+    assert own["recall"] == repeated["recall"]

@@ -1,63 +1,45 @@
-"""--precision: the device's switches; what is refused; the passes at w+ and w- are of true float32 whatever it says."""
-
-import copy
+"""--precision: the switches of the device, and what is refused. (Its passes: tests/darts/test_architect.py.)"""
 
 import pytest
 import torch
-import torch.nn.functional as F
 from conftest import execute, succeed
-from test_architect import problem
 
-from darts.architect import Architect
 from training import precision
 from utils import UserError
 
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def as_it_was():
+@pytest.fixture
+def with_tf32(monkeypatch):
+    """A device that has TF32. Afterwards, TF32 is switched off again."""
+    monkeypatch.setattr(precision, "has_tf32", lambda device: True)
     yield
     precision.set_precision("float32", CPU)
 
 
-def switches() -> set[bool]:
-    """Whether each kind of product is of TF32, as torch's newer API tells."""
+def tf32_switches() -> set[bool]:
+    """Whether each kind of product may use TF32, as torch's newer API reports it."""
     kinds = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
     return {kind.fp32_precision == "tf32" for kind in kinds}
 
 
-@pytest.mark.parametrize(("name", "value"), [("float32", False), ("bf16", False), ("tf32", True)])
-def test_every_switch_is_set(monkeypatch, name, value):
-    monkeypatch.setattr(precision, "has_tf32", lambda device: True)
+@pytest.mark.parametrize(("name", "tf32"), [("float32", False), ("bf16", False), ("tf32", True)])
+def test_precision_sets_every_switch_and_ieee_float32_clears_them(with_tf32, name, tf32):
     precision.set_precision(name, CPU)
-    assert switches() == {value}
+    assert tf32_switches() == {tf32}
     with precision.ieee_float32():
-        assert switches() == {False}
-    assert switches() == {value}
+        assert tf32_switches() == {False}
+    assert tf32_switches() == {tf32}
 
 
 @pytest.mark.parametrize("device", ["cpu", "mps"])
-def test_tf32_is_refused_where_there_is_none(device):
-    with pytest.raises(UserError, match=f"--precision tf32: there is no TF32 on {device}"):
+def test_tf32_is_refused_on_devices_that_lack_it(device):
+    with pytest.raises(UserError, match=f"--precision tf32: {device} has no TF32"):
         precision.set_precision("tf32", torch.device(device))
 
 
-def test_the_finite_difference_is_of_ieee_float32(monkeypatch):
-    """Of the four passes of a second-order gradient, the last two are cast to nothing, and see no TF32."""
-    monkeypatch.setattr(precision, "has_tf32", lambda device: True)
-    precision.set_precision("tf32", CPU)
-    p, seen = problem(), []
-    network = copy.deepcopy(p.network).float()
-    train, val = ((x.float(), y) for x, y in (p.train, p.val))
-    network.network.register_forward_pre_hook(lambda _, inputs: seen.append((inputs[0].dtype, switches())))
-    step = copy.copy(p.step)
-    object.__setattr__(step, "buffers", {name: v.float() for name, v in p.step.buffers.items()})
-    Architect(network, F.cross_entropy, dtype=torch.bfloat16).second_order(train, val, step)
-    assert seen == [(torch.bfloat16, {True})] * 2 + [(torch.float32, {False})] * 2
-
-
-def test_a_search_and_its_network_train_in_16_bits_and_in_nothing_else_once_begun(workspace):
+def test_search_and_augment_train_in_bf16_and_refuse_to_resume_in_float32(workspace):
     flags = ["--config", "tiny.yaml", "--name", "sixteen", "--epochs", 1]
     for command in ("search", "augment"):
         assert "precision bf16" in succeed(command, *flags, "--precision", "bf16", cwd=workspace)
