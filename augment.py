@@ -32,12 +32,13 @@ from models.saved import SavedModel
 from plots import cells
 from training import distributed
 from training.experiment import Experiment, start_experiment
-from training.loop import Metrics, fit, weight_step
+from training.loop import fit
 from training.losses import JointLoss, MixupLoss
 from training.metrics import table
 from training.precision import PASS_DTYPES
 from training.predictions import Predictions, draw_confusion, predict
 from training.run_folder import RunFolder, log
+from training.steps import Metrics, weight_step
 from utils import UserError, write_json
 
 

@@ -11,33 +11,31 @@ from config import SearchConfig
 if __name__ == "__main__":
     CONFIG = command_line(SearchConfig)  # before torch is imported: --help and mistakes take no time
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from darts import planner
 from darts.architect import Architect
-from darts.monitoring import describe_alphas, draw_architecture
-from darts.supernet import make_supernet, search_space
+from darts.monitoring import describe_alphas, draw_architecture, require_equal_alphas
+from darts.random_search import RandomSearch
+from darts.supernet import make_supernet
 from data.folds import halves
 from data.speakers import SpeakerSet
 from genotypes import Genotype
 from models.fused import compiler_missing
-from models.search_network import SearchNetwork
-from plots import cells
 from training import distributed
 from training.cuda_graphs import RecordedStep, keep_weights_in_place, make_recorder
 from training.experiment import Experiment, start_experiment
-from training.loop import Metrics, fit
+from training.loop import fit
 from training.losses import JointLoss
 from training.meters import Throttle
 from training.metrics import scores
 from training.predictions import compute_logits, mean_loss
 from training.run_folder import RunFolder, log
+from training.steps import Metrics
 
 
 def run(config: SearchConfig) -> Genotype | None:
@@ -155,37 +153,7 @@ class Search:
         return record
 
 
-class RandomSearch:
-    """The baseline of every search: a genotype drawn at random, without training (Li and Talwalkar, UAI 2019)."""
-
-    searched_on = None  # no speakers
-
-    def __init__(self, config: SearchConfig, experiment: Experiment, folder: RunFolder):
-        self.config = config
-        self.folder = folder
-
-    def run(self) -> Genotype:
-        """Draw the genotype of this seed and fold."""
-        space = search_space(self.config)
-        log.info("space     about 10^%.1f genotypes, all equally likely", math.log10(space.size))
-        genotype = space.draw(self.config.seed, self.config.fold)
-        if self.folder.writes:
-            cells.draw_genotype(genotype, self.folder.plots)
-        return genotype
-
-
 STRATEGIES = {"darts": Search, "random": RandomSearch}
-
-
-@torch.no_grad()
-def require_equal_alphas(network: SearchNetwork, epoch: int) -> None:
-    """Stop if the alphas or the genotypes of the ranks are not identical."""
-    alphas = b"".join(alpha.cpu().numpy().tobytes() for alpha in network.architecture_parameters())
-    distributed.require_equal(
-        alphas + str(network.genotype()).encode(),
-        f"the alphas of the processes differ after epoch {epoch}: run all of them on equal machines with equal "
-        "versions; --resume continues from the last checkpoint",
-    )
 
 
 def finish(

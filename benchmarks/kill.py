@@ -85,8 +85,8 @@ def saved_state(folder: Path) -> str:
     """What a killed run resumes from, in words."""
     if not (folder / "checkpoint.pt").exists():
         return "no checkpoint"
-    position = torch.load(folder / "checkpoint.pt", weights_only=True)["position"]
-    return "saved within an epoch" if position["step"] else "saved at the end of an epoch"
+    progress = torch.load(folder / "checkpoint.pt", weights_only=True)["progress"]
+    return "saved within an epoch" if progress["step"] else "saved at the end of an epoch"
 
 
 def kill_and_resume(command: str, name: str, moment: float, every: int) -> tuple[bool, str]:

@@ -36,8 +36,8 @@ from models.search_network import SearchNetwork
 from training.cuda_graphs import RecordedStep, keep_weights_in_place, make_recorder
 from training.devices import choose_device
 from training.distributed import gradient
-from training.loop import Batch, Metrics
 from training.precision import set_precision
+from training.steps import Batch, Metrics
 
 MEGABYTE = 2**20
 CLASSES, COEFFICIENTS, FRAMES = 4, 128, 128

@@ -24,8 +24,8 @@ from config import SearchConfig
 from models import bf16
 from models.search_network import SearchNetwork
 from training.distributed import gradient
-from training.loop import Batch, Metrics, weight_step
 from training.precision import PASS_DTYPES, ieee_float32
+from training.steps import Batch, Metrics, weight_step
 
 Weights = Mapping[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -1,9 +1,10 @@
-"""What a search shows of its alphas: numbers for the history and TensorBoard, pictures of the alphas and the cells."""
+"""What a search records of its alphas: numbers for the history, pictures, and whether all ranks hold the same."""
 
 import torch
 
 from models.search_network import SearchNetwork
 from plots import cells, charts
+from training import distributed
 from training.run_folder import RunFolder
 
 
@@ -32,3 +33,14 @@ def draw_architecture(folder: RunFolder, network: SearchNetwork, epoch: int) -> 
         folder.add_image(f"alphas/{kind}", picture, epoch)
     for picture in cells.draw_genotype(network.genotype(), folder.plots):
         folder.add_image(f"cells/{picture.stem}", picture, epoch)
+
+
+@torch.no_grad()
+def require_equal_alphas(network: SearchNetwork, epoch: int) -> None:
+    """Stop if the alphas or the genotypes of the ranks are not identical."""
+    alphas = b"".join(alpha.cpu().numpy().tobytes() for alpha in network.architecture_parameters())
+    distributed.require_equal(
+        alphas + str(network.genotype()).encode(),
+        f"the alphas of the processes differ after epoch {epoch}: run all of them on equal machines with equal "
+        "versions; --resume continues from the last checkpoint",
+    )

@@ -1,30 +1,26 @@
-"""The training loop of search and augment: epochs, steps and checkpoints, and one step of the weights.
+"""The training loop of search and augment: epochs, steps and checkpoints.
 
 `fit` runs a `Task`, which defines what a step computes and what follows an epoch. Metrics stay on the device and are
 read once per epoch.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from config import RunConfig
-from models import bf16
 from training import distributed
 from training.checkpoints import Schedule
 from training.devices import out_of_memory_advice, random_state, set_random_state
 from training.interruption import Interruption
 from training.meters import Meter
 from training.run_folder import RunFolder, log
+from training.steps import Metrics, mean_over_ranks
 from utils import Interrupted, UserError, progress
-
-Metrics = dict[str, Tensor]
-Batch = tuple[Tensor, Tensor]
-"""Inputs (N, 1, F, T) and class ids (N,)."""
 
 
 class Stateful(Protocol):
@@ -144,37 +140,6 @@ def run_steps(done: Progress, task: Task, interruption: Interruption, schedule: 
             break
     bar.close()
     return done.step - begin
-
-
-def weight_step(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    criterion: Callable[[Any, Tensor], Tensor],
-    clip: float,
-    dtype: torch.dtype | None = None,
-) -> Metrics:
-    """One step of the optimizer on a batch; return the loss and the accuracy before the step.
-
-    `clip` is the largest norm of the gradient. With `dtype`, the forward pass runs in it (see `models.bf16`).
-    """
-    x, y = batch
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    outputs = bf16.forward(network, x, dtype=dtype)
-    loss = criterion(outputs, y)
-    for p, d in zip(parameters, distributed.gradient(loss, parameters), strict=True):
-        p.grad = d
-    nn.utils.clip_grad_norm_(parameters, clip)
-    optimizer.step()
-    optimizer.zero_grad()
-    logits = outputs[0] if isinstance(outputs, tuple) else outputs
-    accuracy = (logits.argmax(dim=1) == y).float().mean()
-    return {"train/loss": loss.detach(), "train/wa": accuracy}
-
-
-def mean_over_ranks(metrics: Metrics) -> Metrics:
-    """The metrics of the whole batch."""
-    return dict(zip(metrics, distributed.mean(list(metrics.values())), strict=True))
 
 
 # ---------------------------------------------------------------- checkpoints

@@ -34,8 +34,9 @@ from models.architecture import Designed
 from models.saved import SavedModel
 from report.writer import write_report
 from training.inference import load_run
-from training.loop import fit, weight_step
+from training.loop import fit
 from training.run_folder import RunFolder
+from training.steps import weight_step
 
 FRONT_END = FrontEnd(
     sample_rate=4000, n_fft=128, hop_length=64, n_mels=8, n_mfcc=8, duration=0.25, frames=8, long="chunks"

@@ -54,7 +54,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(expected: dict[str, bytes]):
     assert process.wait() == 2
     assert not list(folder("full").glob(".*")), "a temporary file was left"
     for file in ("checkpoint.pt", "checkpoint.previous.pt"):
-        position = checkpoint("full", file)["position"]
+        position = checkpoint("full", file)["progress"]
         assert (position["epoch"], position["step"]) > (0, 0)
     assert run("full", "--resume") == 0
     assert result("full") == expected
@@ -63,7 +63,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(expected: dict[str, bytes]):
 def test_a_log_that_cannot_be_written_ends_the_run(expected: dict[str, bytes], monkeypatch, capsys):
     run_until_third_checkpoint("log", monkeypatch)
     log = folder("log") / "augment.log"
-    before = checkpoint("log")["position"]["history"]
+    before = checkpoint("log")["progress"]["history"]
     os.truncate(log, 2**32)  # a sparse file, which takes no space
     capsys.readouterr()
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -73,7 +73,7 @@ def test_a_log_that_cannot_be_written_ends_the_run(expected: dict[str, bytes], m
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert is_one_line(capsys.readouterr().err, "File too large")
-    assert checkpoint("log")["position"]["history"] == before
+    assert checkpoint("log")["progress"]["history"] == before
     log.unlink()
     assert run("log", "--resume") == 0
     assert result("log") == expected
@@ -135,7 +135,7 @@ def test_a_damaged_or_missing_checkpoint_costs_one_interval(
 OTHER_STATES = {
     "network": {"network": {"w": torch.zeros(3)}},
     "optimizer": {"optimizer": {}},
-    "position": {"position": {"epoch": 1, "step": 2**20, "totals": {}, "history": [{"epoch": 1}]}},
+    "progress": {"progress": {"epoch": 1, "step": 2**20, "totals": {}, "history": [{"epoch": 1}]}},
 }
 
 

@@ -120,7 +120,7 @@ def test_a_run_keeps_reading_the_store_it_opened(
     if fault is truncate and not resident:
         assert code == 2
         assert is_one_line(capsys.readouterr().err, "features.npy was cut short while it was in use")
-        assert checkpoint("during")["position"]["epoch"] == 1
+        assert checkpoint("during")["progress"]["epoch"] == 1
         restore(store)
         assert run("during", *MINE, "--resume") == 0
     else:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.baselines import BASELINES, Attention, MeanOverTime, Recurrence, pooled_shape
+from models.baselines import BASELINES, Attention, MeanOverTime, OverFrames, pooled_shape
 
 SHAPES = [(128, 128), (40, 64), (13, 29), (5, 3), (1, 1)]
 every_baseline = pytest.mark.parametrize("name", BASELINES)
@@ -82,7 +82,7 @@ def test_every_weight_gets_a_gradient(name):
 def test_steps_of_the_sequence_are_frames_in_order(name):
     network = build(name, (13, 29)).eval()
     layers = list(network)
-    recurrence = next(layer for layer in layers if isinstance(layer, Recurrence))
+    recurrence = next(layer for layer in layers if isinstance(layer, OverFrames))
     sequences = []
     recurrence.rnn.register_forward_pre_hook(lambda module, inputs: sequences.append(inputs[0]))
     x = torch.randn(2, 1, 13, 29)
@@ -111,7 +111,7 @@ def test_order_of_the_frames_changes_the_logits(name):
 
 @torch.no_grad()
 def test_recurrence_takes_the_coefficients_of_all_channels_at_each_step():
-    recurrence = Recurrence(nn.LSTM(6, 5, batch_first=True))
+    recurrence = OverFrames(nn.LSTM(6, 5, batch_first=True))
     x = torch.randn(3, 2, 3, 7)
     steps = torch.stack([torch.cat([x[:, 0, :, t], x[:, 1, :, t]], dim=1) for t in range(7)])  # (T, N, C F)
     expected = nn.LSTM(6, 5)

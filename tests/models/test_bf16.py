@@ -9,7 +9,7 @@ from oracle import relative_error
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from genotypes import CNN_OPS, RNN_OPS, look_up
+from genotypes import CNN_OPS, RNN_OPS, resolve
 from models import bf16
 from models.augment_network import AugmentNetwork
 from models.baselines import BASELINES
@@ -147,7 +147,7 @@ def test_gradients_of_retrained_networks_in_bf16_are_close_to_float32(name):
     def gradients(dtype):
         torch.manual_seed(0)
         if name == "searched":
-            network = AugmentNetwork(look_up("cnn_lstm").genotype, Size(3, 4, 1, 8), 4, auxiliary=True)
+            network = AugmentNetwork(resolve("cnn_lstm"), Size(3, 4, 1, 8), 4, auxiliary=True)
         else:
             network = BASELINES[name](4, (16, 24)).eval()  # no dropout
         outputs = bf16.forward(network, torch.randn(8, 1, 16, 24), dtype=dtype)

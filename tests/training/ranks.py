@@ -25,8 +25,8 @@ from config import AugmentConfig, RunConfig, SearchConfig
 from search import Search
 from training import distributed
 from training.experiment import start_experiment
-from training.loop import Metrics
 from training.run_folder import RunFolder
+from training.steps import Metrics
 from utils import Interrupted
 
 CLASS_WEIGHTS = 0.5, 1.0, 2.0, 4.0

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from config import SearchConfig
 from training.interruption import Interruption
-from training.loop import fit, weight_step
+from training.loop import fit
 from training.run_folder import RunFolder
+from training.steps import weight_step
 from utils import Interrupted, UserError
 
 CPU = torch.device("cpu")
