@@ -76,4 +76,4 @@ def test_best_epoch_has_the_highest_ua_and_then_the_lowest_loss():
     resumed = BestEpoch(network)
     resumed.load_state_dict(best.state_dict())
     resumed.restore()
-    assert (resumed.epoch, resumed.score, float(network.weight)) == (3, (0.6, -1.5), 3.0)
+    assert (resumed.epoch, resumed.score, network.weight.item()) == (3, (0.6, -1.5), 3.0)

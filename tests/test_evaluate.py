@@ -161,9 +161,7 @@ def test_model_without_training_speakers_is_refused_unless_allowed(place: Path):
         ("else", "emodb", False),
     ],
 )
-def test_speakers_are_compared_by_name_within_a_dataset_or_a_corpus(
-    place: Path, dataset: str, corpus: str, same: bool
-):
+def test_speakers_are_compared_by_name_within_a_dataset_or_a_corpus(place, dataset, corpus, same):
     speakers = read_json("runs/e/one/augment/metrics.json")["test_speakers"][1:2]
     trained_on = {"dataset": dataset, "corpus": corpus, "speakers": speakers}
     model = rewrite_header("other.safetensors", trained_on=trained_on)

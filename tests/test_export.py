@@ -146,9 +146,7 @@ def test_check_uses_all_clips_of_the_recordings_and_noise(place: Path):
         ),
     ],
 )
-def test_wrong_input_is_one_line_and_exit_code_2(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, words: str, message: str
-):
+def test_wrong_input_is_one_line_and_exit_code_2(place, monkeypatch, capsys, words, message):
     monkeypatch.setattr(sys, "argv", ["export.py", *words.split()])
     with pytest.raises(SystemExit) as exit_, exit_codes():
         export.run(parse(ExportConfig))

@@ -102,9 +102,7 @@ def test_probabilities_of_a_recording_are_the_mean_over_its_windows(place: Path,
 
 
 @pytest.mark.parametrize(("windows", "count"), [(False, 1), (True, 3)])
-def test_windows_cover_a_recording_if_the_model_was_trained_on_starts_alone(
-    place: Path, windows: bool, count: int
-):
+def test_windows_cover_a_recording_if_the_model_was_trained_on_starts_alone(place, windows, count):
     [prediction] = Predictor([small_model(long="first")], windows=windows).predict(["wav/1.wav"])
     assert len(prediction.windows) == count
 
@@ -173,9 +171,7 @@ def test_windows_are_printed_with_their_times(place: Path, capsys: pytest.Captur
     assert [round(window["end"] - window["start"], 3) for window in entry["windows"]] == [0.5] * 3
 
 
-def test_unreadable_files_are_listed_and_the_exit_code_is_1(
-    place: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-):
+def test_unreadable_files_are_listed_and_the_exit_code_is_1(place, capsys, monkeypatch):
     files = ["wav/0.wav", "bad.wav", "nowhere.wav", "wav/2.wav"]
     words = ["predict.py", "--model", "runs/one", *files, "--gpus", "none", "--json"]
     monkeypatch.setattr(sys, "argv", words)

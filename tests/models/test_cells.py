@@ -125,17 +125,6 @@ def test_concat_chooses_the_states_of_the_output(kind):
     assert cell.out_channels == CHANNELS
 
 
-@every_kind
-def test_fused_cells_are_cells_with_the_same_parameters(kind):
-    ops = RNN_OPS if kind == "rnn" else CNN_OPS
-    cells = [make_cell(kind, 2, ops, False, fused) for fused in (True, False)]
-    assert type(cells[0]) is not Cell
-    assert isinstance(cells[0], Cell)
-    assert type(cells[1]) is Cell
-    fused, plain = ({name: p.shape for name, p in cell.named_parameters()} for cell in cells)
-    assert fused == plain
-
-
 @pytest.mark.parametrize("affine", [False, True])
 def test_map_projection_is_relu_pointwise_convolution_and_batchnorm(affine):
     project = project_maps(5, 4, 1, affine).double().eval()

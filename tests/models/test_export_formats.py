@@ -79,9 +79,7 @@ class MeanOfRnn(nn.Module):
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("layers", [1, 3])
-def test_tanh_rnn_is_exported_as_one_onnx_operator_per_layer(
-    tmp_path: Path, layers: int, bidirectional: bool
-):
+def test_tanh_rnn_is_exported_as_one_onnx_operator_per_layer(tmp_path, layers, bidirectional):
     torch.manual_seed(0)
     network = MeanOfRnn(layers, bidirectional)
     file = tmp_path / "rnn.onnx"

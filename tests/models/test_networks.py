@@ -25,19 +25,11 @@ SIZE = Size(layers=3, init_channels=4, rnn_layers=2, rnn_channels=8)
 
 
 def make_supernet(
-    size=SIZE,
-    cnn_nodes=2,
-    rnn_nodes=2,
-    cnn_ops=CNN_OPS,
-    rnn_ops=SEQUENCE_OPS,
-    dropout=0.0,
-    seed=0,
-    recompute="none",
-    fused=True,
+    size=SIZE, nodes=(2, 2), cnn_ops=CNN_OPS, rnn_ops=SEQUENCE_OPS, seed=0, **options
 ) -> SearchNetwork:
+    """`nodes`: of the CNN and of the SeqNN cells."""
     torch.manual_seed(seed)
-    space = SearchSpace(cnn_nodes, rnn_nodes, cnn_ops, rnn_ops)
-    return SearchNetwork(space, size, 4, dropout, recompute, fused=fused)
+    return SearchNetwork(SearchSpace(*nodes, cnn_ops, rnn_ops), size, 4, **options)
 
 
 def make_cell(ops, nodes):
@@ -116,21 +108,14 @@ def test_logits_of_supernet_do_not_depend_on_the_rest_of_the_batch(rnn_ops):
 @pytest.mark.parametrize(
     ("layers", "rnn_layers", "nodes", "height", "width"),
     [
-        (1, 0, 1, 13, 29),
-        (1, 1, 2, 13, 29),
-        (2, 0, 3, 7, 5),
-        (2, 3, 1, 13, 29),
-        (3, 1, 4, 13, 29),
-        (3, 3, 2, 40, 64),
-        (5, 1, 1, 40, 64),
-        (5, 3, 3, 13, 29),
-        (5, 0, 2, 128, 128),
+        (1, 0, 1, 13, 29), (1, 1, 2, 13, 29), (2, 0, 3, 7, 5), (2, 3, 1, 13, 29), (3, 1, 4, 13, 29),
+        (3, 3, 2, 40, 64), (5, 1, 1, 40, 64), (5, 3, 3, 13, 29), (5, 0, 2, 128, 128),
     ],
-)
+)  # fmt: skip
 def test_networks_of_any_size_take_inputs_of_any_size(layers, rnn_layers, nodes, height, width):
     size = Size(layers, 2, rnn_layers, 6)
     genotype = make_genotype(("sep_conv_3x3", "max_pool_3x3", "skip_connect"), ("lstm_att_1", "rnn_1"), nodes)
-    for network in (make_derived(size, genotype), make_supernet(size, nodes, nodes, SMALL_CNN, SMALL_RNN)):
+    for network in (make_derived(size, genotype), make_supernet(size, (nodes, nodes), SMALL_CNN, SMALL_RNN)):
         assert len(network.network.cnn_cells) == layers
         assert len(network.network.rnn_cells) == rnn_layers
         assert_independent_of_the_batch(network, height, width)
@@ -242,18 +227,19 @@ def test_recomputation_changes_no_bit():
 
 
 @pytest.mark.parametrize("with_none", [True, False])
-@pytest.mark.parametrize(("cnn_nodes", "rnn_nodes"), [(1, 4), (2, 3), (4, 1)])
+@pytest.mark.parametrize("nodes", [(1, 4), (2, 3), (4, 1)])
 @pytest.mark.parametrize("rnn_layers", [0, 2])
-def test_number_of_alphas(cnn_nodes, rnn_nodes, rnn_layers, with_none):
+def test_number_of_alphas(nodes, rnn_layers, with_none):
+    """Cells of one kind share their alphas, so that the number of cells does not count."""
     end = None if with_none else -1
-    network = make_supernet(Size(3, 2, rnn_layers, 4), cnn_nodes, rnn_nodes, SMALL_CNN[:end], SMALL_RNN[:end])
-    cnn = sum(i + 2 for i in range(cnn_nodes)) * (3 + with_none)
-    rnn = sum(i + 2 for i in range(rnn_nodes)) * (2 + with_none) if rnn_layers else 0
+    network = make_supernet(Size(3, 2, rnn_layers, 4), nodes, SMALL_CNN[:end], SMALL_RNN[:end])
+    cnn = sum(i + 2 for i in range(nodes[0])) * (3 + with_none)
+    rnn = sum(i + 2 for i in range(nodes[1])) * (2 + with_none) if rnn_layers else 0
     assert sum(alpha.numel() for alpha in network.architecture_parameters()) == 2 * cnn + rnn
 
 
 def test_initial_alphas_are_small_and_differ():
-    network = make_supernet(cnn_nodes=4, rnn_nodes=4)
+    network = make_supernet(nodes=(4, 4))
     alphas = torch.cat([alpha.flatten() for alpha in network.architecture_parameters()])
     assert 0.8e-3 < alphas.std() < 1.2e-3
     assert abs(alphas.mean()) < 2e-4
@@ -272,17 +258,11 @@ def test_every_parameter_is_a_weight_or_an_alpha():
 
 
 def test_every_weight_and_alpha_gets_a_gradient():
-    network = make_supernet(Size(4, 4, 2, 8), 1, 1).train()
+    network = make_supernet(Size(4, 4, 2, 8), (1, 1)).train()
     for alpha in network.architecture_parameters():
         nn.init.normal_(alpha)
     (network(torch.randn(4, 1, 13, 29)) * torch.randn(4, 4)).sum().backward()
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
-
-
-def test_cells_of_one_kind_share_their_alphas():
-    network = make_supernet(Size(4, 2, 2, 4), 1, 1, SMALL_CNN, SMALL_RNN)
-    assert [alpha.shape[0] for alpha in network.architecture_parameters()] == [2, 2, 2]
-    assert {kind: len(nodes) for kind, nodes in network.alphas.items()} == dict.fromkeys(CELL_TYPES, 1)
 
 
 def discretise_by_hand(alphas, ops):
@@ -304,7 +284,8 @@ def discretise_by_hand(alphas, ops):
 @pytest.mark.parametrize("seed", range(5))
 def test_genotype_has_the_edges_with_the_largest_softmaxed_alphas(seed, rnn_layers):
     """The softmax is over all ops: a strong `none` weakens its edge."""
-    network = make_supernet(Size(1, 2, rnn_layers, 4), 4, 3, seed=seed)
+    size = Size(1, 2, rnn_layers, 4)
+    network = make_supernet(size, (4, 3), seed=seed)
     for alpha in network.architecture_parameters():
         nn.init.normal_(alpha, std=2)
     genotype = network.genotype()
@@ -314,11 +295,6 @@ def test_genotype_has_the_edges_with_the_largest_softmaxed_alphas(seed, rnn_laye
     rnn = discretise_by_hand(network.alphas["rnn"], SEQUENCE_OPS) if rnn_layers else ()
     assert genotype.rnn == rnn
     assert genotype.rnn_concat == ((2, 3, 4) if rnn_layers else ())
-
-
-def test_genotype_of_a_supernet_builds_a_network():
-    size = Size(3, 2, 1, 4)
-    genotype = make_supernet(size, 3, 2).genotype()
     assert make_derived(size, genotype)(torch.randn(2, 1, 13, 29)).shape == (2, 4)
 
 

@@ -64,19 +64,11 @@ def run_steps(config: RunConfig, steps: int) -> dict[str, Tensor]:
     return {**task.network.state_dict(), **dict(zip(metrics, means, strict=True))}
 
 
-def second_order_steps() -> dict[str, Tensor]:
-    return run_steps(search_config(**DETERMINISTIC, order="second"), steps=20)
-
-
-def first_order_steps() -> dict[str, Tensor]:
-    return run_steps(search_config(**DETERMINISTIC, order="first", recompute="cells"), steps=5)
-
-
-def augment_steps() -> dict[str, Tensor]:
-    return run_steps(augment_config(**DETERMINISTIC, cutout_length=0, drop_path_prob=0.0), steps=20)
-
-
-SAME_STEPS = {"second order": second_order_steps, "first order": first_order_steps, "augment": augment_steps}
+SAME_STEPS: dict[str, Callable[[], dict[str, Tensor]]] = {
+    "second order": lambda: run_steps(search_config(**DETERMINISTIC, order="second"), 20),
+    "first order": lambda: run_steps(search_config(**DETERMINISTIC, order="first", recompute="cells"), 5),
+    "augment": lambda: run_steps(augment_config(**DETERMINISTIC, cutout_length=0, drop_path_prob=0.0), 20),
+}
 """Steps that two processes must compute as one process does."""
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -34,28 +35,15 @@ def on_machine(monkeypatch):
 @pytest.mark.parametrize(
     ("machine", "gpus", "expected"),
     [
-        (TWO_GPUS, "auto", "cuda:0"),
-        (TWO_GPUS, "0", "cuda:0"),
-        (TWO_GPUS, "1", "cuda:1"),
-        (TWO_GPUS, "0,1", "cuda:0 cuda:1"),
-        (TWO_GPUS, "1,0", "cuda:0 cuda:1"),
-        (TWO_GPUS, "1,1", "cuda:1"),
-        (TWO_GPUS, "all", "cuda:0 cuda:1"),
-        (TWO_GPUS, "none", "cpu"),
-        (TWO_GPUS, "cpu", "cpu"),
-        (TWO_GPUS, "cuda", "cuda:0"),
-        (ONE_GPU, "all", "cuda:0"),
-        (APPLE, "auto", "mps:0"),
-        (APPLE, "all", "mps:0"),
-        (APPLE, "0", "mps:0"),
-        (APPLE, "mps", "mps:0"),
-        (APPLE, "none", "cpu"),
-        (APPLE, "cpu", "cpu"),
-        (NO_GPU, "auto", "cpu"),
-        (NO_GPU, "none", "cpu"),
-        (NO_GPU, "cpu", "cpu"),
+        (TWO_GPUS, "auto", "cuda:0"), (TWO_GPUS, "0", "cuda:0"), (TWO_GPUS, "1", "cuda:1"),
+        (TWO_GPUS, "0,1", "cuda:0 cuda:1"), (TWO_GPUS, "1,0", "cuda:0 cuda:1"),
+        (TWO_GPUS, "1,1", "cuda:1"), (TWO_GPUS, "all", "cuda:0 cuda:1"), (TWO_GPUS, "none", "cpu"),
+        (TWO_GPUS, "cpu", "cpu"), (TWO_GPUS, "cuda", "cuda:0"), (ONE_GPU, "all", "cuda:0"),
+        (APPLE, "auto", "mps:0"), (APPLE, "all", "mps:0"), (APPLE, "0", "mps:0"),
+        (APPLE, "mps", "mps:0"), (APPLE, "none", "cpu"), (APPLE, "cpu", "cpu"),
+        (NO_GPU, "auto", "cpu"), (NO_GPU, "none", "cpu"), (NO_GPU, "cpu", "cpu"),
     ],
-)
+)  # fmt: skip
 def test_devices_without_torchrun(on_machine, machine: tuple[str, int], gpus: str, expected: str):
     on_machine(machine)
     assert [str(device) for device in choose_devices(gpus)] == expected.split()
@@ -65,25 +53,17 @@ def test_devices_without_torchrun(on_machine, machine: tuple[str, int], gpus: st
 @pytest.mark.parametrize(
     ("machine", "gpus", "processes", "world_size", "expected"),
     [
-        (NO_GPU, "auto", 1, 1, "cpu"),
-        (NO_GPU, "auto", 2, 2, "cpu cpu"),
-        (NO_GPU, "auto", 1, 3, "cpu"),
-        (TWO_GPUS, "none", 3, 3, "cpu cpu cpu"),
-        (TWO_GPUS, "cpu", 2, 2, "cpu cpu"),
-        (TWO_GPUS, "auto", 2, 2, "cuda:0 cuda:1"),
-        (TWO_GPUS, "all", 2, 2, "cuda:0 cuda:1"),
-        (TWO_GPUS, "0,1", 2, 2, "cuda:0 cuda:1"),
+        (NO_GPU, "auto", 1, 1, "cpu"), (NO_GPU, "auto", 2, 2, "cpu cpu"),
+        (NO_GPU, "auto", 1, 3, "cpu"), (TWO_GPUS, "none", 3, 3, "cpu cpu cpu"),
+        (TWO_GPUS, "cpu", 2, 2, "cpu cpu"), (TWO_GPUS, "auto", 2, 2, "cuda:0 cuda:1"),
+        (TWO_GPUS, "all", 2, 2, "cuda:0 cuda:1"), (TWO_GPUS, "0,1", 2, 2, "cuda:0 cuda:1"),
         (TWO_GPUS, "cuda", 2, 2, "cuda:0 cuda:1"),
-        (FOUR_GPUS, "auto", 4, 8, "cuda:0 cuda:1 cuda:2 cuda:3"),
-        (ONE_GPU, "auto", 1, 2, "cuda:0"),
-        (ONE_GPU, "cuda", 1, 2, "cuda:0"),
-        (APPLE, "auto", 2, 2, "cpu cpu"),
+        (FOUR_GPUS, "auto", 4, 8, "cuda:0 cuda:1 cuda:2 cuda:3"), (ONE_GPU, "auto", 1, 2, "cuda:0"),
+        (ONE_GPU, "cuda", 1, 2, "cuda:0"), (APPLE, "auto", 2, 2, "cpu cpu"),
         (APPLE, "auto", 1, 2, "cpu"),
     ],
-)
-def test_devices_of_processes_under_torchrun(
-    on_machine, machine: tuple[str, int], gpus: str, processes: int, world_size: int, expected: str
-):
+)  # fmt: skip
+def test_devices_of_processes_under_torchrun(on_machine, machine, gpus, processes, world_size, expected):
     on_machine(machine)
     chosen = choose_devices(gpus, processes, world_size)
     assert [str(device) for device in chosen] == expected.split()
@@ -109,9 +89,7 @@ def test_devices_of_processes_under_torchrun(
         (TWO_GPUS, "auto", 3, "--gpus auto: there is no GPU 2; this machine has 0 to 1"),
     ],
 )
-def test_missing_gpus_are_a_user_error(
-    on_machine, machine: tuple[str, int], gpus: str, processes: int, message: str
-):
+def test_missing_gpus_are_a_user_error(on_machine, machine, gpus, processes, message):
     on_machine(machine)
     with pytest.raises(UserError) as error:
         choose_devices(gpus, processes, processes)
@@ -122,9 +100,7 @@ def test_missing_gpus_are_a_user_error(
     ("cuda", "mps", "expected"),
     [(True, False, ("cuda", 3)), (False, True, ("mps", 1)), (False, False, ("cpu", 0))],
 )
-def test_available_gpus_are_those_that_torch_finds(
-    monkeypatch, cuda: bool, mps: bool, expected: tuple[str, int]
-):
+def test_available_gpus_are_those_that_torch_finds(monkeypatch, cuda, mps, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
@@ -146,16 +122,12 @@ def test_control_group_limits_are_read_from_the_group_and_its_parents(monkeypatc
         "/sys/fs/cgroup/job/step/memory.max": "max\n",
         "/sys/fs/cgroup/job/memory.max": "5000\n",
         "/sys/fs/cgroup/job/memory.current": "1200\n",
+        "/sys/fs/cgroup/memory.max": "max\n",
     }
 
-    def read_text(path: Path) -> str:
-        if str(path) not in files:
-            raise FileNotFoundError(path)
-        return files[str(path)]
-
-    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(Path, "read_text", lambda path: files[str(path)])
     assert list(devices.control_group_limits()) == [3800]
-    files.clear()
+    monkeypatch.setattr(Path, "read_text", Mock(side_effect=FileNotFoundError))
     assert list(devices.control_group_limits()) == []
 
 

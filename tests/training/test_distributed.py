@@ -58,9 +58,7 @@ def two(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> TwoProcess
 
 
 @pytest.mark.parametrize("name", ranks.SAME_STEPS)
-def test_two_processes_compute_the_same_steps_as_one(
-    two: TwoProcesses, workspace: Path, monkeypatch, name: str
-):
+def test_two_processes_compute_the_same_steps_as_one(two, workspace, monkeypatch, name):
     """In float64, with class weights: weights, alphas, running statistics, loss and accuracy."""
     monkeypatch.chdir(workspace)
     truth = ranks.SAME_STEPS[name]()
@@ -106,9 +104,7 @@ def test_history_has_the_mean_over_the_processes(two: TwoProcesses, workspace: P
     assert [json.loads(record)["train/loss"] for record in history] == pytest.approx(means.tolist(), rel=1e-6)
 
 
-def test_signal_to_one_process_interrupts_both_and_the_resumed_run_is_identical(
-    two: TwoProcesses, workspace: Path
-):
+def test_signal_to_one_process_interrupts_both_and_the_resumed_run_is_identical(two, workspace):
     runs = workspace / "runs"
     interrupted = (runs / "fewer/search/history.jsonl").read_text().splitlines()
     assert json.loads(interrupted[-1])["epoch"] == 1
