@@ -31,7 +31,7 @@ def depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
 def depthwise_gradients(
     g: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int, needs_x: bool, needs_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of `depthwise` with respect to x and the weights, from that of its output.
+    """The gradients of `depthwise` with respect to x and the weights, from the output gradient g.
 
     A gradient that is not needed is None.
     """

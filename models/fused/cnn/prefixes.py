@@ -54,7 +54,7 @@ class Prefix:
         return 2 if self.units == 2 else 1
 
     def forward(self, x: Tensor, kernels: Tensors, statistics: Tensors = ()) -> tuple[Tensors, Tensors]:
-        """Return (maps, statistics). The last map is z; of two units, the first is y, the centered output of V.
+        """Return (maps, statistics). The last map is z; of two units, the first is V's centered output y.
 
         The statistics are the mean and the scale of the BatchNorm, (mC,). If they are passed, from an earlier
         call, they are not computed again.

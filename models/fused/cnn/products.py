@@ -55,7 +55,7 @@ def product_statistics(
     covariance = second_moment - mean_z[:, :, None] * mean_z[:, None, :]
     mean_y = (weight @ mean_z[:, :, None])[:, :, 0]
     variance = ((weight @ covariance) * weight).sum(dim=2)
-    variance.clamp_(min=0)  # rounding can make that of a constant negative
+    variance.clamp_(min=0)  # rounding can make the variance of a constant negative
     update_running_statistics(norms, mean_y, variance, count * layout.processes)
     return ProductStatistics(mean_y, torch.rsqrt(variance + eps), count, mean_z, covariance)
 

@@ -1,4 +1,4 @@
-"""BatchNorm over the batches of several processes, equal to that of one process on the whole batch.
+"""BatchNorm over the batches of several processes, equal to BatchNorm in one process on the whole batch.
 
 torch's SyncBatchNorm does not run on a CPU and does not know the fused cells. Here every mean over a
 batch, of values in the forward pass and of gradients in the backward pass, is averaged over the
@@ -14,7 +14,7 @@ from models.fused.cnn.weighted_ops import WeightedMaps
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` with statistics over several processes; it shares parameters and buffers with `norm`."""
+    """`nn.BatchNorm2d` with statistics over several processes; it shares the tensors of `norm`."""
 
     def __init__(self, norm: nn.BatchNorm2d, processes: int):
         super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine)

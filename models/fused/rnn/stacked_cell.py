@@ -32,7 +32,7 @@ def use_stacked(device: torch.device) -> bool:
 
 
 def stacked_share(cell: Cell, device: torch.device) -> float:
-    """The share of a cell's edges in its largest stack, that of states 0 and 1; 0 if nothing is stacked."""
+    """The share of a cell's edges in the largest stack, those out of states 0 and 1; 0 without stacks."""
     if not (isinstance(cell, StackedRnnCell) and use_stacked(device)):
         return 0.0
     return 2 * len(cell.nodes) / sum(len(node.edges) for node in cell.nodes)
@@ -41,7 +41,7 @@ def stacked_share(cell: Cell, device: torch.device) -> float:
 def stacked_gates(cell: Cell, device: torch.device) -> int:
     """The size of the input of the largest stacked scan, in sequences of C channels; 0 if nothing is stacked.
 
-    For each direction, the input of an LSTM is four sequences, its gates, and that of an RNN is one.
+    For each direction, the input of an LSTM is four sequences, its gates; the input of an RNN is one.
     """
     if not (isinstance(cell, StackedRnnCell) and use_stacked(device)):
         return 0
