@@ -24,10 +24,8 @@ def center_and_scale(y: Tensor, norm: nn.BatchNorm2d, layout: Layout) -> tuple[T
     Autograd sees the mean as a constant. That is exact because the gradient that a BatchNorm passes on has a
     mean of zero (see `batchnorm_backward`).
     """
-    if norm.training:
-        mean = channel_mean(y.detach(), layout)
-    else:
-        mean = repeat_channels(norm.running_mean, layout.fold)
+    running_mean = repeat_channels(norm.running_mean, layout.fold)
+    mean = channel_mean(y.detach(), layout) if norm.training else running_mean
     centered = y - per_channel(mean).to(y.dtype)
     return centered, scale_of(centered, mean, norm, layout)
 
