@@ -1,4 +1,4 @@
-"""BatchNorm without affine, taken apart so that the fused edges can merge it with their other operations.
+"""BatchNorm without affine, split into steps that the fused edges merge with their other operations.
 
     BN(y) = r (y - mean(y)),    r = 1 / sqrt(var(y) + eps)
 
@@ -21,12 +21,11 @@ from models.fused.cnn.sums import channel_mean, channel_means, values_per_channe
 def center_and_scale(y: Tensor, norm: nn.BatchNorm2d, layout: Layout) -> tuple[Tensor, Tensor]:
     """The centered map, and the scale (mC,).
 
-    Autograd sees the mean as a constant. That is exact if the gradient has no mean of its own, which
-    the gradient of a BatchNorm does not (see `batchnorm_backward`).
+    Autograd sees the mean as a constant. That is exact because the gradient that a BatchNorm passes on has a
+    mean of zero (see `batchnorm_backward`).
     """
-    mean = (
-        channel_mean(y.detach(), layout) if norm.training else repeat_channels(norm.running_mean, layout.fold)
-    )
+    running_mean = repeat_channels(norm.running_mean, layout.fold)
+    mean = channel_mean(y.detach(), layout) if norm.training else running_mean
     centered = y - per_channel(mean).to(y.dtype)
     return centered, scale_of(centered, mean, norm, layout)
 

@@ -1,4 +1,4 @@
-"""The relaxed CNN cell: results that the edges out of one state share are computed once, the rest edge by edge.
+"""The relaxed CNN cell: what the edges out of one state share is computed once, the rest edge by edge.
 
 Shared are the pooled maps and the grids that ops of stride 2 read. Each edge is one autograd function
 (see `edge`). A cell computes on folded maps (see `layout`); its inputs and its output are ordinary maps.
@@ -93,13 +93,13 @@ class State:
 
 
 def relaxed_node(node: MixedNode, states: Sequence[State], weights: Tensor) -> Tensor:
-    """Compute `MixedNode.forward` (eq. 1), the sum of the relaxed edges. `weights` (E, K): the softmaxed alphas."""
+    """`MixedNode.forward` (eq. 1), the sum of the relaxed edges. `weights` (E, K): the softmaxed alphas."""
     edges = zip(node.edges, states, weights, strict=True)
     return reduce(torch.add, (relaxed_op(edge, state, w) for edge, state, w in edges))
 
 
 def relaxed_op(edge: MixedOp, state: State, weights: Tensor) -> Tensor:
-    """Compute `MixedOp.forward` (eq. 2). `weights` (K,): the softmaxed alphas of the edge.
+    """`MixedOp.forward` (eq. 2). `weights` (K,): the softmaxed alphas of the edge.
 
     Consecutive ops of one group are computed together. `none`, the last op, is not computed.
     """

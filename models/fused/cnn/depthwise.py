@@ -1,17 +1,17 @@
 """Depthwise convolutions after a ReLU, and their gradients, in forms that are fast on a CPU.
 
-Compiled code computes them if a compiler works (see `native`). Otherwise this module calls the library. On a CPU,
-the library (oneDNN) computes a depthwise convolution fast whatever its shape, but the gradients only with dilation
-1 and, for the weights, a kernel at most 3 wide with 'same' padding; other shapes take 5 to 50 times as long. So
-gradients are rewritten as sums of the same products:
+Compiled code computes them if a compiler works (see `native`). Otherwise this module calls the library. On a
+CPU, the library (oneDNN) computes a depthwise convolution fast whatever its shape, but the gradients only
+with dilation 1 and, for the weights, a kernel at most 3 wide with 'same' padding; other shapes take 5 to 50
+times as long. So gradients are rewritten as sums of the same products:
 
 - with respect to the input: the convolution of the output gradient with the mirrored kernel;
 - stride 2: stride 1, with zeros in the output gradient where the stride skipped;
 - with respect to the weights, dilation 2: dilation 1 on the four grids of every other row and column;
 - with respect to the weights, kernel 5: the three middle columns at once, the outer two one by one.
 
-Shapes: N utterances, C channels, F coefficients, T frames, k the side of the kernel (3 or 5); maps (N, C, F, T) in
-channels_last memory format, weights (C, 1, k, k).
+Shapes: N utterances, C channels, F coefficients, T frames, k the side of the kernel (3 or 5); maps
+(N, C, F, T) in channels_last memory format, weights (C, 1, k, k).
 """
 
 import torch
@@ -31,7 +31,7 @@ def depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
 def depthwise_gradients(
     g: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int, needs_x: bool, needs_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of `depthwise` with respect to x and the weights, from that of its output.
+    """The gradients of `depthwise` with respect to x and the weights, from the output gradient g.
 
     A gradient that is not needed is None.
     """
@@ -81,7 +81,7 @@ def shift_frames(x: Tensor, by: int) -> Tensor:
 
 
 def split_grids(x: Tensor) -> Tensor:
-    """(N, C, F, T) -> (2N, 2C, F/2, T/2), rounding up: even and odd rows along N, even and odd columns along C.
+    """(N, C, F, T) -> (2N, 2C, F/2, T/2), rounding up: even and odd rows along N, columns along C.
 
     In channels_last memory format the columns are a view; the rows need one copy.
     """

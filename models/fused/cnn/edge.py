@@ -1,10 +1,10 @@
 """A relaxed CNN edge as one autograd function: the weighted sum of its ops, o(x) = sum_k w_k o_k(x).
 
 Autograd records one function per edge, whose inputs are the maps that leave the state, the weights w and the
-kernels of all ops. The ops compute their terms and their gradients (see `weighted_ops`) and choose which maps to
-store for backward. The terms of all ops are added up in one pass over the memory.
+kernels of all ops. The ops compute their terms and their gradients (see `weighted_ops`) and choose which
+maps to store for backward. The terms of all ops are added up in one pass over the memory.
 
-Shapes: K ops; maps (N/m, mC, F, T) in channels_last memory format, folded with m = `layout.fold` (see `layout`).
+Shapes: K ops; maps (N/m, mC, F, T) in channels_last memory format, folded (see `layout`).
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ EdgeOps = tuple[WeightedMaps | WeightedProducts, Sequence[Tensor], int]
 
 
 def relaxed_edge(groups: Sequence[EdgeOps], weights: Tensor, channels: int, layout: Layout) -> Tensor:
-    """o(x) = sum_k w_k o_k(x) (Liu et al. 2019, eq. 2), (N/m, mC, F, T). `weights` (K,), in the order of the ops."""
+    """o(x) = sum_k w_k o_k(x) (Liu et al. 2019, eq. 2). `weights` (K,) are in the order of the ops."""
     ops, inputs, op_counts = zip(*groups, strict=True)
     counts = op_counts, [len(own) for own in inputs]
     return RelaxedEdge.apply(ops, counts, channels, layout, weights, *chain(*inputs))

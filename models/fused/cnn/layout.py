@@ -1,13 +1,13 @@
 """How a batch of feature maps is laid out in memory, and conversions between layouts.
 
-A vector register of a CPU holds up to 16 float32 numbers: convolutions of 8 channels run several times slower
-than those of 16. So a cell with few channels folds its batch: `fold` utterances lie side by side along the channel
-axis, as one image, and kernels are repeated for each. Operations on single channels (pools, ReLU, depthwise
-convolutions, sums) give the same numbers in this layout. A matrix on the channels becomes block-diagonal, and the
-mean of a channel is the mean over its m copies.
+A vector register of a CPU holds up to 16 float32 numbers: convolutions of 8 channels run several times
+slower than those of 16. So a cell with few channels folds its batch: `fold` utterances lie side by side
+along the channel axis, as one image, and kernels are repeated for each. Operations on single channels
+(pools, ReLU, depthwise convolutions, sums) give the same numbers in this layout. A matrix on the channels
+becomes block-diagonal, and the mean of a channel is the mean over its m copies.
 
-Shapes: N utterances, C channels, F coefficients, T frames, m = `Layout.fold`, R pixels; maps (N, C, F, T), folded
-(N/m, mC, F, T), both in channels_last memory format; as a matrix (R, mC).
+Shapes: N utterances, C channels, F coefficients, T frames, m = `Layout.fold`, R pixels; maps (N, C, F, T),
+folded (N/m, mC, F, T), both in channels_last memory format; as a matrix (R, mC).
 """
 
 from dataclasses import dataclass

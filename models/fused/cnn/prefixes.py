@@ -54,7 +54,7 @@ class Prefix:
         return 2 if self.units == 2 else 1
 
     def forward(self, x: Tensor, kernels: Tensors, statistics: Tensors = ()) -> tuple[Tensors, Tensors]:
-        """Return (maps, statistics): the last map is z; with two units, the first is the centered output y of V.
+        """Return (maps, statistics). The last map is z; of two units, the first is V's centered output y.
 
         The statistics are the mean and the scale of the BatchNorm, (mC,). If they are passed, from an earlier
         call, they are not computed again.
@@ -79,7 +79,7 @@ class Prefix:
         statistics: Tensors,
         needs: Sequence[bool],
     ) -> Gradients:
-        """Return the gradients of x and the kernels, from the gradient g of z; `needs` says which are needed."""
+        """The gradients of x and the kernels, from the gradient g of z; `needs` says which are needed."""
         if self.units == 0:
             return [g]
         d_second = []

@@ -15,8 +15,8 @@ So the sum is one of products of z with the matrix A = w r W. Backward, from the
 
 In evaluation mode, r and mean(y) are constants, and the terms that come from their gradients are left out.
 
-Shapes: P products; maps z (N/m, mC', F, T) and g (N/m, mC, F, T), folded with m = `layout.fold` (see `layout`);
-weights W (P, C, C'); w (P,).
+Shapes: P products; maps z (N/m, mC', F, T) and g (N/m, mC, F, T), folded with m = `layout.fold` (see
+`layout`); weights W (P, C, C'); w (P,).
 """
 
 from collections.abc import Sequence
@@ -55,14 +55,14 @@ def product_statistics(
     covariance = second_moment - mean_z[:, :, None] * mean_z[:, None, :]
     mean_y = (weight @ mean_z[:, :, None])[:, :, 0]
     variance = ((weight @ covariance) * weight).sum(dim=2)
-    variance.clamp_(min=0)  # rounding can make that of a constant negative
+    variance.clamp_(min=0)  # rounding can make the variance of a constant negative
     update_running_statistics(norms, mean_y, variance, count * layout.processes)
     return ProductStatistics(mean_y, torch.rsqrt(variance + eps), count, mean_z, covariance)
 
 
 @dataclass
 class ProductGradients:
-    """The gradients of the sum with respect to w (`d_w`), W and each z, from its gradient g with mean `mean_g` (C,)."""
+    """The gradients of w (`d_w`), W and each z, from the gradient g of the sum; `mean_g` (C,) is its mean."""
 
     g: Tensor
     mean_g: Tensor

@@ -1,4 +1,4 @@
-"""BatchNorm over the whole batch of several processes, which computes what one process computes on that batch.
+"""BatchNorm over the batches of several processes, equal to BatchNorm in one process on the whole batch.
 
 torch's SyncBatchNorm does not run on a CPU and does not know the fused cells. Here every mean over a
 batch, of values in the forward pass and of gradients in the backward pass, is averaged over the
@@ -14,7 +14,7 @@ from models.fused.cnn.weighted_ops import WeightedMaps
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` with statistics over several processes; takes over the parameters and buffers of `norm`."""
+    """`nn.BatchNorm2d` with statistics over several processes; it shares the tensors of `norm`."""
 
     def __init__(self, norm: nn.BatchNorm2d, processes: int):
         super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine)

@@ -1,7 +1,7 @@
 """The weighted ops of a relaxed CNN edge, o(x) = sum_k w_k BN(y_k): what they add to it, and their gradients.
 
-y_k is a map that is computed (skip connection, pools: `WeightedMaps`), or, for convolutions, the product of a
-pointwise kernel and a map z (`WeightedProducts`). Of a product neither y nor BN(y) is computed (see `products`).
+y_k is a map that is computed (skip connection, pools: `WeightedMaps`), or, for convolutions, the product of
+a pointwise kernel and a map z (`WeightedProducts`), which is never computed (see `products`).
 
 Shapes: P ops, w (P,) their weights; maps (N/m, mC, F, T) in channels_last memory format, folded with
 m = `layout.fold` (see `layout`); R pixels; z has C' channels where y has C.
@@ -83,7 +83,7 @@ class WeightedMaps:
 
 @dataclass(frozen=True)
 class WeightedProducts:
-    """Ops that end in y = W z, with W of one shape. The inputs of each: x, the kernels of its prefix, and W."""
+    """Ops that end in y = W z, with W of one shape. The inputs of each: x, the prefix's kernels, and W."""
 
     norms: Sequence[nn.BatchNorm2d]
     prefixes: Sequence[Prefix]
@@ -110,7 +110,7 @@ class WeightedProducts:
     def backward(
         self, g: Tensor, w: Tensor, inputs: Tensors, statistics: Any, maps: Tensors, needs: Sequence[bool]
     ) -> tuple[Tensor, Gradients]:
-        """The gradients of w and the inputs, from the gradient g of the edge; `needs` says which are needed."""
+        """The gradients of w and the inputs, from the gradient g of the edge; `needs`: which are needed."""
         statistics, prefix_statistics = statistics
         ops, needs = self._split(inputs), self._split(needs)
         if self.recompute:
@@ -136,7 +136,7 @@ class WeightedProducts:
         return products.d_w, d_inputs
 
     def _split(self, items: Sequence[Any]) -> list[Sequence[Any]]:
-        """Split a list with one item per input by op: items for x, for the kernels of the prefix, and for W."""
+        """Split a list with one item per input by op: items for x, for the prefix's kernels, and for W."""
         return split_by_lengths(items, [prefix.kernels + 2 for prefix in self.prefixes])
 
 

@@ -2,8 +2,8 @@
 
 Tensors are float32 or float64, on a CPU, with a multiple of 8 channels.
 
-Shapes: N utterances, C channels, F coefficients, T frames, k the side of a kernel (3 or 5); maps (N, C, F, T) in
-channels_last memory format, depthwise kernels (C, 1, k, k); sequences (T, N, C).
+Shapes: N utterances, C channels, F coefficients, T frames, k the side of a kernel (3 or 5); maps
+(N, C, F, T) in channels_last memory format, depthwise kernels (C, 1, k, k); sequences (T, N, C).
 """
 
 import ctypes

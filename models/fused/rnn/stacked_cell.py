@@ -1,12 +1,12 @@
 """The relaxed SeqNN cell for a GPU: the recurrent ops out of a state run together, layer by layer.
 
-Layer l of every lstm_k with k > l, and of both directions of every lstm_att_k with k > l, is a recurrence of the
-same form on every edge. They differ in weights and inputs only, so one stacked scan replaces one library call for
-each op (see `stacked_scan`); likewise for RNNs. States 0 and 1 exist from the start: the edges out of both are
-one stack.
+Layer l of every lstm_k with k > l, and of both directions of every lstm_att_k with k > l, is a recurrence of
+the same form on every edge. They differ in weights and inputs only, so one stacked scan replaces one library
+call for each op (see `stacked_scan`); likewise for RNNs. States 0 and 1 exist from the start: the edges out
+of both are one stack.
 
-Shapes: S states, E edges out of each, M = S E; K ops, A of them in one group, D directions; N utterances, T time
-steps, C channels; sequences (T, N, C).
+Shapes: S states, E edges out of each, M = S E; K ops, A of them in one group, D directions; N utterances,
+T time steps, C channels; sequences (T, N, C).
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ def use_stacked(device: torch.device) -> bool:
 
 
 def stacked_share(cell: Cell, device: torch.device) -> float:
-    """The share of a cell's edges in its largest stack, that of states 0 and 1; 0 if nothing is stacked."""
+    """The share of a cell's edges in the largest stack, those out of states 0 and 1; 0 without stacks."""
     if not (isinstance(cell, StackedRnnCell) and use_stacked(device)):
         return 0.0
     return 2 * len(cell.nodes) / sum(len(node.edges) for node in cell.nodes)
@@ -41,7 +41,7 @@ def stacked_share(cell: Cell, device: torch.device) -> float:
 def stacked_gates(cell: Cell, device: torch.device) -> int:
     """The size of the input of the largest stacked scan, in sequences of C channels; 0 if nothing is stacked.
 
-    For each direction, the input of an LSTM is four sequences, its gates, and that of an RNN is one.
+    For each direction, the input of an LSTM is four sequences, its gates; the input of an RNN is one.
     """
     if not (isinstance(cell, StackedRnnCell) and use_stacked(device)):
         return 0
@@ -141,9 +141,9 @@ class RecurrentGroup:
         return StackedLinear.apply(self.x, len(weights[0]), *chain(*weights)).flatten(0, -4)
 
     def finish_layer(self, h: Tensor, layer: int) -> dict[int, Tensor]:
-        """Return the outputs of the ops whose last layer this is, (M, T, N, D C); the others go into the next layer.
+        """From a layer's output h (D A M, T, N, C), return those of the ops that end with it, (M, T, N, D C).
 
-        h (D A M, T, N, C) is the output of the layer.
+        The outputs of the other ops become the input of the next layer.
         """
         forward, *backward = h.unflatten(0, (len(self.suffixes), len(self.rnns), -1))
         h = torch.cat([forward, backward[0].flip(-3)], dim=-1) if backward else forward  # (A, M, T, N, D C)

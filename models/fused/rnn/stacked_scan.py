@@ -1,9 +1,9 @@
 """Autograd functions that compute G linear maps, LSTM layers or tanh RNN layers of one shape together.
 
 On a GPU, a small recurrence takes as long as the launches of its kernels. Here G recurrences advance in time
-together: a step is one batched matrix product and a few pointwise kernels, forward and backward. The gradient of
-the recurrent weights is one product over all steps, computed only if it is needed. The weights stay in their
-modules. They are stacked when they are used, and again in backward, so that no stacked copy waits in memory.
+together: a step is one batched matrix product and a few pointwise kernels, forward and backward. The
+gradient of the recurrent weights is one product over all steps, computed only if it is needed. The weights
+stay in their modules; they are stacked when they are used, and again in backward, so that no copy is stored.
 
 Shapes: G members of a stack, N utterances, T time steps, C channels, I and O channels in and out; sequences
 (G, T, N, C).
@@ -27,7 +27,7 @@ def unstack_like(weight: Tensor, stack: Tensor) -> tuple[Tensor, ...]:
 
 
 class StackedLinear(torch.autograd.Function):
-    """y_g = W_g x_g + b_g: x (G, ..., I), G weights W (O, I), then for each bias G tensors (O,) -> (G, ..., O).
+    """y_g = W_g x_g + b_g: x (G, ..., I), G weights W (O, I), G tensors (O,) for each bias -> (G, ..., O).
 
     There are none, one or two biases, which add up. G may be the product of the first axes of x.
     """
@@ -83,10 +83,10 @@ class StackedTanhScan(torch.autograd.Function):
 
 
 class StackedLstmScan(torch.autograd.Function):
-    """c_t = f c_{t-1} + i g, h_t = o tanh(c_t); the gates i, f, o are sigmoids and g a tanh of z_t + U h_{t-1}.
+    """c_t = f c_{t-1} + i g, h_t = o tanh(c_t); i, f, o are sigmoids and g is a tanh of z_t + U h_{t-1}.
 
-    z (G, T, N, 4C), G weights U (4C, C) -> h (G, T, N, C). The gates of z and U are in the order i, f, g, o of
-    `nn.LSTM`. Inside, o is moved to the front, so that one kernel computes the three sigmoids.
+    z (G, T, N, 4C), G weights U (4C, C) -> h (G, T, N, C). The gates of z and U are in the order i, f, g, o
+    of `nn.LSTM`. Inside, o is moved to the front, so that one kernel computes the three sigmoids.
     """
 
     @staticmethod

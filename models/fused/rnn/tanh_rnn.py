@@ -2,10 +2,10 @@
 
     h_t = tanh(W x_t + b + U h_{t-1})
 
-The library's RNN records every time step with autograd. Here the inputs of all steps are projected at once, and
-the recurrence is one autograd function: a step is one matrix product and one tanh, forward and backward, and the
-gradient of U is one product over all steps. Compiled code runs all steps in one call (see `native`). The library's
-LSTM is fast already.
+The library's RNN records every time step with autograd. Here the inputs of all steps are projected at once,
+and the recurrence is one autograd function: a step is one matrix product and one tanh, forward and backward,
+and the gradient of U is one product over all steps. Compiled code runs all steps in one call (see `native`).
+The library's LSTM is fast already.
 
 Shapes: N utterances, T time steps, C and H channels in and out; sequences (T, N, C).
 """
@@ -19,7 +19,7 @@ from models.fused.native import operations as native
 
 
 class TanhRNN(nn.RNN):
-    """`nn.RNN`, batch first and with an initial state of zero. On other devices, and for export, the library's."""
+    """`nn.RNN`, batch first, starting from zero. On other devices and for export, it calls `nn.RNN`."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, None]:
         """(N, T, C) -> the output (N, T, H), or 2H if bidirectional, and None in place of the final state."""

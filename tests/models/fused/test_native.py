@@ -1,4 +1,4 @@
-"""The compiled code: equal to the library and to autograd in float64, on any number of threads, and optional."""
+"""The compiled code: equal to the library and to autograd in float64, on any number of threads; optional."""
 
 import subprocess
 import sys

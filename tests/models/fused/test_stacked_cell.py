@@ -1,4 +1,4 @@
-"""The SeqNN cell with stacked recurrences, against the plain cell in float64: one op at a time, by the library."""
+"""The SeqNN cell with stacked recurrences, against the plain cell in float64."""
 
 import copy
 
