@@ -51,7 +51,8 @@ def run(config: ExportConfig) -> float:
         difference = largest_difference(network, open_exported(unchecked), features, CHECKED_BATCHES)
         if not difference <= TOLERANCE:  # also if it is NaN
             raise UserError(
-                f"the logits of the {config.format} file differ from the model's by up to {difference:.2g}: not exported"
+                f"the logits of the {config.format} file differ from the model's by up to {difference:.2g}: "
+                "not exported"
             )
     write_text(description_path, description)
     print(f"exported  {config.out} ({config.out.stat().st_size / 1e6:.1f} MB), {description_path}")

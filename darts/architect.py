@@ -9,8 +9,8 @@ The alphas follow the first- or the second-order gradient (section 2.3):
     second order:  d/dalpha L_val(w', alpha) - xi [d/dalpha L_train(w+, alpha) - d/dalpha L_train(w-, alpha)] / (2 eps)
                    with w± = w ± eps d/dw' L_val(w', alpha) and eps = 0.01 / ||d/dw' L_val(w', alpha)||   (eqs. 7, 8)
 
-Each pass receives its weights as arguments: the network's own weights, the optimizer's state and the BatchNorm statistics
-are only read.
+Each pass receives its weights as arguments: the network's own weights, the optimizer's state and
+the BatchNorm statistics are only read.
 """
 
 from collections.abc import Callable, Mapping

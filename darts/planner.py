@@ -2,14 +2,16 @@
 
     peak = (2 or 3) W + max over cells c of [ sum_{j <= c} N s_j + N (r_c + t_c) + sum_{j > c} w_j ]
 
-W is the size of the weights, which exist once as themselves, once as momentum buffers, and in the second order once more
-(w', then the direction of the finite difference). When the backward pass reaches cell c, the cells up to c still hold
-what they have stored for it (s per utterance), and the cells behind c the gradients of their weights (w). A cell that is
-recomputed holds the rest of its activations (r), and the backward pass works on some maps (t). N is the number of
-utterances per process.
+W is the size of the weights, which exist once as themselves, once as momentum buffers, and in the
+second order once more (w', then the direction of the finite difference). When the backward pass
+reaches cell c, the cells up to c still hold what they have stored for it (s per utterance), and the
+cells behind c the gradients of their weights (w). A cell that is recomputed holds the rest of its
+activations (r), and the backward pass works on some maps (t). N is the number of utterances per
+process.
 
-With --precision bf16, s, r and t are about halved and a pass holds a 16-bit copy of its weights. The float32 passes at w+
-and w- compute no weight gradients; in the second order, the larger of both peaks counts.
+With --precision bf16, s, r and t are about halved and a pass holds a 16-bit copy of its weights.
+The float32 passes at w+ and w- compute no weight gradients; in the second order, the larger of both
+peaks counts.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

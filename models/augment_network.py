@@ -12,7 +12,9 @@ from models.joint_network import JointNetwork, Size
 
 
 class DropPath(nn.Module):
-    """Drop the whole output of an op for some utterances of the batch, and scale the rest (Larsson et al., ICLR 2017)."""
+    """Drop the whole output of an op for some utterances of the batch, and scale the rest (Larsson
+    et al., ICLR 2017).
+    """
 
     probability = 0.0
 

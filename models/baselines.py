@@ -5,7 +5,8 @@ activations. Four defects of the published code are corrected, which would make 
 
 - A time step is a frame. In the published code, a whole input was one step, and the utterances of a batch formed the
   sequence.
-- The outputs of all steps are averaged, as in a searched network, or weighted by attention. Clips are padded at the end,
+- The outputs of all steps are averaged, as in a searched network, or weighted by attention. Clips
+  are padded at the end,
   so that a last state would mostly depend on silence.
 - Attention weights the steps. In the published code, it weighted the units of each step.
 - The output is logits. In the published code, it was a softmax over the utterances of the batch.

@@ -1,8 +1,8 @@
 """Forward passes in bfloat16.
 
-The pass uses bf16 copies of the weights; the float32 weights receive the gradients through the cast. BatchNorm's weights
-and statistics, the alphas and the logits stay float32. (torch's autocast does not know the autograd functions of
-`models.fused`.)
+The pass uses bf16 copies of the weights; the float32 weights receive the gradients through the
+cast. BatchNorm's weights and statistics, the alphas and the logits stay float32. (torch's autocast
+does not know the autograd functions of `models.fused`.)
 """
 
 from collections.abc import Mapping

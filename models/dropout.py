@@ -1,8 +1,8 @@
 """Dropout with replayable masks.
 
-The second-order alpha gradient takes the difference of one function at two points, so its passes must drop the same
-units. The masks of one pass are recorded and replayed in the others. Resetting a random generator instead would not work
-in a CUDA graph.
+The second-order alpha gradient takes the difference of one function at two points, so its passes
+must drop the same units. The masks of one pass are recorded and replayed in the others. Resetting a
+random generator instead would not work in a CUDA graph.
 """
 
 from collections.abc import Iterator, Sequence

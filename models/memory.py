@@ -1,7 +1,7 @@
 """The memory that the cells of a supernet hold, measured in a forward pass of a few utterances.
 
-autograd reports every tensor that it stores for the backward pass. Their size is proportional to the batch. The gradients
-of the weights, which replace the stored tensors one by one, are not.
+autograd reports every tensor that it stores for the backward pass. Their size is proportional to
+the batch. The gradients of the weights, which replace the stored tensors one by one, are not.
 """
 
 from collections.abc import Iterable, Mapping

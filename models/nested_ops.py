@@ -1,9 +1,10 @@
 """The relaxed edge with nested depth: recurrent ops of one family are the outputs of one stack after each layer.
 
-lstm_k is the output of layer k of the edge's one LSTM stack (likewise rnn_k, lstm_att_k, rnn_att_k), so that the
-1 + 2 + 3 + 4 layers of lstm_1 to lstm_4 become 4. This is another relaxation than the paper's, in which every op has its
-own weights: here a layer is trained by all ops that pass through it, as weights are shared in one-shot search (Bender et
-al., ICML 2018). For a family with a single op, both are the same function.
+lstm_k is the output of layer k of the edge's one LSTM stack (likewise rnn_k, lstm_att_k,
+rnn_att_k), so that the 1 + 2 + 3 + 4 layers of lstm_1 to lstm_4 become 4. This is another
+relaxation than the paper's, in which every op has its own weights: here a layer is trained by all
+ops that pass through it, as weights are shared in one-shot search (Bender et al., ICML 2018). For a
+family with a single op, both are the same function.
 
 Shapes: N utterances, T time steps, C channels, K ops, k layers; sequences (N, T, C).
 """

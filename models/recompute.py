@@ -10,8 +10,9 @@ from torch.utils.checkpoint import checkpoint
 def recompute_in_backward(module: nn.Module, *inputs: object) -> Any:
     """Return `module(*inputs)`, storing only the inputs. The module must not draw random numbers.
 
-    The second forward pass uses the parameters of the first, even if the module is called with other weights in between,
-    as the architect does. It writes running statistics into copies of the buffers, so that they are updated only once.
+    The second forward pass uses the parameters of the first, even if the module is called with
+    other weights in between, as the architect does. It writes running statistics into copies of the
+    buffers, so that they are updated only once.
     """
     parameters = dict(module.named_parameters())
     first = True

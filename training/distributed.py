@@ -126,7 +126,9 @@ def first_rank_first() -> Iterator[None]:
 
 
 def require_equal(data: bytes, message: str) -> None:
-    """Stop all ranks unless they hold the same bytes: rank 0 raises `UserError(message)`, the others exit with code 2."""
+    """Stop all ranks unless they hold the same bytes: rank 0 raises `UserError(message)`, the
+    others exit with code 2.
+    """
     if world_size() == 1:
         return
     digest = torch.frombuffer(bytearray(hashlib.sha256(data).digest()), dtype=torch.uint8)
@@ -142,8 +144,8 @@ def require_equal(data: bytes, message: str) -> None:
 def seed_step(seed: int, step: int) -> None:
     """With several ranks, seed each one's random generators differently for this step.
 
-    The seeds depend only on (seed, rank, step), so that a resumed run draws the same numbers. A single process keeps its
-    generator, whose state is in the checkpoint.
+    The seeds depend only on (seed, rank, step), so that a resumed run draws the same numbers. A
+    single process keeps its generator, whose state is in the checkpoint.
     """
     if world_size() > 1:
         own = np.random.SeedSequence([seed, rank(), step]).generate_state(1, np.uint64)
