@@ -30,12 +30,11 @@ def start(gpus: str) -> torch.device:
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # these variables are set by torchrun
     processes = int(os.environ.get("WORLD_SIZE", 1))
     devices = choose_devices(gpus, local_processes, processes)
-    if "LOCAL_RANK" not in os.environ:
-        if len(devices) > 1:
-            restart_under_torchrun(len(devices))
-        return devices[0]
-    device = devices[int(os.environ["LOCAL_RANK"])]
-    if processes > 1 and not dist.is_initialized():
+    launched = "LOCAL_RANK" in os.environ
+    if not launched and len(devices) > 1:
+        restart_under_torchrun(len(devices))
+    device = devices[int(os.environ.get("LOCAL_RANK", 0))]
+    if launched and processes > 1 and not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend)
         atexit.register(dist.destroy_process_group)
