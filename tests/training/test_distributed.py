@@ -162,7 +162,9 @@ import torch
 from training import distributed
 distributed.choose_devices = lambda *_: [torch.device("cpu")] * 2
 device = distributed.start("0,1")
-print(f"{{distributed.rank()}} of {{distributed.world_size()}} on {{device}} with {{sys.argv[1:]}}", flush=True)
+line = f"{{distributed.rank()}} of {{distributed.world_size()}} on {{device}} with {{sys.argv[1:]}}\\n"
+sys.stdout.write(line)  # in one piece: the processes share the pipe
+distributed.barrier()
 """
 
 
