@@ -124,17 +124,15 @@ class Architect:
 
         norm = torch.linalg.vector_norm(torch.stack([d.norm() for d in d_w.values()]))
         eps = EPSILON / norm.clamp(min=TINY)
-        w_plus = {name: d.mul_(eps).add_(w[name]) for name, d in d_w.items()}  # in the memory of d_w
+        # w+ is written into the memory of d_w, and later w- into that of w+
+        w_plus = {name: d.mul_(eps).add_(w[name]) for name, d in d_w.items()}
         with dropout.replay(masks), ieee_float32():
             d_plus = self.alpha_gradient(w_plus, train, None)
-        w_minus = {
-            name: plus.neg_().add_(w[name], alpha=2) for name, plus in w_plus.items()
-        }  # in that of w_plus
+        w_minus = {name: plus.neg_().add_(w[name], alpha=2) for name, plus in w_plus.items()}
         with dropout.replay(masks), ieee_float32():
             d_minus = self.alpha_gradient(w_minus, train, None)
-        return [
-            d - unrolled.xi * (p - m) / (2 * eps) for d, p, m in zip(d_alpha, d_plus, d_minus, strict=True)
-        ]
+        hessian_terms = [unrolled.xi * (p - m) / (2 * eps) for p, m in zip(d_plus, d_minus, strict=True)]
+        return [d - term for d, term in zip(d_alpha, hessian_terms, strict=True)]
 
     def gradients_ahead(self, w_ahead: Weights, val: Batch) -> tuple[list[Tensor], dict[str, Tensor]]:
         """d/dalpha and d/dw' of L_val(w', alpha)."""
