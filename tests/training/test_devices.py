@@ -84,8 +84,8 @@ def test_devices_of_processes_under_torchrun(on_machine, machine, gpus, processe
         (APPLE, "mps", 2, "--gpus mps: Apple's GPU takes one process"),
         (APPLE, "all", 2, "--gpus all: Apple's GPU takes one process"),
         (APPLE, "0", 2, "--gpus 0: Apple's GPU takes one process"),
-        (TWO_GPUS, "1", 2, "--gpus 1: 1 GPUs for 2 processes; give each its own"),
-        (TWO_GPUS, "all", 3, "--gpus all: 2 GPUs for 3 processes"),
+        (TWO_GPUS, "1", 2, "--gpus 1: 2 processes need as many GPUs, and this gives 1"),
+        (TWO_GPUS, "all", 3, "--gpus all: 3 processes need as many GPUs, and this gives 2"),
         (TWO_GPUS, "auto", 3, "--gpus auto: there is no GPU 2; this machine has 0 to 1"),
     ],
 )

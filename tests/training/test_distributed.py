@@ -216,7 +216,7 @@ def test_start_under_torchrun_connects_and_takes_the_device_of_the_local_rank(mo
     assert two_gpus == ["cpu:gloo,cuda:nccl", torch.device("cuda:1")]
     assert distributed.start("none") == torch.device("cpu")
     assert two_gpus[2:] == ["gloo"]
-    with pytest.raises(UserError, match="--gpus 0: 1 GPUs for 2 processes"):
+    with pytest.raises(UserError, match="--gpus 0: 2 processes need as many GPUs, and this gives 1"):
         distributed.start("0")
 
 
