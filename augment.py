@@ -23,7 +23,7 @@ from data.leaks import abbreviate, leak_error
 from data.speakers import SpeakerSet
 from data.transforms import cutout, mixup, spec_augment
 from genotypes import Genotype, read_source
-from models.architecture import Architecture, Designed, Searched
+from models.architecture import Architecture, BaselineArchitecture, SearchedArchitecture
 from models.augment_network import set_drop_path
 from models.baselines import Shape
 from models.complexity import multiply_adds
@@ -33,7 +33,7 @@ from plots import cells
 from training import distributed
 from training.experiment import Experiment, start_experiment
 from training.loop import fit
-from training.losses import JointLoss, MixupLoss
+from training.losses import ClassificationLoss, MixupLoss
 from training.metrics import table
 from training.precision import PASS_DTYPES
 from training.predictions import Predictions, draw_confusion, predict
@@ -67,6 +67,8 @@ def find_genotype(config: AugmentConfig) -> tuple[Genotype | None, SpeakerSet | 
         return None, None
     search = config.search_id or config.name
     path = config.results_path / search / "search" / "genotype.json"
+    if config.genotype is None and path.with_name("checkpoint.pt").exists() and not path.exists():
+        raise UserError(f"the search {search} is unfinished: run search.py --name {search} --resume first")
     if config.genotype is None and not path.exists():
         raise UserError(f"--genotype is missing, and there is no {path}: run search.py --name {search} first")
     source = config.genotype or str(path)
@@ -98,9 +100,9 @@ def without_missing_rnn(config: AugmentConfig, genotype: Genotype | None) -> Aug
 def choose_architecture(config: AugmentConfig, genotype: Genotype | None, shape: Shape) -> Architecture:
     """The architecture that the flags ask for, for inputs of a shape (F, T)."""
     if genotype is None:
-        return Designed(config.model, shape)
+        return BaselineArchitecture(config.model, shape)
     size = Size(config.layers, config.init_channels, config.rnn_layers, config.rnn_channels)
-    return Searched(
+    return SearchedArchitecture(
         genotype, size, config.dropout, auxiliary=config.aux_weight > 0, fused=config.fused == "auto"
     )
 
@@ -131,7 +133,7 @@ class Augment:
             self.network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
         self.scheduler = CosineAnnealingLR(self.optimizer, config.epochs)
-        self.loss = JointLoss(experiment.class_weights(self.train_rows), config.aux_weight)
+        self.loss = ClassificationLoss(experiment.class_weights(self.train_rows), config.aux_weight)
         self.best = BestEpoch(self.network)
         self.parts = {
             "network": self.network,

@@ -194,6 +194,8 @@ def read_file(path: Path, kind: type[Flags]) -> tuple[dict[str, Any], dict[str, 
         if len(content) > MAX_FILE:
             raise ValueError(f"larger than {MAX_FILE} bytes")
         values = yaml.load(content.decode("utf-8"), PlainLoader)
+    except FileNotFoundError:
+        raise UserError(f"--config {path}: no such file") from None
     except YAML_ERRORS as error:
         raise UserError(
             f"--config {path}: not a readable YAML file ({' '.join(str(error).split())[:200]})"
@@ -283,7 +285,7 @@ def unknown_flag(flag: str, kind: type[Flags]) -> str:
     """The message for a flag that does not exist, with the most similar one that does."""
     fields = {name: field for name, field in fields_by_flag(kind).items() if not is_positional(field)}
     flags = [f"--{each}" for name, field in fields.items() for each in (name, *other_names(field))]
-    near = difflib.get_close_matches(flag, flags, n=1)
+    near = difflib.get_close_matches(flag, flags, n=1, cutoff=0.75)
     return f"unknown flag {flag}" + (f"; did you mean {near[0]}?" if near else "; --help lists them all")
 
 

@@ -31,8 +31,23 @@ from genotypes import CNN_OPS, RNN_OPS, RNN_SCOPES
 
 # ---------------------------------------------------------------- value types
 
-Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
-RunName = Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$", max_length=200)]
+
+def _check_name(text: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]{,99}", text):
+        raise ValueError("give letters, digits, dots, dashes and underscores, such as my_corpus")
+    return text
+
+
+def _check_run_name(text: str) -> str:
+    if len(text) > 200 or not all(re.fullmatch(r"\w[\w.-]*", part) for part in text.split("/")):
+        raise ValueError(
+            "give letters, digits, dots, dashes and underscores, with / for folders: ravdess/fold1"
+        )
+    return text
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+RunName = Annotated[str, AfterValidator(_check_run_name)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 BatchSize = Annotated[int, Field(ge=2)]
 Balance = Literal["none", "weights", "sampling"]
@@ -399,7 +414,7 @@ class SearchConfig(RunConfig):
     """On one CUDA GPU: record the step as a CUDA graph once per epoch and replay it, to save kernel launches."""
     train_portion: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the training rows that train the weights; the rest trains the alphas."""
-    w_lr: PositiveFloat = 0.025
+    w_lr: Annotated[PositiveFloat, Field(json_schema_extra=also("learning_rate"))] = 0.025
     """Initial learning rate of the weights (cosine schedule)."""
     w_lr_min: NonNegativeFloat = 0.001
     """Final learning rate of the weights (cosine schedule)."""

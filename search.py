@@ -30,12 +30,15 @@ from training import distributed
 from training.cuda_graphs import RecordedStep, keep_weights_in_place, make_recorder
 from training.experiment import Experiment, start_experiment
 from training.loop import fit
-from training.losses import JointLoss
+from training.losses import ClassificationLoss
 from training.meters import Throttle
 from training.metrics import scores
 from training.predictions import compute_logits, mean_loss
 from training.run_folder import RunFolder, log
 from training.steps import Metrics
+
+LARGE_FOR_A_CPU = 5e6
+"""Weights of a supernet, above which a search on a CPU takes hours."""
 
 
 def run(config: SearchConfig) -> Genotype | None:
@@ -79,11 +82,11 @@ class Search:
         )
         self.features, _ = experiment.features(rows)
         self.weight_batches = experiment.batches(self.features, self.weight_rows)
-        self.alpha_batches = experiment.batches(self.features, self.alpha_rows, stream=1)
+        self.alpha_batches = experiment.batches(self.features, self.alpha_rows, stream=1)  # another shuffle
         self.steps = len(self.weight_batches)
 
         self.network = experiment.place(make_supernet(config, len(self.store.classes)))
-        self.architect = Architect(config, self.network, JointLoss(experiment.class_weights(rows)))
+        self.architect = Architect(config, self.network, ClassificationLoss(experiment.class_weights(rows)))
         self.scheduler = CosineAnnealingLR(
             self.architect.weight_optimizer, config.epochs, eta_min=config.w_lr_min
         )
@@ -114,6 +117,8 @@ class Search:
         for line in self.experiment.leaks.lines():
             log.info("shared    %s", line)
         log.info("supernet  %.3f M weights on %s", weights / 1e6, self.features.device)
+        if weights > LARGE_FOR_A_CPU and self.features.device.type == "cpu":
+            log.info("advice    this is slow on a CPU: see --plan, or start with --config configs/demo.yaml")
         log.info("precision %s\n", self.config.precision)
         if self.config.fused == "auto" and compiler_missing(self.features.device):
             log.warning(
@@ -126,11 +131,15 @@ class Search:
         return self.weight_batches.waited + self.alpha_batches.waited
 
     def step(self, i: int) -> Metrics:
-        """A step of the alphas on a batch of their half, then one of the weights on a batch of theirs."""
+        """A step of the alphas on a batch of their half, then one of the weights on a batch of theirs.
+
+        Called by `training.loop.run_steps`.
+        """
         train = self.weight_batches[i]
         val = self.alpha_batches[i]
         if self.recorded_step:
-            return self.recorded_step(train, val, constants=self.scheduler.get_last_lr())
+            learning_rate = self.scheduler.get_last_lr()  # a recording holds it as a constant
+            return self.recorded_step(train, val, constants=learning_rate)
         return self.architect.step(train, val)
 
     def after_epoch(self, epoch: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from config import SearchConfig
-from models import bf16
+from models import passes
 from models.search_network import SearchNetwork
 from training.distributed import gradient
 from training.precision import PASS_DTYPES, ieee_float32
@@ -47,9 +47,9 @@ class UnrolledStep:
     buffers: Weights
     """The momentum buffers v, by the name of their weight; a missing one is zero."""
 
-    def apply(self, name: str, w: Tensor, gradient: Tensor) -> Tensor:
-        """w' of one weight. It is written into the memory of the gradient."""
-        step = gradient.add_(w, alpha=self.decay)
+    def apply(self, name: str, w: Tensor, d_train: Tensor) -> Tensor:
+        """w' of one weight, computed in place: it overwrites the gradient `d_train`."""
+        step = d_train.add_(w, alpha=self.decay)
         if name in self.buffers:
             step.add_(self.buffers[name], alpha=self.momentum)
         return step.mul_(-self.xi).add_(w)
@@ -118,9 +118,9 @@ class Architect:
         with dropout.record() as masks:
             d_train = gradient(self.pass_loss(w, train, self.dtype), list(w.values()))
         w = detach(w)
-        w_ahead = {name: unrolled.apply(name, w[name], d) for name, d in zip(w, d_train, strict=True)}
-        d_alpha, d_w = self.gradients_ahead(w_ahead, val)
-        del d_train, w_ahead  # frees the memory for the passes below
+        w_unrolled = {name: unrolled.apply(name, w[name], d) for name, d in zip(w, d_train, strict=True)}
+        d_alpha, d_w = self.gradients_at_unrolled(w_unrolled, val)
+        del d_train, w_unrolled  # frees the memory for the passes below
 
         norm = torch.linalg.vector_norm(torch.stack([d.norm() for d in d_w.values()]))
         eps = EPSILON / norm.clamp(min=TINY)
@@ -134,13 +134,15 @@ class Architect:
         hessian_terms = [unrolled.xi * (p - m) / (2 * eps) for p, m in zip(d_plus, d_minus, strict=True)]
         return [d - term for d, term in zip(d_alpha, hessian_terms, strict=True)]
 
-    def gradients_ahead(self, w_ahead: Weights, val: Batch) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """d/dalpha and d/dw' of L_val(w', alpha)."""
+    def gradients_at_unrolled(
+        self, w_unrolled: Weights, val: Batch
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """d/dalpha and d/dw' of L_val(w', alpha), at the unrolled weights w'."""
         alphas = self.network.architecture_parameters()
-        w_ahead = {name: w.requires_grad_() for name, w in w_ahead.items()}
-        gradients = gradient(self.pass_loss(w_ahead, val, self.dtype), [*alphas, *w_ahead.values()])
+        w_unrolled = {name: w.requires_grad_() for name, w in w_unrolled.items()}
+        gradients = gradient(self.pass_loss(w_unrolled, val, self.dtype), [*alphas, *w_unrolled.values()])
         d_alpha, d_w = gradients[: len(alphas)], gradients[len(alphas) :]
-        return d_alpha, dict(zip(w_ahead, d_w, strict=True))
+        return d_alpha, dict(zip(w_unrolled, d_w, strict=True))
 
     def alpha_gradient(self, weights: Weights, batch: Batch, dtype: torch.dtype | None) -> list[Tensor]:
         """d/dalpha L(weights, alpha). The weights require no gradient, so that none is computed for them.
@@ -154,7 +156,7 @@ class Architect:
         """L(weights, alpha) on a batch. BatchNorm updates copies of its running statistics, which are dropped."""
         x, y = batch
         buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
-        return self.loss(bf16.forward(self.network, x, {**weights, **buffers}, dtype), y)
+        return self.loss(passes.forward_with(self.network, x, {**weights, **buffers}, dtype), y)
 
 
 def detach(weights: Weights) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ class Architecture(Protocol):
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchedArchitecture:
     """The network derived from a genotype. `dropout`, `auxiliary` and `fused` are not stored in the model file."""
 
     genotype: Genotype
@@ -52,7 +52,7 @@ class Searched:
 
 
 @dataclass(frozen=True)
-class Designed:
+class BaselineArchitecture:
     """A baseline, designed by hand, for inputs of one shape."""
 
     name: str

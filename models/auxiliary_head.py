@@ -6,7 +6,7 @@ Shapes: N utterances, C channels, F coefficients, T frames.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.bf16 import Float32Linear
+from models.passes import Float32Linear
 
 
 class AuxiliaryHead(nn.Module):

@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from models.bf16 import Float32Linear
 from models.ops import attend
+from models.passes import Float32Linear
 
 Shape = tuple[int, int]
 """(F, T) of the input."""

@@ -20,6 +20,8 @@ from models.ops import MAP_OPS, RNN_CLASSES, SEQUENCE_OPS, FactorizedReduce, Mak
 class Cell(nn.Module):
     """A cell over two inputs of `inputs` = (C_prev_prev, C_prev) channels, each projected to `channels`.
 
+    By default, a supernet uses a subclass of `models.fused` that computes the same output faster.
+
     `nodes` are modules that map the list of earlier states to a new state: relaxed nodes during the search, nodes with
     two ops in the derived network. If the previous cell was a reduction, the older input has twice the resolution of
     the other, and its projection halves it.
@@ -43,11 +45,11 @@ class Cell(nn.Module):
         self.channel_axis = cell_type.channel_axis
         self.out_channels = len(self.concat) * channels
 
-    def forward(self, s0: Tensor, s1: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
-        """`weights`, for relaxed nodes only: the softmaxed alphas of each node, (edges, ops)."""
+    def forward(self, s0: Tensor, s1: Tensor, op_weights: Sequence[Tensor] | None = None) -> Tensor:
+        """`op_weights`, for relaxed nodes only: the softmaxed alphas of each node, (edges, ops)."""
         states = [self.project0(s0), self.project1(s1)]
         for i, node in enumerate(self.nodes):
-            new_state = node(states) if weights is None else node(states, weights[i])
+            new_state = node(states) if op_weights is None else node(states, op_weights[i])
             states.append(new_state)
         return torch.cat([states[i] for i in self.concat], dim=self.channel_axis)
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from models.auxiliary_head import AuxiliaryHead
-from models.bf16 import Float32Linear
 from models.cells import Cell
 from models.dropout import Dropout
+from models.passes import Float32Linear
 from models.recompute import recompute_in_backward
 
 
@@ -83,29 +83,29 @@ class JointNetwork(nn.Module):
         self.head = Float32Linear(c1, classes)
 
     def forward(
-        self, x: Tensor, weights: Mapping[str, Sequence[Tensor]] | None = None
+        self, x: Tensor, op_weights: Mapping[str, Sequence[Tensor]] | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """`weights`, for relaxed cells only: by kind of cell, the softmaxed alphas of each node, (edges, ops)."""
-        weights = weights or {}
+        """`op_weights`, for relaxed cells only: by kind of cell, the softmaxed alphas of each node, (edges, ops)."""
+        op_weights = op_weights or {}
         auxiliary_logits = None
         s0 = s1 = self.stem(x).contiguous(
             memory_format=torch.channels_last
         )  # (N, C, F, T), in the faster layout
         for i, (kind, cell) in enumerate(zip(self.kinds, self.cnn_cells, strict=True)):
-            s0, s1 = s1, self.run(cell, s0, s1, weights.get(kind))
+            s0, s1 = s1, self.run(cell, s0, s1, op_weights.get(kind))
             if i == self.auxiliary_at and self.training:
                 auxiliary_logits = self.auxiliary(s1)
         s0, s1 = to_sequence(s0), to_sequence(s1)  # (N, T, C)
         for cell in self.rnn_cells:
-            s0, s1 = s1, self.run(cell, s0, s1, weights.get("rnn"))
+            s0, s1 = s1, self.run(cell, s0, s1, op_weights.get("rnn"))
         logits = self.head(s1.mean(dim=1))
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
 
-    def run(self, cell: Cell, s0: Tensor, s1: Tensor, weights: Sequence[Tensor] | None) -> Tensor:
+    def run(self, cell: Cell, s0: Tensor, s1: Tensor, op_weights: Sequence[Tensor] | None) -> Tensor:
         """The output of a cell, after dropout."""
         if self.recompute_cells:
-            return self.dropout(recompute_in_backward(cell, s0, s1, weights))
-        return self.dropout(cell(s0, s1, weights))
+            return self.dropout(recompute_in_backward(cell, s0, s1, op_weights))
+        return self.dropout(cell(s0, s1, op_weights))
 
 
 def to_sequence(maps: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from models import bf16
+from models import passes
 from models.cells import Cell
 from models.fused import recomputes_edge_by_edge, stacked_gates, stacked_share
 from models.mixed_ops import MixedOp
@@ -119,7 +119,7 @@ def measure_pass(
     network: SearchNetwork, cells: list[Cell], shape: tuple[int, int], dtype: torch.dtype | None
 ) -> tuple[list[float], list[float]]:
     """(bytes stored, bytes of the output) of each cell in a forward pass, per utterance."""
-    weights = bf16.cast_weights(network, dict(network.named_parameters()), dtype)
+    weights = passes.cast_weights(network, dict(network.named_parameters()), dtype)
     counter = StorageCounter([*network.parameters(), *network.buffers(), *weights.values()])
     stored = [0.0]  # after each cell
     outputs = []
@@ -131,7 +131,7 @@ def measure_pass(
     handles = [cell.register_forward_hook(note) for cell in cells]
     x = torch.zeros(UTTERANCES, 1, *shape, device=next(network.parameters()).device)
     with saved_tensors_hooks(counter.add, lambda tensor: tensor):
-        kept = bf16.forward(network, x, weights, dtype)  # noqa: F841  kept alive, so that no memory is reused
+        kept = passes.forward_with(network, x, weights, dtype)  # noqa: F841  kept alive, so that no memory is reused
     for handle in handles:
         handle.remove()
     return [after - before for before, after in pairwise(stored)], outputs

@@ -27,12 +27,11 @@ class MixedOp(nn.Module):
         self.ops = nn.ModuleList(cell_type.ops[op](channels, stride, False) for op in ops if op != "none")
         self.recompute = recompute
 
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """`weights` (K,): the softmaxed alphas of this edge."""
+    def forward(self, x: Tensor, op_weights: Tensor) -> Tensor:
+        """`op_weights` (K,): the softmaxed alphas of this edge."""
         outputs = [self.run(op, x) for op in self.ops]
-        return sum(
-            weight * output for weight, output in zip(weights, outputs, strict=False)
-        )  # without `none`
+        pairs = zip(op_weights, outputs, strict=False)  # without the last weight if it is that of `none`
+        return sum(weight * output for weight, output in pairs)
 
     def run(self, op: nn.Module, x: Tensor) -> Tensor:
         """op(x)."""
@@ -46,6 +45,6 @@ class MixedNode(nn.Module):
         super().__init__()
         self.edges = nn.ModuleList(edges)
 
-    def forward(self, states: Sequence[Tensor], weights: Tensor) -> Tensor:
-        """`weights` (E, K): the softmaxed alphas of this node's edges."""
-        return sum(edge(x, w) for edge, x, w in zip(self.edges, states, weights, strict=True))
+    def forward(self, states: Sequence[Tensor], op_weights: Tensor) -> Tensor:
+        """`op_weights` (E, K): the softmaxed alphas of this node's edges."""
+        return sum(edge(x, w) for edge, x, w in zip(self.edges, states, op_weights, strict=True))

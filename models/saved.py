@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from data.speakers import SpeakerSet
 from genotypes import Genotype
-from models.architecture import Architecture, Designed, Searched
+from models.architecture import Architecture, BaselineArchitecture, SearchedArchitecture
 from models.baselines import BASELINES
 from models.joint_network import Size
 from utils import UserError, whole_file
@@ -68,8 +68,8 @@ class SearchedHeader(Header):
     size: dict[str, Count]
 
     @property
-    def architecture(self) -> Searched:
-        return Searched(Genotype.from_json(self.genotype), Size(**self.size))
+    def architecture(self) -> SearchedArchitecture:
+        return SearchedArchitecture(Genotype.from_json(self.genotype), Size(**self.size))
 
 
 class DesignedHeader(Header):
@@ -79,8 +79,8 @@ class DesignedHeader(Header):
     shape: tuple[Length, Length]
 
     @property
-    def architecture(self) -> Designed:
-        return Designed(self.baseline, self.shape)
+    def architecture(self) -> BaselineArchitecture:
+        return BaselineArchitecture(self.baseline, self.shape)
 
 
 HEADER = TypeAdapter(SearchedHeader | DesignedHeader)

@@ -10,7 +10,7 @@ import augment
 from augment import BestEpoch, choose_architecture
 from config import AugmentConfig
 from genotypes import BUILT_IN
-from models.architecture import Designed, Searched
+from models.architecture import BaselineArchitecture, SearchedArchitecture
 from models.augment_network import DropPath
 from models.baselines import BASELINES
 from models.joint_network import Size
@@ -24,18 +24,24 @@ SIZE = Size(2, 3, 1, 5)
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ({}, Searched(GENOTYPE, SIZE, dropout=0.0, auxiliary=True, fused=True)),
-        ({"dropout": 0.25, "aux_weight": 0.0}, Searched(GENOTYPE, SIZE, dropout=0.25, auxiliary=False)),
-        ({"dropout": 0.25, "fused": "off"}, Searched(GENOTYPE, SIZE, 0.25, auxiliary=True, fused=False)),
+        ({}, SearchedArchitecture(GENOTYPE, SIZE, dropout=0.0, auxiliary=True, fused=True)),
+        (
+            {"dropout": 0.25, "aux_weight": 0.0},
+            SearchedArchitecture(GENOTYPE, SIZE, dropout=0.25, auxiliary=False),
+        ),
+        (
+            {"dropout": 0.25, "fused": "off"},
+            SearchedArchitecture(GENOTYPE, SIZE, 0.25, auxiliary=True, fused=False),
+        ),
     ],
 )
-def test_flags_choose_the_architecture(flags: dict, expected: Searched):
+def test_flags_choose_the_architecture(flags: dict, expected: SearchedArchitecture):
     flags = {"dropout": 0.0, **flags}
     assert choose_architecture(AugmentConfig(**SMALL, **flags), GENOTYPE, SHAPE) == expected
 
 
 def test_searched_network_has_the_dropout_and_the_auxiliary_head_of_its_architecture():
-    network = Searched(GENOTYPE, SIZE, 0.25, auxiliary=True).build(4).train()
+    network = SearchedArchitecture(GENOTYPE, SIZE, 0.25, auxiliary=True).build(4).train()
     assert network.network.dropout.p == 0.25
     assert [logits.shape for logits in network(torch.randn(2, 1, *SHAPE))] == [(2, 4), (2, 4)]
     assert any(isinstance(module, DropPath) for module in network.modules())
@@ -46,7 +52,7 @@ def test_baseline_has_the_shape_of_the_features_and_no_genotype_or_drop_path(mod
     config = AugmentConfig(model=model)
     assert augment.find_genotype(config) == (None, None)
     architecture = choose_architecture(config, None, SHAPE)
-    assert architecture == Designed(model, SHAPE)
+    assert architecture == BaselineArchitecture(model, SHAPE)
     network = architecture.build(4).train()
     assert isinstance(network(torch.randn(2, 1, *SHAPE)), Tensor)
     assert not any(isinstance(module, DropPath) for module in network.modules())

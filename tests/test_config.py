@@ -377,7 +377,8 @@ def test_unreadable_file_is_a_user_error(tmp_path: Path, content: bytes | str | 
         path.mkdir()
     elif content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError, match="not a readable YAML file"):
+    message = "no such file" if content is None else "not a readable YAML file"
+    with pytest.raises(UserError, match=f"--config .*{message}"):
         search("--config", path)
 
 

@@ -17,7 +17,7 @@ import predict
 from config import FrontEnd, PredictConfig
 from data.features import Transform
 from genotypes import Genotype
-from models.architecture import Searched
+from models.architecture import SearchedArchitecture
 from models.joint_network import Size
 from models.saved import SavedModel
 from training.inference import Predictor, load_run
@@ -42,7 +42,9 @@ GENOTYPE = Genotype(
 def small_model(seed: int = 0, **front_end: object) -> SavedModel:
     """A network whose running statistics differ from the initial ones, and whose logits differ between windows."""
     torch.manual_seed(seed)
-    architecture = Searched(GENOTYPE, Size(layers=2, init_channels=2, rnn_layers=1, rnn_channels=4))
+    architecture = SearchedArchitecture(
+        GENOTYPE, Size(layers=2, init_channels=2, rnn_layers=1, rnn_channels=4)
+    )
     network = architecture.build(len(CLASSES))
     network(torch.randn(6, 1, *FRONT_END.shape) + 1)
     with torch.no_grad():

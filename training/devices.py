@@ -48,7 +48,9 @@ def choose_devices(gpus: str, processes: int = 1, world_size: int = 1) -> list[t
     if indices[-1] >= count:
         raise UserError(f"--gpus {gpus}: there is no GPU {indices[-1]}; this machine has 0 to {count - 1}")
     if len(indices) < processes:
-        raise UserError(f"--gpus {gpus}: {processes} processes need as many GPUs, and this gives {len(indices)}")
+        raise UserError(
+            f"--gpus {gpus}: {processes} processes need as many GPUs, and this gives {len(indices)}"
+        )
     return [torch.device(kind, index) for index in indices]
 
 

@@ -202,7 +202,7 @@ def tensors_in(state: Any) -> Iterator[Tensor]:
 def not_finite(problem: str) -> UserError:
     """The error for a loss or a state that is not finite."""
     return UserError(
-        f"{problem}: lower the learning rate. checkpoint.pt holds the last good state that was saved; history.jsonl "
+        f"{problem}: lower the learning rate. checkpoint.pt is the last good state, if one was saved; history.jsonl "
         "and TensorBoard show the epochs before"
     )
 

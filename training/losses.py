@@ -28,7 +28,7 @@ def weighted_cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None) -> 
     return loss * (own / distributed.mean([own])[0])
 
 
-class JointLoss(nn.Module):
+class ClassificationLoss(nn.Module):
     """Cross-entropy of the logits, plus `aux_weight` times that of the auxiliary logits, if there are any."""
 
     def __init__(self, weight: Tensor | None, aux_weight: float = 0.0):

@@ -35,7 +35,7 @@ class Usage:
         text = (
             f"{three_digits(self.step_seconds)} s a step, "
             f"{three_digits(self.utterances_per_second)} utterances/s, "
-            f"data {100 * self.data_wait_share:.1f} %, {self.host_memory_mb:,.0f} MB"
+            f"data {100 * self.data_wait_share:.1f} %, process {self.host_memory_mb:,.0f} MB"
         )
         if self.device_memory_mb is None:
             return text

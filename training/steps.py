@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models import bf16
+from models import passes
 from training import distributed
 
 Metrics = dict[str, Tensor]
@@ -18,18 +18,18 @@ def weight_step(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
-    criterion: Callable[[Any, Tensor], Tensor],
+    loss_function: Callable[[Any, Tensor], Tensor],
     clip: float,
     dtype: torch.dtype | None = None,
 ) -> Metrics:
     """One step of the optimizer on a batch; return the loss and the accuracy before the step.
 
-    `clip` is the largest norm of the gradient. With `dtype`, the forward pass runs in it (see `models.bf16`).
+    `clip` is the largest norm of the gradient. With `dtype`, the forward pass runs in it (see `models.passes`).
     """
     x, y = batch
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    outputs = bf16.forward(network, x, dtype=dtype)
-    loss = criterion(outputs, y)
+    outputs = passes.forward_with(network, x, dtype=dtype)
+    loss = loss_function(outputs, y)
     for p, d in zip(parameters, distributed.gradient(loss, parameters), strict=True):
         p.grad = d
     nn.utils.clip_grad_norm_(parameters, clip)

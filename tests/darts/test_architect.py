@@ -130,12 +130,12 @@ def exact(p: Problem, masks: Sequence[list[Tensor]] | None = None) -> tuple[list
         return F.cross_entropy(logits, batch[1])
 
     d_train = torch.autograd.grad(loss(w, p.train, train_masks), list(w.values()), create_graph=True)
-    w_ahead = {}
+    w_unrolled = {}
     for (name, value), d in zip(w.items(), d_train, strict=True):
         direction = p.unrolled.momentum * p.unrolled.buffers[name] + d + p.unrolled.decay * value
-        w_ahead[name] = value - p.unrolled.xi * direction
-    total = torch.autograd.grad(loss(w_ahead, p.val, val_masks), alphas, materialize_grads=True)
-    fixed = {name: value.detach() for name, value in w_ahead.items()}
+        w_unrolled[name] = value - p.unrolled.xi * direction
+    total = torch.autograd.grad(loss(w_unrolled, p.val, val_masks), alphas, materialize_grads=True)
+    fixed = {name: value.detach() for name, value in w_unrolled.items()}
     direct = torch.autograd.grad(loss(fixed, p.val, val_masks), alphas, materialize_grads=True)
     return list(total), difference(total, direct)
 
@@ -234,7 +234,7 @@ def test_stacked_recurrences_give_the_same_gradient(monkeypatch):
     """A GPU computes recurrences in stacks, and a CPU one op at a time."""
     p = make_problem(layers=2, nodes=2, rnn_layers=2)
     truth = p.second_order()
-    monkeypatch.setattr("models.fused.rnn.stacked_cell.pays", lambda device: True)
+    monkeypatch.setattr("models.fused.rnn.stacked_cell.use_stacked", lambda device: True)
     assert distance(p.second_order(), truth) < 1e-9
 
 

@@ -104,7 +104,7 @@ def test_estimate_is_within_ten_percent(space, recompute, order):
 @pytest.mark.parametrize("recompute", ["ops", slow("none"), slow("cells")])
 def test_estimate_is_within_ten_percent_with_stacked_recurrences(monkeypatch, recompute):
     """As a GPU computes them."""
-    monkeypatch.setattr("models.fused.rnn.stacked_cell.pays", lambda device: True)
+    monkeypatch.setattr("models.fused.rnn.stacked_cell.use_stacked", lambda device: True)
     cnn = {"layers": 1, "init_channels": 8, "cnn_nodes": 1}
     rnn = {"rnn_layers": 1, "rnn_nodes": 3, "rnn_channels": 64, "rnn_ops": ("lstm_2", "lstm_att_1", "none")}
     assert_estimated(0.1, **cnn, **rnn, recompute=recompute, order="first")

@@ -30,7 +30,7 @@ from data.journal import Entry, Job
 from data.preparation import Settings
 from data.speakers import SpeakerSet
 from genotypes import BUILT_IN, read_source, resolve
-from models.architecture import Designed
+from models.architecture import BaselineArchitecture
 from models.saved import SavedModel
 from report.writer import write_report
 from training.inference import load_run
@@ -83,7 +83,7 @@ class Toy:
     """A task for `fit`: train a linear map for two epochs, and keep the best of it."""
 
     steps = 2
-    waited = 0.0
+    wait_seconds = 0.0
 
     def __init__(self) -> None:
         self.config = SearchConfig(name="toy", epochs=2, print_freq=1, checkpoint_every="1", resume=True)
@@ -100,7 +100,7 @@ class Toy:
         return weight_step(self.network, self.optimizer, batch, F.cross_entropy, 5.0)
 
     def after_epoch(self, epoch: int) -> dict[str, float]:
-        self.best.offer((0.5, float(epoch)), epoch)
+        self.best.update((0.5, float(epoch)), epoch)
         self.scheduler.step()
         return {"lr": self.scheduler.get_last_lr()[0]}
 
@@ -151,7 +151,7 @@ def write_partial_store() -> None:
 
 def write_model() -> None:
     write_corpus()
-    architecture = Designed("cnn", FRONT_END.shape)
+    architecture = BaselineArchitecture("cnn", FRONT_END.shape)
     parts = architecture.build(2), architecture, np.zeros(8, np.float32), np.ones(8, np.float32)
     SavedModel(*parts, ("angry", "sad"), FRONT_END.model_dump()).save(Path("model.safetensors"))
 

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from genotypes import BUILT_IN
-from models.architecture import Searched
+from models.architecture import SearchedArchitecture
 from models.baselines import BASELINES
 from models.complexity import multiply_adds
 from models.joint_network import Size
@@ -14,7 +14,7 @@ from models.joint_network import Size
 @pytest.mark.parametrize("shape", [(16, 24), (13, 29)])
 @pytest.mark.parametrize("layers", [2, 5])
 def test_derived_cnn_costs_what_torch_counts(layers: int, shape: tuple[int, int]):
-    network = Searched(BUILT_IN["darts_v2"], Size(layers, 3, 0, 8)).build(4)
+    network = SearchedArchitecture(BUILT_IN["darts_v2"], Size(layers, 3, 0, 8)).build(4)
     found = multiply_adds(network, shape)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(torch.randn(1, 1, *shape))
@@ -30,13 +30,13 @@ def test_lstm_costs_its_weights_at_every_step():
 
 def test_cost_of_a_joint_network_is_proportional_to_the_frames():
     """With bidirectional layers and attention."""
-    network = Searched(BUILT_IN["cnn_lstm"], Size(2, 3, 1, 8)).build(4)
+    network = SearchedArchitecture(BUILT_IN["cnn_lstm"], Size(2, 3, 1, 8)).build(4)
     longer, shorter = (multiply_adds(network, (16, frames)) for frames in (48, 24))
     assert 1.9 < longer / shorter < 2.1
 
 
 def test_counting_leaves_the_network_unchanged():
-    network = Searched(BUILT_IN["cnn_lstm"], Size(2, 3, 1, 8)).build(4)
+    network = SearchedArchitecture(BUILT_IN["cnn_lstm"], Size(2, 3, 1, 8)).build(4)
     before = {name: p.clone() for name, p in network.named_parameters()}
     multiply_adds(network, (16, 24))
     assert network.training

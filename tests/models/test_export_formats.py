@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genotypes import Genotype
-from models.architecture import Architecture, Designed, Searched
+from models.architecture import Architecture, BaselineArchitecture, SearchedArchitecture
 from models.baselines import BASELINES
 from models.export_formats import FORMATS, largest_difference, write_onnx
 from models.fused.rnn.tanh_rnn import TanhRNN
@@ -26,14 +26,14 @@ def make_nodes(ops: list[str]) -> list[list[list]]:
     return [[[one, 0], [other, 1]] for one, other in zip(ops[::2], second, strict=False)]
 
 
-def architecture_of_all_ops() -> Searched:
+def architecture_of_all_ops() -> SearchedArchitecture:
     """A normal cell and a reduction cell of all CNN ops, and a SeqNN cell of all sequence ops."""
     cnn = make_nodes(list(MAP_OPS))
     rnn = make_nodes(list(SEQUENCE_OPS))
     cnn_concat = list(range(2, 2 + len(cnn)))
     rnn_concat = list(range(2, 2 + len(rnn)))
     genotype = Genotype(cnn, cnn_concat, cnn, cnn_concat, rnn, rnn_concat)
-    return Searched(genotype, Size(layers=2, init_channels=3, rnn_layers=1, rnn_channels=5))
+    return SearchedArchitecture(genotype, Size(layers=2, init_channels=3, rnn_layers=1, rnn_channels=5))
 
 
 def build(architecture: Architecture, shape: tuple[int, int]) -> nn.Module:
@@ -46,7 +46,7 @@ def build(architecture: Architecture, shape: tuple[int, int]) -> nn.Module:
 
 NETWORKS = {
     "all ops": (architecture_of_all_ops(), (11, 13)),
-    **{name: (Designed(name, (9, 14)), (9, 14)) for name in BASELINES},
+    **{name: (BaselineArchitecture(name, (9, 14)), (9, 14)) for name in BASELINES},
 }
 QUICK = [(kind, name) for kind in FORMATS for name in NETWORKS if (kind, name) != ("torch_export", "all ops")]
 SLOW = pytest.param("torch_export", "all ops", marks=pytest.mark.slow)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from data.speakers import SpeakerSet
 from genotypes import Genotype
-from models.architecture import Designed, Searched
+from models.architecture import BaselineArchitecture, SearchedArchitecture
 from models.augment_network import AugmentNetwork, set_drop_path
 from models.baselines import BASELINES
 from models.joint_network import Size
@@ -40,13 +40,15 @@ GENOTYPE = Genotype(
 def model() -> SavedModel:
     """A network with an auxiliary head, whose running statistics differ from the initial ones."""
     torch.manual_seed(0)
-    network = Searched(GENOTYPE, SIZE, dropout=0.5, auxiliary=True).build(len(CLASSES))
+    network = SearchedArchitecture(GENOTYPE, SIZE, dropout=0.5, auxiliary=True).build(len(CLASSES))
     set_drop_path(network, 0.5)
     network(torch.randn(6, 1, F, T) + 1)
     rng = np.random.default_rng(0)
     mean = rng.normal(size=F).astype(np.float32)
     std = rng.uniform(0.5, 2, F).astype(np.float32)
-    return SavedModel(network.eval(), Searched(GENOTYPE, SIZE), mean, std, CLASSES, FRONT_END, TRAINED_ON)
+    return SavedModel(
+        network.eval(), SearchedArchitecture(GENOTYPE, SIZE), mean, std, CLASSES, FRONT_END, TRAINED_ON
+    )
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def file(model: SavedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def save_baseline(name: str, path: Path) -> Path:
     torch.manual_seed(0)
-    architecture = Designed(name, (F, T))
+    architecture = BaselineArchitecture(name, (F, T))
     network = architecture.build(len(CLASSES))
     mean, std = np.zeros(F, np.float32), np.ones(F, np.float32)
     SavedModel(network, architecture, mean, std, CLASSES, FRONT_END).save(path)
@@ -110,7 +112,7 @@ def test_loaded_model_equals_the_saved_one(model: SavedModel, file: Path):
         assert torch.equal(loaded.network(x), model.network(x))
     assert not any(module.training for module in loaded.network.modules())
     assert loaded.network.genotype == GENOTYPE
-    assert loaded.architecture == Searched(GENOTYPE, SIZE)
+    assert loaded.architecture == SearchedArchitecture(GENOTYPE, SIZE)
     assert loaded.classes == CLASSES
     assert loaded.front_end == FRONT_END
     assert loaded.trained_on == TRAINED_ON
@@ -128,7 +130,7 @@ def test_loaded_baseline_equals_the_saved_one(tmp_path: Path, name: str):
     with torch.no_grad():
         assert torch.equal(loaded.standardised(x), network(x[:, None]))
     assert not any(module.training for module in loaded.network.modules())
-    assert loaded.architecture == Designed(name, (F, T))
+    assert loaded.architecture == BaselineArchitecture(name, (F, T))
     header = read_header(path)
     assert (header["baseline"], header["shape"]) == (name, [F, T])
     assert "genotype" not in header

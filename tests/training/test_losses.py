@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from training.losses import JointLoss, MixupLoss, class_weights
+from training.losses import ClassificationLoss, MixupLoss, class_weights
 
 LOGITS = [[0.5, -1.0, 2.0], [1.0, 0.0, 0.0], [-2.0, 0.3, 0.1]]
 AUXILIARY_LOGITS = [[0.0, 1.0, 2.0], [3.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
@@ -44,7 +44,7 @@ def loss_by_hand(logits: list[list[float]], y: list[int], weight: list[float]) -
 @pytest.mark.parametrize("weight", [WEIGHT, None], ids=["class weights", "no class weights"])
 @pytest.mark.parametrize("aux_weight", [0.0, 0.4, 1.0])
 def test_joint_loss_adds_the_loss_of_the_auxiliary_head(aux_weight: float, weight: list[float] | None):
-    loss = JointLoss(None if weight is None else torch.tensor(weight), aux_weight)
+    loss = ClassificationLoss(None if weight is None else torch.tensor(weight), aux_weight)
     logits, auxiliary_logits, y = torch.tensor(LOGITS), torch.tensor(AUXILIARY_LOGITS), torch.tensor(Y)
     own, auxiliary = (loss_by_hand(values, Y, weight or [1.0] * 3) for values in (LOGITS, AUXILIARY_LOGITS))
     assert float(loss(logits, y)) == pytest.approx(own, rel=1e-5)
@@ -53,15 +53,15 @@ def test_joint_loss_adds_the_loss_of_the_auxiliary_head(aux_weight: float, weigh
 
 def test_gradient_reaches_both_heads():
     outputs = tuple(torch.tensor(values, requires_grad=True) for values in (LOGITS, AUXILIARY_LOGITS))
-    JointLoss(torch.tensor(WEIGHT), 0.4)(outputs, torch.tensor(Y)).backward()
+    ClassificationLoss(torch.tensor(WEIGHT), 0.4)(outputs, torch.tensor(Y)).backward()
     assert all(head.grad.abs().max() > 0 for head in outputs)
 
 
 def test_class_weights_are_a_buffer_that_is_not_trained():
-    loss = JointLoss(torch.tensor(WEIGHT), 0.4)
+    loss = ClassificationLoss(torch.tensor(WEIGHT), 0.4)
     assert list(loss.parameters()) == []
     assert loss.to(torch.float64).weight.dtype == torch.float64
-    assert not JointLoss(None).state_dict()
+    assert not ClassificationLoss(None).state_dict()
 
 
 @given(st.integers(2, 9), st.floats(0, 1), st.integers(0, 9999), st.booleans())
@@ -71,7 +71,9 @@ def test_mixup_loss_is_cross_entropy_with_soft_labels(n: int, share: float, seed
     y = torch.randint(4, (n,))
     partner = torch.randperm(n)
     outputs = (logits, auxiliary_logits) if auxiliary else logits
-    found = MixupLoss(JointLoss(None, 0.4), partner, torch.tensor(share, dtype=torch.float64))(outputs, y)
+    found = MixupLoss(ClassificationLoss(None, 0.4), partner, torch.tensor(share, dtype=torch.float64))(
+        outputs, y
+    )
 
     one_hot = torch.eye(4, dtype=torch.float64)
     soft_labels = share * one_hot[y] + (1 - share) * one_hot[y[partner]]  # (n, classes)
@@ -84,7 +86,7 @@ def test_mixup_loss_is_cross_entropy_with_soft_labels(n: int, share: float, seed
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_mixup_loss_weights_both_labels_by_their_class(share: float):
     partner = torch.tensor([1, 2, 0])
-    loss = MixupLoss(JointLoss(torch.tensor(WEIGHT), 0.4), partner, torch.tensor(share))
+    loss = MixupLoss(ClassificationLoss(torch.tensor(WEIGHT), 0.4), partner, torch.tensor(share))
     found = loss(torch.tensor(LOGITS), torch.tensor(Y))
     other = [Y[i] for i in partner.tolist()]
     own_loss, other_loss = (loss_by_hand(LOGITS, labels, WEIGHT) for labels in (Y, other))
@@ -93,7 +95,7 @@ def test_mixup_loss_weights_both_labels_by_their_class(share: float):
 
 def test_gradient_of_mixup_loss_is_that_of_soft_labels():
     logits = torch.tensor(LOGITS, requires_grad=True)
-    loss = MixupLoss(JointLoss(None, 0.4), torch.tensor([1, 2, 0]), torch.tensor(0.3))
+    loss = MixupLoss(ClassificationLoss(None, 0.4), torch.tensor([1, 2, 0]), torch.tensor(0.3))
     loss(logits, torch.tensor(Y)).backward()
     soft_labels = 0.3 * np.eye(3)[Y] + 0.7 * np.eye(3)[[0, 1, 2]]
     exponentials = np.exp(np.array(LOGITS))

@@ -10,7 +10,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from models.bf16 import at_least_float32
 from models.fused.cnn.layout import (
     Layout,
     block_diagonal,
@@ -21,6 +20,7 @@ from models.fused.cnn.layout import (
     sum_blocks,
 )
 from models.fused.native import operations as native
+from models.passes import at_least_float32
 
 Term = tuple[Tensor, Tensor]
 """A map, and what it is multiplied by: a matrix on its channels (C', C), or one factor per channel (mC,)."""

@@ -1,4 +1,4 @@
-"""Forward passes in bfloat16.
+"""Forward passes with other weights than the network's own, or in bfloat16.
 
 The pass uses bf16 copies of the weights; the float32 weights receive the gradients through the
 cast. BatchNorm's weights and statistics, the alphas and the logits stay float32. (torch's autocast
@@ -23,7 +23,7 @@ class Float32Linear(nn.Linear):
         return super().forward(x.to(self.weight.dtype))
 
 
-def forward(
+def forward_with(
     network: nn.Module,
     x: Tensor,
     weights: Mapping[str, Tensor] | None = None,

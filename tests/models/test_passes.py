@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from genotypes import CNN_OPS, RNN_OPS, resolve
-from models import bf16
+from models import passes
 from models.augment_network import AugmentNetwork
 from models.baselines import BASELINES
-from models.bf16 import cast_weights
 from models.joint_network import Size
+from models.passes import cast_weights
 from models.search_network import SearchNetwork
 from models.search_space import SearchSpace
 
@@ -80,7 +80,7 @@ def test_alpha_gradients_in_bf16_are_close_to_float32(options):
     for dtype in (BF16, None):
         network = make_supernet(**options)
         torch.manual_seed(1)
-        logits = bf16.forward(network, torch.randn(16, 1, 12, 14), dtype=dtype)
+        logits = passes.forward_with(network, torch.randn(16, 1, 12, 14), dtype=dtype)
         loss = F.cross_entropy(3 * logits, torch.arange(16) % 4)
         gradients.append(torch.autograd.grad(loss, network.architecture_parameters()))
     assert distance(*gradients) < NETWORK_TOLERANCE
@@ -101,7 +101,7 @@ def test_stored_maps_take_half_the_memory():
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            kept = bf16.forward(network, torch.randn(64, 1, 16, 16), dtype=dtype)  # noqa: F841
+            kept = passes.forward_with(network, torch.randn(64, 1, 16, 16), dtype=dtype)  # noqa: F841
         return sum(sizes.values())
 
     assert stored_bytes(BF16) < 0.6 * stored_bytes(None)
@@ -110,7 +110,7 @@ def test_stored_maps_take_half_the_memory():
 def test_gradients_reach_the_float32_weights():
     network = make_supernet()
     weights = list(network.weights().values())
-    logits = bf16.forward(network, torch.randn(8, 1, 12, 14), dtype=BF16)
+    logits = passes.forward_with(network, torch.randn(8, 1, 12, 14), dtype=BF16)
     loss = F.cross_entropy(logits, torch.arange(8) % 4)
     for w, d in zip(weights, torch.autograd.grad(loss, weights), strict=True):
         assert w.dtype == d.dtype == torch.float32
@@ -140,7 +140,7 @@ def test_gradients_of_retrained_networks_in_bf16_are_close_to_float32(name):
             network = AugmentNetwork(resolve("cnn_lstm"), Size(3, 4, 1, 8), 4, auxiliary=True)
         else:
             network = BASELINES[name](4, (16, 24)).eval()  # no dropout
-        outputs = bf16.forward(network, torch.randn(8, 1, 16, 24), dtype=dtype)
+        outputs = passes.forward_with(network, torch.randn(8, 1, 16, 24), dtype=dtype)
         if name != "searched":
             outputs = (outputs,)
         assert all(logits.dtype == torch.float32 for logits in outputs)
