@@ -16,7 +16,7 @@ import torch
 
 from utils import UserError, whole_file
 
-VERSION = 2
+VERSION = 3
 """Version of the layout of a checkpoint. Raise it when older checkpoints can no longer be resumed."""
 
 FOLDER_FLAG = 0x10

@@ -52,7 +52,7 @@ def test_reading_the_meter_resets_it(clock: Clock):
 
 def test_the_usage_is_one_line_in_the_log():
     usage = Usage(0.2134, 0.00412, 304.7, 812.4, None)
-    assert str(usage) == "0.213 s a step, 305 utterances/s, data 0.4 %, 812 MB"
+    assert str(usage) == "0.213 s a step, 305 utterances/s, data 0.4 %, process 812 MB"
     assert str(Usage(59.51, 0.5, 0.2689, 10_700.0, 23_456.7)) == (
         "59.5 s a step, 0.269 utterances/s, data 50.0 %, process 10,700 MB, 23,457 MB on the device"
     )
