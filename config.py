@@ -262,11 +262,21 @@ class ResultFlags(DatasetFlags):
 
     results_path: Path = Path("runs")
     """The folder of all runs: this one is written to RESULTS_PATH/NAME."""
+    resume: bool = False
+    """Continue an interrupted run or study, or start it if there is none."""
+    overwrite: bool = False
+    """Delete the run or study that is there and start anew."""
 
     @property
     def folder(self) -> Path:
         """The folder of the run or study."""
         return self.results_path / self.name
+
+    @model_validator(mode="after")
+    def _check_resume(self) -> Self:
+        if self.resume and self.overwrite:
+            raise ValueError("--resume continues and --overwrite deletes what is there: choose one")
+        return self
 
 
 # ---------------------------------------------------------------- prepare.py
@@ -369,16 +379,6 @@ class RunConfig(ResultFlags):
     checkpoint_every: Interval = "10min"
     """Minutes (5min) or steps (200) between checkpoints. With a number of steps, the end of every epoch has one too; 0:
     only the ends of epochs. The end of a run, SIGINT, SIGTERM and SIGUSR1 always write one."""
-    resume: bool = False
-    """Continue an interrupted run, or start it if there is none."""
-    overwrite: bool = False
-    """Delete the run that is there and start anew."""
-
-    @model_validator(mode="after")
-    def _check_resume(self) -> Self:
-        if self.resume and self.overwrite:
-            raise ValueError("--resume continues a run and --overwrite deletes it: choose one")
-        return self
 
 
 class SearchConfig(RunConfig):
@@ -615,10 +615,6 @@ class CrossvalConfig(ResultFlags):
     """A Ray cluster to join, HOST:PORT or auto; default: this machine alone."""
     retries: NonNegativeInt = 3
     """How often a trial whose process dies is restarted from its last checkpoint."""
-    resume: bool = False
-    """Run the trials that are missing (or all, if there are none)."""
-    overwrite: bool = False
-    """Delete the study that is there and start anew."""
 
     @field_validator("folds", "seeds", "methods")
     @classmethod
@@ -626,9 +622,3 @@ class CrossvalConfig(ResultFlags):
         if len(set(values)) < len(values) or not values or ("all" in values and len(values) > 1):
             raise ValueError("give at least one value, and each once")
         return values
-
-    @model_validator(mode="after")
-    def _check_resume(self) -> Self:
-        if self.resume and self.overwrite:
-            raise ValueError("--resume continues a study and --overwrite deletes it: choose one")
-        return self

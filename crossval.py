@@ -14,8 +14,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from data.datasets import open_dataset
-from data.folds import choose_fold, make_folds
+from data.datasets import dataset_folds, open_dataset
+from data.folds import choose_fold
 from data.leaks import check_leaks
 from report.trials import METHODS, TrialKey, find_keys
 from report.writer import write_report
@@ -51,7 +51,7 @@ def run(config: CrossvalConfig) -> dict[TrialKey, str]:
 def check(config: CrossvalConfig) -> list[TrialKey]:
     """Check the dataset, folds, flags of every trial and the folder; return the planned trials."""
     store = open_dataset(config.dataset, config.config, config.features)
-    folds = make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers)
+    folds = dataset_folds(store, config)
     keys = list(planned_trials(config, len(folds)))
     for number in sorted({key.fold for key in keys}):
         check_leaks(store.manifest, choose_fold(folds, number), config.allow_leak, f"fold {number}")

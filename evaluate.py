@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from data.batches import Features
-from data.datasets import open_dataset
-from data.folds import choose_fold, make_folds
+from data.datasets import dataset_folds, open_dataset
+from data.folds import choose_fold
 from data.leaks import Leaks, abbreviate, check_leaks, leak_error, speaker_set
 from data.speakers import SpeakerSet
 from data.store import FeatureStore
@@ -41,7 +41,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     store = open_dataset(config.dataset, config.config, config.features)
     for name, model in models.items():
         check_compatible(name, model, store)
-    folds = make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers)
+    folds = dataset_folds(store, config)
     fold = choose_fold(folds, config.fold)
     test_speakers = speaker_set(store, fold.test, config.dataset)
     trained_on = check_training_speakers(models, test_speakers, config)

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from data.corpora.completeness import count_differences
-from data.datasets import dataset_folder, list_corpus, prepare_dataset
+from data.datasets import dataset_folder, dataset_folds, list_corpus, prepare_dataset
 from data.features import UnreadableAudio, read_clips
 from data.fold_schemes import natural_sort_key
-from data.folds import Fold, make_folds
+from data.folds import Fold
 from data.leaks import check_leaks, find_leaks
 from data.store import FeatureStore, Row
 from plots.charts import draw_balance
@@ -47,7 +47,7 @@ def run(config: PrepareConfig) -> FeatureStore:
         print(f"up to date   {up_to_date:,} files had not changed; their features are kept")
     print(f"{summary(store)}\n")
     try:
-        folds = folds_of(store, config)
+        folds = dataset_folds(store, config)
     except UserError as error:  # the features can be used, but not for a test on unseen speakers
         print(f"no speaker-independent folds: {error}")
         folds = []
@@ -68,17 +68,12 @@ def check(config: PrepareConfig) -> FeatureStore:
     Raises `UserError` if there is a leak that --allow_leak does not allow.
     """
     store = FeatureStore.open(dataset_folder(config))
-    folds = folds_of(store, config)
+    folds = dataset_folds(store, config)
     print(f"{summary(store)}\n\n{fold_table(store, folds)}")
     for number, fold in enumerate(folds, 1):
         check_leaks(store.manifest, fold, config.allow_leak, f"fold {number}")
     print(f"\nno leak in {len(folds)} folds by {config.folds_by}")
     return store
-
-
-def folds_of(store: FeatureStore, config: PrepareConfig) -> list[Fold]:
-    """Make the folds that the flags ask for."""
-    return make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers)
 
 
 def parts_of(fold: Fold) -> dict[str, Sequence[int]]:

@@ -118,9 +118,8 @@ def time_epochs(config: SearchConfig, rows: int, epochs: int) -> list[float]:
         )
         for i in range(epoch * steps, (epoch + 1) * steps):
             step(train[i], val[i])
-        compute_logits(
-            architect.network, features.in_order(halves[1], config.batch_size)
-        )  # waits for the device
+        # waits for the device
+        compute_logits(architect.network, features.in_order(halves[1], config.batch_size))
         times.append(perf_counter() - start)
     return times
 

@@ -68,9 +68,8 @@ def rnn_cells(config: SearchConfig, device: torch.device, only_alphas: bool = Fa
         s0 = s1 = joint.stem(batch(config, device)[0])
         for kind, cell in zip(joint.kinds, joint.cnn_cells, strict=True):
             s0, s1 = s1, cell(s0, s1, weights()[kind])
-    first, second = (
-        to_sequence(s).requires_grad_() for s in (s0, s1)
-    )  # the CNN's alphas need these gradients
+    # the CNN's alphas need these gradients
+    first, second = (to_sequence(s).requires_grad_() for s in (s0, s1))
     parameters = [*joint.rnn_cells.parameters(), *network.alphas["rnn"]]
     inputs = [first, second, *(p for p in parameters if p.requires_grad)]
 

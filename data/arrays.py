@@ -75,9 +75,8 @@ class RowReader:
         numbers = np.arange(len(self))[rows]
         array = np.empty((numbers.size, *self.shape[1:]), DTYPE)
         for place, row in enumerate(numbers.flat):
-            self._read(
-                int(row), array[place, ...]
-            )  # the ellipsis makes it a view even if a row is one number
+            # the ellipsis makes it a view even if a row is one number
+            self._read(int(row), array[place, ...])
         return array if np.ndim(numbers) else array[0]
 
     def _read(self, row: int, into: np.ndarray) -> None:

@@ -6,10 +6,11 @@ A dataset is a feature store, as a rule in features/NAME.
 from pathlib import Path
 
 from cli import from_file
-from config import FEATURES, FrontEnd, PrepareConfig
+from config import FEATURES, FoldFlags, FrontEnd, PrepareConfig
 from data.corpora import read_corpus
 from data.corpora.utterance import Utterance
 from data.emotions import ALL, FOUR, pick_emotions
+from data.folds import Fold, make_folds
 from data.preparation import Settings, prepare
 from data.store import FeatureStore
 from utils import UserError
@@ -63,6 +64,11 @@ def open_dataset(name: str, config_file: Path | None, features: str | None = Non
             "choose another --dataset, or prepare these features with prepare.py --features and --out"
         )
     return store
+
+
+def dataset_folds(store: FeatureStore, config: FoldFlags) -> list[Fold]:
+    """The folds that the flags ask for. Raises `UserError` if the dataset has none by this scheme."""
+    return make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers)
 
 
 def corpus_root(config: PrepareConfig) -> Path:

@@ -88,9 +88,8 @@ class JointNetwork(nn.Module):
         """`op_weights`, for relaxed cells only: by kind of cell, the softmaxed alphas of each node, (edges, ops)."""
         op_weights = op_weights or {}
         auxiliary_logits = None
-        s0 = s1 = self.stem(x).contiguous(
-            memory_format=torch.channels_last
-        )  # (N, C, F, T), in the faster layout
+        # (N, C, F, T), in the faster layout
+        s0 = s1 = self.stem(x).contiguous(memory_format=torch.channels_last)
         for i, (kind, cell) in enumerate(zip(self.kinds, self.cnn_cells, strict=True)):
             s0, s1 = s1, self.run(cell, s0, s1, op_weights.get(kind))
             if i == self.auxiliary_at and self.training:

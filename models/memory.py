@@ -87,9 +87,8 @@ def measure_cells(
     everything, outputs = measure_pass(network, cells, shape, dtype)
     set_recompute(network, True)
     without_insides, _ = measure_pass(network, cells, shape, dtype)
-    kept_by_dropout = (
-        1 + 1 / (dtype or torch.float32).itemsize
-    )  # its output, and a mask of one byte per number
+    # its output, and a mask of one byte per number
+    kept_by_dropout = 1 + 1 / (dtype or torch.float32).itemsize
     device = next(network.parameters()).device
     memory = []
     for cell, whole, part, output in zip(cells, everything, without_insides, outputs, strict=True):

@@ -54,9 +54,10 @@ class ConvUnit(nn.Module):
 
 def separable_conv(kernel: int, channels: int, stride: int, affine: bool) -> nn.Module:
     """Two depthwise-separable convolutions without dilation; the first one has the stride."""
-    first = ConvUnit(kernel, 1, channels, stride, affine)
-    second = ConvUnit(kernel, 1, channels, 1, affine)
-    return nn.Sequential(first, second)
+    return nn.Sequential(
+        ConvUnit(kernel, 1, channels, stride, affine),
+        ConvUnit(kernel, 1, channels, 1, affine),
+    )
 
 
 def skip_maps(channels: int, stride: int, affine: bool) -> nn.Module:
@@ -81,9 +82,8 @@ class FactorizedReduce(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(x)  # (N, C_in, F, T)
         even = x[:, :, ::2, ::2]
-        odd = F.pad(x, (0, 1, 0, 1))[
-            :, :, 1::2, 1::2
-        ]  # padded, so that odd sizes round up as in the even grid
+        padded = F.pad(x, (0, 1, 0, 1))  # so that odd sizes round up as in the even grid
+        odd = padded[:, :, 1::2, 1::2]
         return self.norm(torch.cat([self.even(even), self.odd(odd)], dim=1))  # (N, C_out, F/2, T/2)
 
 

@@ -1,7 +1,5 @@
 """The supernet: a joint network with relaxed cells, and the alphas that weight their ops."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -93,10 +91,8 @@ class SearchNetwork(nn.Module):
     @torch.no_grad()
     def genotype(self) -> Genotype:
         """The discrete cells with the largest alphas."""
-        cells = {kind: self.discretise(kind, nodes) for kind, nodes in self.softmaxed_alphas().items()}
+        cells = {}
+        for kind, nodes in self.softmaxed_alphas().items():
+            _, ops = self.space.of(kind)
+            cells[kind] = discretise([p.cpu().numpy() for p in nodes], ops)
         return Genotype.of_nodes(**cells)
-
-    def discretise(self, kind: str, weights: Sequence[Tensor]) -> tuple:
-        """The nodes of the discrete cell of a kind."""
-        _, ops = self.space.of(kind)
-        return discretise([w.cpu().numpy() for w in weights], ops)

@@ -73,9 +73,8 @@ def gradient(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
     gradients = list(torch.autograd.grad(loss, inputs, materialize_grads=True))
     seen = set()
     for i, d in enumerate(gradients):
-        if (
-            d.data_ptr() in seen
-        ):  # autograd returns one tensor for both terms of a sum, such as the biases of an RNN
+        # autograd returns one tensor for both terms of a sum, such as the biases of an RNN
+        if d.data_ptr() in seen:
             gradients[i] = d.clone()
         seen.add(d.data_ptr())
     return mean(gradients)

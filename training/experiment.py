@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from config import RunConfig
 from data.batches import Features, TrainingBatches
-from data.datasets import open_dataset
-from data.folds import Fold, choose_fold, make_folds
+from data.datasets import dataset_folds, open_dataset
+from data.folds import Fold, choose_fold
 from data.leaks import Leaks, check_leaks, speaker_set
 from data.speakers import SpeakerSet
 from data.store import FeatureStore, statistics
@@ -76,7 +76,7 @@ def start_experiment(config: RunConfig) -> Experiment:
     torch.manual_seed(config.seed)
     with distributed.first_rank_first():
         store = open_dataset(config.dataset, config.config, config.features)
-    folds = make_folds(store.manifest, config.folds_by, config.keep_unknown_speakers)
+    folds = dataset_folds(store, config)
     fold = choose_fold(folds, config.fold)
     leaks = check_leaks(store.manifest, fold, config.allow_leak, f"fold {config.fold}")
     return Experiment(config, device, store, fold, leaks)

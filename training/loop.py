@@ -130,9 +130,8 @@ def run_steps(done: Progress, task: Task, interruption: Interruption, schedule: 
         metrics = mean_over_ranks(task.step(first + i))
         done.totals = {key: value + done.totals.get(key, 0.0) for key, value in metrics.items()}
         done.step = i + 1
-        if (
-            done.step % config.print_freq == 0
-        ):  # shows the copies started last time: no step waits for the device
+        # shows the copies started last time: no step waits for the device
+        if done.step % config.print_freq == 0:
             bar.set_postfix({key: f"{float(value):.3f}" for key, value in shown.items()})
             shown = {key: value.to("cpu", non_blocking=value.is_cuda) for key, value in metrics.items()}
         schedule.steps += 1

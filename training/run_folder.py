@@ -60,9 +60,8 @@ class RunFolder:
         self.path = config.folder / kind
         self.writes = writes
         self.events: SummaryWriter | None = None
-        self.lock = FileLock(
-            self.path.with_name(f".{kind}.lock")
-        )  # outside the folder that --overwrite deletes
+        # outside the folder that --overwrite deletes
+        self.lock = FileLock(self.path.with_name(f".{kind}.lock"))
         self.plots = self.path / "plots"
         self.checkpoints = Checkpoints(self.path)
         self.flags = config.model_dump(mode="json", exclude={"resume", "overwrite", "config", "plan"})

@@ -169,9 +169,8 @@ def test_the_pitch_is_shifted_as_by_torchaudio_and_soxr(semitones: float):
     advance = torch.linspace(0, torch.pi * 256, 513)[:, None]
     stretched = torch.istft(phase_vocoder(spectrum, 1 / ratio, advance), 1024, 256, window=window)
     expected = soxr.resample(stretched.numpy(), RATE * ratio, RATE, quality="HQ")
-    np.testing.assert_allclose(
-        shifted[:RATE], expected[:RATE], rtol=0, atol=2e-3
-    )  # rounding adds up in the phases
+    # rounding adds up in the phases
+    np.testing.assert_allclose(shifted[:RATE], expected[:RATE], rtol=0, atol=2e-3)
 
 
 def test_the_pitch_is_shifted_the_same_in_every_thread():

@@ -94,11 +94,12 @@ def test_none_takes_its_share_and_contributes_zero():
 def test_family_has_as_many_layers_as_its_deepest_op(ops, lstm, rnn, lstm_att, rnn_att):
     c = CHANNELS
     one_way = 2 * c * c + 2 * c  # of a gate: W, U and two biases
+    # the second layer's input is 2C
     both_ways = {
         0: 0,
         1: 2 * one_way,
         2: 2 * one_way + 2 * (one_way + c * c),
-    }  # the second layer's input is 2C
+    }
     attention = (2 * c + 1) * c + c + (4 * c + 1) * c
     layers = (4 * lstm + rnn) * one_way + 4 * both_ways[lstm_att] + both_ways[rnn_att]
     reads = sum("_att_" in op for op in ops) * attention

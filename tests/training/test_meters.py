@@ -81,9 +81,8 @@ def test_scalars_leave_out_the_device_memory_of_a_cpu():
 def test_host_memory_grows_with_the_memory_that_is_written_to():
     before = host_memory()
     arrays = []
-    while (
-        host_memory() - before < 100 and len(arrays) < 80
-    ):  # an earlier peak may be far above the present use
+    # an earlier peak may be far above the present use
+    while host_memory() - before < 100 and len(arrays) < 80:
         arrays.append(np.ones(50 * MB, np.uint8))
     assert host_memory() - before == pytest.approx(100, abs=60)
 
