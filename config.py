@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-from cli import POSITIONAL, Flags, also
+from cli import POSITIONAL, Flags, also, note
 from genotypes import CNN_OPS, RNN_OPS, RNN_SCOPES
 
 # ---------------------------------------------------------------- value types
@@ -245,7 +245,10 @@ def store_name(name: str) -> str:
     if len(similar) > 1:
         raise ValueError(f"it could be any of {', '.join(similar)}: give one of these names")
     corpora = [corpus for corpus in CORPORA if simplify(corpus) == simplify(name)]
-    return (similar or corpora or [name])[0]
+    found = (similar or corpora or [name])[0]
+    if found != name:
+        note(f"--dataset {name} is taken for {found}")
+    return found
 
 
 class DatasetFlags(FoldFlags):
