@@ -250,6 +250,16 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
+class StoreOnce(argparse.Action):
+    """Stores a value. A second one is an error, so that no value is dropped silently."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if hasattr(namespace, self.dest):
+            first = as_typed(getattr(namespace, self.dest))
+            raise UserError(f"{option_string} is given twice, {first} and {as_typed(values)}: give it once")
+        setattr(namespace, self.dest, values)
+
+
 def build_parser(kind: type[Flags]) -> Parser:
     """A parser with one flag per field. Values stay strings, for pydantic to convert."""
     parser = Parser(kind)
@@ -265,10 +275,11 @@ def build_parser(kind: type[Flags]) -> Parser:
             parser.add_argument(f"--no_{name}", dest=name, action="store_false", help=argparse.SUPPRESS)
         elif get_origin(field.annotation) is tuple:
             value = name[:-1].rpartition("_")[2].upper()
-            parser.add_argument(f"--{name}", nargs="+", metavar=value, help=help_text)
+            parser.add_argument(f"--{name}", nargs="+", action="extend", metavar=value, help=help_text)
         else:
             flags = [f"--{each}" for each in (name, *other_names(field))]
-            parser.add_argument(*flags, dest=name, metavar=metavar(field.annotation), help=help_text)
+            value = metavar(field.annotation)
+            parser.add_argument(*flags, dest=name, action=StoreOnce, metavar=value, help=help_text)
     for name in (*kind.ignored, *kind.instead):
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     return parser

@@ -370,6 +370,19 @@ def test_wrong_file_is_a_user_error(yaml_file, text: str, message: str):
     assert len(str(error.value)) < 500
 
 
+@pytest.mark.parametrize(
+    "words", ["--fold 1 --fold 2", "--fold=2 --fold=2", "--gpus 0 --device 1", "--w-lr 1 --epochs 2 --w_lr 2"]
+)
+def test_a_value_given_twice_is_an_error(words: str):
+    with pytest.raises(UserError, match=r"is given twice, \S+ and \S+: give it once"):
+        search(*words.split())
+
+
+@pytest.mark.parametrize("words", ["--rnn_ops lstm_1 rnn_1", "--rnn_ops rnn_1 --epochs 2 --rnn_ops lstm_1"])
+def test_a_list_given_in_parts_is_one_list(words: str):
+    assert search(*words.split()).rnn_ops == ("lstm_1", "rnn_1")
+
+
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\xfa", "folder"])
 def test_unreadable_file_is_a_user_error(tmp_path: Path, content: bytes | str | None):
     path = tmp_path / "flags.yaml"
