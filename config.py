@@ -7,7 +7,6 @@ From top to bottom: value types, the front-end, the folds, then one model for ea
 import os
 import re
 from collections.abc import Mapping
-from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -554,15 +553,15 @@ class PredictConfig(Flags):
     @model_validator(mode="before")
     @classmethod
     def _split_models_and_files(cls, values: Any) -> Any:
-        """In `--model RUN [RUN ...] FILE ...`, take the words after the last run for recordings."""
+        """In `--model RUN [RUN ...] FILE ...`, take the words that hold no model for recordings."""
         words = values.get("model") if isinstance(values, dict) else None
         if isinstance(words, str | Path):
             words = [words]
         files = values.get("files", ()) if isinstance(values, dict) else None
         if not isinstance(words, list | tuple) or not isinstance(files, list | tuple):
             return values
-        models = [*words[:1], *takewhile(holds_model, words[1:])]
-        files = [*words[len(models) :], *files]
+        models = [*words[:1], *filter(holds_model, words[1:])]
+        files = [*(word for word in words[1:] if not holds_model(word)), *files]
         return {**values, "model": models, **({"files": files} if files else {})}
 
 

@@ -43,7 +43,10 @@ def run(config: PredictConfig) -> list[Prediction]:
 
 
 def find_recordings(paths: Iterable[Path]) -> Iterator[Path]:
-    """The recordings that paths name: files, all audio below folders, patterns, and the `file` column of a CSV."""
+    """The recordings that paths name: files, all audio below folders, patterns, and the `file` column of a CSV.
+
+    Raises `UserError` for a path that does not exist: it may be a mistyped run.
+    """
     for path in paths:
         if path.is_dir():
             inside = sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in SUFFIXES)
@@ -54,6 +57,8 @@ def find_recordings(paths: Iterable[Path]) -> Iterator[Path]:
             yield from files_of(path)
         elif not path.exists() and (matches := sorted(glob.glob(str(path), recursive=True))):
             yield from map(Path, matches)
+        elif not path.exists():
+            raise UserError(f"{path}: no such recording, folder or list, and no run that holds a model")
         else:
             yield path
 

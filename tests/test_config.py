@@ -459,6 +459,11 @@ def test_predict_takes_words_after_the_runs_as_recordings(tmp_path: Path):
     config = parse(PredictConfig, words)
     assert config.model == (tmp_path / "one", tmp_path / "two", Path("m.safetensors"))
     assert config.files == (Path("a.wav"), tmp_path)
+    apart = parse(
+        PredictConfig, ["--model", str(tmp_path / "one"), "a.wav", "--model", str(tmp_path / "two")]
+    )
+    assert apart.model == (tmp_path / "one", tmp_path / "two")
+    assert apart.files == (Path("a.wav"),)
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ WRONG = [
     ("predict", "--model runs/there", "FILES is missing"),
     ("predict", "--model runs/there features", "no audio below the folder features"),
     ("predict", "--model runs/there no_audio.csv", "no_audio.csv, line 1: column 'file' is missing"),
+    ("predict", "--model runs/there TYPO text.wav", "TYPO: no such recording, folder or list, and no run"),
     ("predict", "--model runs/nowhere text.wav", "no model at runs/nowhere/augment/model.safetensors"),
     ("predict", "--model runs/there/augment/metrics.json text.wav", "is not a model of this program"),
     (
