@@ -20,7 +20,7 @@ from utils import UserError
 
 GENOTYPE = Path("runs/h/search/genotype.json")
 RETRAIN = ["--config", "tiny.yaml", "--name", "h/fold2", "--fold", "2", "--epochs", "1"]
-RETRAIN += ["--genotype", str(GENOTYPE)]
+SEARCHED = ["--genotype", str(GENOTYPE)]
 
 
 @pytest.fixture(scope="module")
@@ -86,18 +86,18 @@ def test_search_records_its_speakers_and_the_genotype_of_the_last_epoch(searched
 
 def test_augment_refuses_a_test_on_speakers_of_the_search(searched: Path, searched_on: dict) -> None:
     assert shared_speakers()
-    done = execute("augment", *RETRAIN, cwd=searched)
+    done = execute("augment", *RETRAIN, *SEARCHED, cwd=searched)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith("error: fold 2: ")
     assert is_refusal(done.stderr)
     assert not Path("runs/h/fold2").exists()
     with pytest.raises(UserError, match="fold 2") as caught:  # also if the test selects the epoch
-        retrain(*RETRAIN, "--protocol", "paper", "--allow_leak", "sessions", "texts")
+        retrain(*RETRAIN, *SEARCHED, "--protocol", "paper", "--allow_leak", "sessions", "texts")
     assert is_refusal(str(caught.value))
 
 
 def test_allowed_leak_is_recorded_in_metrics_and_model(searched_on: dict) -> None:
-    metrics = retrain(*RETRAIN, "--allow_leak", "speakers")
+    metrics = retrain(*RETRAIN, *SEARCHED, "--allow_leak", "speakers")
     shared = shared_speakers()
     assert (metrics["heard_in_search"], metrics["allow_leak"]) == (shared, ["speakers"])
     assert json.loads(Path("runs/h/fold2/augment/metrics.json").read_text())["heard_in_search"] == shared

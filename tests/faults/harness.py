@@ -22,7 +22,7 @@ EPOCHS = 3
 EPOCH_STEPS = 9
 STEP = 14
 """The step at which `disturb` acts: in the second epoch, after the checkpoint of its fourth step."""
-FLAGS = ["--config", "tiny.yaml", "--model", "cnn", "--epochs", str(EPOCHS), "--checkpoint_every", "4"]
+FLAGS = ["--config", "tiny.yaml", "--model", "cnn", "--epochs", str(EPOCHS)]
 
 
 def execute(command: str, *words: object) -> int:
@@ -36,14 +36,14 @@ def execute(command: str, *words: object) -> int:
     return 0
 
 
-def run(name: str, *flags: object) -> int:
+def run(name: str, *flags: object, checkpoint_every: int = 4) -> int:
     """Train a network in this process, and return the exit code."""
-    return execute("augment", *FLAGS, "--name", name, *flags)
+    return execute("augment", *FLAGS, "--name", name, "--checkpoint_every", checkpoint_every, *flags)
 
 
 def start(name: str, *flags: object, before: tuple[str, ...] = ()) -> subprocess.Popen:
     """Start to train a network in its own process; `before` are words to put before the command."""
-    words = [*before, *line("augment", *FLAGS, "--name", name, *flags)]
+    words = [*before, *line("augment", *FLAGS, "--name", name, "--checkpoint_every", 4, *flags)]
     return subprocess.Popen(
         words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

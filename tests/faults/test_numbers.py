@@ -37,7 +37,7 @@ def test_a_state_that_is_not_finite_ends_the_run_before_it_is_saved(monkeypatch,
         next(tensors_in(task.parts[part].state_dict())).view(-1)[0] = float("nan")
 
     disturb(monkeypatch, set_nan)
-    assert run("state", "--overwrite", "--checkpoint_every", STEP % EPOCH_STEPS + 1) == 2
+    assert run("state", "--overwrite", checkpoint_every=STEP % EPOCH_STEPS + 1) == 2
     assert is_one_line(
         capsys.readouterr().err, f"the state of the {part} is no longer finite in epoch 2", "history"
     )
