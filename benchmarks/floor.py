@@ -13,7 +13,6 @@ from statistics import median
 import search_step
 import torch
 
-from cli import parse
 from config import SearchConfig
 from darts.planner import estimate
 from darts.supernet import make_supernet
@@ -49,7 +48,7 @@ def forward_operations(config: SearchConfig) -> float:
 
 def main() -> None:
     """Print the least times and the measured time of the CNN cells and of the SeqNN cells."""
-    config = parse(SearchConfig, ["--recompute", "none", *sys.argv[1:]])
+    config = search_step.parse_search(sys.argv[1:], recompute="none")
     device = choose_device("none")
     n = config.batch_size
     shape = search_step.COEFFICIENTS, search_step.FRAMES

@@ -30,7 +30,6 @@ import torch
 from launches import Launches
 from torch.profiler import ProfilerActivity, profile
 
-from cli import parse
 from config import SearchConfig
 from darts.architect import Architect
 from darts.planner import estimate
@@ -194,7 +193,7 @@ def main() -> None:
     )
     parser.add_argument("--measured", type=int, default=3, help="epochs of that search to measure (3)")
     options, rest = parser.parse_known_args()
-    config = parse(SearchConfig, ["--recompute", "none", *rest])
+    config = search_step.parse_search(rest, recompute="none")
     machine = search_step.machine(choose_device(config.gpus))
     print(f"{machine}, {datetime.date.today()}; inputs {SHAPE[0]} x {SHAPE[1]}")
     if options.search:

@@ -12,13 +12,13 @@ and the gates), forward and again backward.
 import sys
 from pathlib import Path
 
+import search_step
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cli import parse
 from config import SearchConfig
 from darts.supernet import make_supernet
 from models.fused.rnn import stacked_cell as stacked
@@ -61,7 +61,7 @@ def estimate_cudnn(config: SearchConfig) -> int:
 
 def main() -> None:
     """Print the counts."""
-    config = parse(SearchConfig, ["--rnn_layers", "1", "--rnn_channels", "4", *sys.argv[1:]])
+    config = search_step.parse_search(sys.argv[1:], rnn_layers=1, rnn_channels=4)
     plain_config = config.model_copy(update={"fused": "off"})
     stacked.use_stacked = lambda device: True
     print(f"one SeqNN cell, {STEPS} steps, forward + backward\n")

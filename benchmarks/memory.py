@@ -13,7 +13,6 @@ from typing import Any
 
 import search_step
 
-from cli import parse
 from config import SearchConfig
 from darts.planner import estimate
 from training.devices import choose_device
@@ -53,7 +52,7 @@ def main() -> None:
     """Print one line per search."""
     print(f"{'predicted MB':>13}{'measured MB':>12}{'error':>8}  search")
     for flags in SEARCHES:
-        config = parse(SearchConfig, ["--recompute", "none", *flags.split()])
+        config = search_step.parse_search(flags.split(), recompute="none")
         step = f"step, {config.order} order"
         predicted = call_in_fresh_process(predict, config)
         _, measured = call_in_fresh_process(search_step.measure, step, "ours", config, 1, 1)

@@ -189,6 +189,13 @@ def has_part(side: str, part: str) -> bool:
     return side in ("ours", "plain") or part in original.PARTS
 
 
+def parse_search(words: list[str], **defaults: object) -> SearchConfig:
+    """The flags of a search; `defaults` replace those of search.py where `words` does not give the flag."""
+    config = parse(SearchConfig, words)
+    unset = defaults.keys() - config.model_fields_set
+    return config.model_copy(update={name: defaults[name] for name in unset})
+
+
 def main() -> None:
     """Measure every part in each round, and print the medians."""
     parser = argparse.ArgumentParser(
