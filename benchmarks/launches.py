@@ -10,14 +10,11 @@ and the gates), forward and again backward.
 """
 
 import sys
-from pathlib import Path
 
 import search_step
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from config import SearchConfig
 from darts.supernet import make_supernet
