@@ -12,17 +12,18 @@ if __name__ == "__main__":
     CONFIG = command_line(PrepareConfig)
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
 
 from data.corpora.completeness import count_differences
-from data.datasets import dataset_folder, dataset_folds, list_corpus, prepare_dataset
+from data.datasets import dataset_folder, dataset_folds, list_corpus, pick_utterances, prepare_dataset
+from data.emotions import left_out
 from data.features import UnreadableAudio, read_clips
 from data.fold_schemes import natural_sort_key
-from data.folds import Fold
+from data.folds import Fold, is_known_speaker
 from data.leaks import check_leaks, find_leaks
 from data.store import FeatureStore, Row
 from plots.charts import draw_balance
@@ -42,7 +43,10 @@ def run(config: PrepareConfig) -> FeatureStore:
     utterances = list_corpus(config)
     for line in count_differences(config.corpus, utterances, config.reader_options()):
         print(f"incomplete?  {line}")
-    store, up_to_date = prepare_dataset(config, utterances)
+    picked = pick_utterances(config, utterances)
+    if counts := left_out(utterances, picked):
+        print(f"left out     {labels_left_out(counts)} (of {len(utterances):,} utterances)")
+    store, up_to_date = prepare_dataset(config, picked)
     if up_to_date:
         print(f"up to date   {up_to_date:,} files had not changed; their features are kept")
     print(f"{summary(store)}\n")
@@ -76,6 +80,14 @@ def check(config: PrepareConfig) -> FeatureStore:
     return store
 
 
+def labels_left_out(counts: Mapping[str, int]) -> str:
+    """Describe the utterances that are in no class: how many of each label, the most frequent first."""
+    order = sorted(counts, key=lambda label: (-counts[label], label))
+    labels = [f"{printable(label) or '(no label)'} {counts[label]:,}" for label in order]
+    more = f" and {len(labels) - MAX_LINES} more" if len(labels) > MAX_LINES else ""
+    return f"{', '.join(labels[:MAX_LINES])}{more}"
+
+
 def parts_of(fold: Fold) -> dict[str, Sequence[int]]:
     """The rows of each part of a fold, by its name."""
     return {"train": fold.train, "validation": fold.validation, "test": fold.test}
@@ -87,8 +99,9 @@ def summary(store: FeatureStore) -> str:
     hours = sum(row.duration for row in originals) / 3600
     clips = f" ({len(store):,} clips)" if len(store) > len(originals) else ""
     skipped = f"{len(store.skipped)} files skipped" + (" (see skipped.csv)" if store.skipped else "")
+    speakers = set(filter(is_known_speaker, store.speakers))
     blocks = [
-        f"{store.corpus}: {len(originals):,} utterances{clips} of {len(set(store.speakers))} speakers,"
+        f"{store.title}: {len(originals):,} utterances{clips} of {len(speakers)} speakers,"
         f" {hours:.2f} hours in {store.folder}; {skipped}"
     ]
     for column in ("emotion", "session", "split", "copy", "speaker"):
@@ -140,7 +153,7 @@ def draw_folds(store: FeatureStore, folds: Sequence[Fold], path: Path) -> None:
     for fold in drawn:
         labels = {part: store.labels[rows] for part, rows in parts_of(fold).items()}
         counts.append({part: np.bincount(ids, minlength=len(store.classes)) for part, ids in labels.items()})
-    title = f"{store.corpus}: clips of each class"
+    title = f"{store.title}: clips of each class"
     if len(folds) > len(drawn):
         title += f", first {len(drawn)} folds"
     draw_balance(counts, store.classes, path, title)
@@ -157,7 +170,7 @@ def draw_examples(store: FeatureStore, path: Path) -> bool:
             without_padding = clip.sound[: max(samples, front_end.n_fft)]  # but at least one window
             examples.append((row.emotion, printable(row.utterance), without_padding))
     if examples:
-        draw_spectrograms(examples, front_end, path, f"{store.corpus}: one utterance of each class")
+        draw_spectrograms(examples, front_end, path, f"{store.title}: one utterance of each class")
     return bool(examples)
 
 

@@ -28,15 +28,20 @@ def list_corpus(config: PrepareConfig) -> list[Utterance]:
     return read_corpus(config.corpus, corpus_root(config), **config.reader_options())
 
 
+def pick_utterances(config: PrepareConfig, utterances: list[Utterance]) -> list[Utterance]:
+    """Return the utterances whose emotions the flags pick. Raises `UserError` if the corpus lacks one of them."""
+    picks = config.emotions or (ALL if config.corpus in OWN_LABELS else FOUR)
+    if config.merge_excited:
+        picks = (*picks, "excited:happy")
+    return pick_emotions(utterances, picks)
+
+
 def prepare_dataset(config: PrepareConfig, utterances: list[Utterance]) -> tuple[FeatureStore, int]:
-    """Make a dataset of the utterances whose emotions the flags pick, or bring it up to date.
+    """Make a dataset of these utterances, or bring it up to date.
 
     Returns the dataset, and the number of files that were up to date.
     Raises `UserError` if it cannot be made.
     """
-    picks = config.emotions or (ALL if config.corpus in OWN_LABELS else FOUR)
-    if config.merge_excited:
-        picks = (*picks, "excited:happy")
     settings = Settings(
         corpus=config.corpus,
         front_end=FrontEnd(**config.model_dump(include=set(FrontEnd.model_fields))),
@@ -45,7 +50,7 @@ def prepare_dataset(config: PrepareConfig, utterances: list[Utterance]) -> tuple
         strict=config.strict,
         overwrite=config.overwrite,
     )
-    return prepare(pick_emotions(utterances, picks), settings, dataset_folder(config))
+    return prepare(utterances, settings, dataset_folder(config))
 
 
 def open_dataset(name: str, config_file: Path | None, features: str | None = None) -> FeatureStore:
@@ -55,7 +60,7 @@ def open_dataset(name: str, config_file: Path | None, features: str | None = Non
     """
     if name == "demo" and not (FEATURES / name).exists():
         config = from_file(PrepareConfig, config_file, corpus="demo")
-        store = prepare_dataset(config, list_corpus(config))[0]
+        store = prepare_dataset(config, pick_utterances(config, list_corpus(config)))[0]
     else:
         store = FeatureStore.open(FEATURES / name)
     if features not in (None, store.front_end.features):

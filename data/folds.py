@@ -19,6 +19,7 @@ from data.fold_schemes import (
     positions_by_name,
     utterance_folds,
 )
+from data.names import is_unknown
 from utils import UserError
 
 
@@ -133,7 +134,7 @@ def first_original_rows(manifest: Sequence[ManifestRow], rows: Iterable[int]) ->
 
 def is_known_speaker(speaker: str) -> bool:
     """Return whether the name of a speaker in a manifest identifies a person."""
-    return speaker.strip().lower() not in ("", "unknown")
+    return not is_unknown(speaker)
 
 
 def _with_known_speakers(utterances: Sequence[ManifestRow]) -> list[ManifestRow]:

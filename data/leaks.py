@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data.corpora.utterance import IMPROVISED
+from data.corpora.utterance import UNKNOWN_SPEAKER, is_improvised
 from data.fold_schemes import ManifestRow, natural_sort_key
 from data.folds import Fold, first_original_rows, is_known_speaker
 from data.speakers import SpeakerSet
@@ -107,14 +107,15 @@ def speaker_set(store: FeatureStore, rows: Iterable[int], dataset: str) -> Speak
 
 def speakers_of(manifest: Sequence[ManifestRow], rows: Iterable[int]) -> tuple[str, ...]:
     """Return the speakers of these rows in natural order; all unknown speakers count as one, Unknown."""
-    names = {manifest[row].speaker if is_known_speaker(manifest[row].speaker) else "Unknown" for row in rows}
-    return tuple(sorted(names, key=natural_sort_key))
+    names = {manifest[row].speaker for row in rows}
+    known = {name if is_known_speaker(name) else UNKNOWN_SPEAKER for name in names}
+    return tuple(sorted(known, key=natural_sort_key))
 
 
 def _scripted_utterances(manifest: Sequence[ManifestRow], rows: np.ndarray) -> list[ManifestRow]:
     """Return the utterances with a script text, that is, with fixed words."""
     utterances = [manifest[row] for row in first_original_rows(manifest, rows).values()]
-    return [each for each in utterances if each.text and not each.text.startswith(IMPROVISED)]
+    return [each for each in utterances if each.text and not is_improvised(each.text)]
 
 
 def _guess_by_text(training: Sequence[ManifestRow], test: Sequence[ManifestRow]) -> tuple[float, float]:

@@ -4,6 +4,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from data.names import key
+
 
 class SpeakerSet(BaseModel):
     """Speakers of a dataset, by their names in the corpus. Reading one from a file is strict."""
@@ -23,11 +25,13 @@ class SpeakerSet(BaseModel):
 
     def overlap(self, other: "SpeakerSet") -> list[str]:
         """Return the speakers of `other` that are also in this set, in the order of `other`."""
-        known = set(self.speakers) if self.comparable_with(other) else set()
-        return [speaker for speaker in other.speakers if speaker in known]
+        known = set(map(key, self.speakers)) if self.comparable_with(other) else set()
+        return [speaker for speaker in other.speakers if key(speaker) in known]
 
     def union(self, other: Self | None) -> Self:
         """Return this set with the speakers of `other` added, if the two are comparable."""
         if other is None or not self.comparable_with(other):
             return self
-        return self.model_copy(update={"speakers": tuple(dict.fromkeys(self.speakers + other.speakers))})
+        shared = set(self.overlap(other))
+        added = tuple(name for name in other.speakers if name not in shared)
+        return self.model_copy(update={"speakers": self.speakers + added})

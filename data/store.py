@@ -103,6 +103,11 @@ class FeatureStore:
         ids = {emotion: number for number, emotion in enumerate(self.classes)}
         return np.array([ids[row.emotion] for row in self.manifest], dtype=np.int64)
 
+    @property
+    def title(self) -> str:
+        """The corpus, or for a user's own CSV, the name of the dataset."""
+        return self.folder.resolve().name if self.corpus == "manifest" else self.corpus
+
     @cached_property
     def speakers(self) -> list[str]:
         """The speaker of each row."""
