@@ -19,7 +19,8 @@ from typing import Any
 
 import soundfile
 
-from data.corpora.manifest import files_of
+from data.corpora.manifest import find_file, segments_of
+from data.segments import Segment, format_seconds
 from training.devices import choose_device
 from training.inference import Prediction, load_run
 from utils import UserError, printable, progress
@@ -27,40 +28,51 @@ from utils import UserError, printable, progress
 AUDIO_FORMATS = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"}
 SUFFIXES = AUDIO_FORMATS | {".aif", ".oga", ".opus"}
 """The files of a folder that count as audio."""
+LISTS = {".csv", ".tsv"}
+"""The files that list recordings."""
 
 
 def run(config: PredictConfig) -> list[Prediction]:
     """Predict every recording and print the results; list those that cannot be read, with the reason."""
-    files = list(find_recordings(config.files))
+    recordings = list(find_recordings(config.files))
     model = load_run(*config.model, device=choose_device(config.gpus), windows=config.windows)
-    stream = model.predict(files, config.batch_size)
-    predictions = list(progress(stream, "predict", total=len(files), unit="file"))
+    stream = model.predict(recordings, config.batch_size)
+    predictions = list(progress(stream, "predict", total=len(recordings), unit="file"))
     print_predictions(predictions, model.classes, config)
     for prediction in predictions:
         if prediction.error:
-            print(printable(f"unreadable  {prediction.file}: {prediction.error}"), file=sys.stderr)
+            print(printable(f"unreadable  {prediction.segment}: {prediction.error}"), file=sys.stderr)
     return predictions
 
 
-def find_recordings(paths: Iterable[Path]) -> Iterator[Path]:
-    """The recordings that paths name: files, all audio below folders, patterns, and the `file` column of a CSV.
+def find_recordings(paths: Iterable[Path]) -> Iterator[Segment]:
+    """The recordings that paths name: files, all audio below folders, patterns, and those listed in a CSV.
+
+    A CSV has the column `file`, and `start` and `end` where it lists parts of recordings. Brackets in a pattern are
+    taken literally where there are such files.
 
     Raises `UserError` for a path that does not exist: it may be a mistyped run.
     """
-    for path in paths:
+    for path in map(find_file, paths):
         if path.is_dir():
             inside = sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in SUFFIXES)
             if not inside:
                 raise UserError(f"no audio below the folder {path}")
-            yield from inside
-        elif path.suffix.lower() == ".csv" and path.is_file():
-            yield from files_of(path)
-        elif not path.exists() and (matches := sorted(glob.glob(str(path), recursive=True))):
-            yield from map(Path, matches)
+            yield from map(Segment, inside)
+        elif path.suffix.lower() in LISTS and path.is_file():
+            yield from segments_of(path)
+        elif not path.exists() and (matches := find_matches(str(path))):
+            yield from map(Segment, map(Path, matches))
         elif not path.exists():
             raise UserError(f"{path}: no such recording, folder or list, and no run that holds a model")
         else:
-            yield path
+            yield Segment(path)
+
+
+def find_matches(pattern: str) -> list[str]:
+    """The files that match a pattern; brackets stand for themselves if any file matches so, else for sets."""
+    literal = pattern.replace("[", "[[]")
+    return sorted(glob.glob(literal, recursive=True) or glob.glob(pattern, recursive=True))
 
 
 def print_predictions(
@@ -71,13 +83,14 @@ def print_predictions(
         entries = [json_entry(prediction, config.windows) for prediction in predictions]
         print(json.dumps(entries, indent=2, ensure_ascii=False))
         return
+    has_times = config.windows or any(prediction.segment.part for prediction in predictions)
     rows = [
         row
         for prediction in predictions
         if not prediction.error
-        for row in table_rows(prediction, config.windows)
+        for row in table_rows(prediction, config.windows, has_times)
     ]
-    times = ("start", "end") if config.windows else ()
+    times = ("start", "end") if has_times else ()
     header = ["file", *times, "emotion", *classes]
     if config.csv:
         lines = [[*row[:-1], *(f"{p:.6f}" for p in row[-1])] for row in rows]
@@ -98,10 +111,15 @@ def print_table(lines: Sequence[Sequence[str]], right: int) -> None:
         print("  ".join([*words, *shares]))
 
 
-def table_rows(prediction: Prediction, windows: bool) -> Iterator[tuple]:
-    """The rows of a recording in the table and the CSV, probabilities last: one, or one for each window."""
+def table_rows(prediction: Prediction, windows: bool, has_times: bool) -> Iterator[tuple]:
+    """The rows of a recording in the table and the CSV, probabilities last: one, or one for each window.
+
+    Without windows, the times are those of the part of a recording; the end of a whole one is empty.
+    """
     if not windows:
-        yield str(prediction.file), prediction.emotion, prediction.probabilities
+        end = "" if prediction.end is None else format_seconds(prediction.end)
+        times = (format_seconds(prediction.start), end) if has_times else ()
+        yield str(prediction.file), *times, prediction.emotion, prediction.probabilities
         return
     for window in prediction.windows:
         emotion = prediction.classes[int(window.probabilities.argmax())]
@@ -110,13 +128,12 @@ def table_rows(prediction: Prediction, windows: bool) -> Iterator[tuple]:
 
 def json_entry(prediction: Prediction, windows: bool) -> dict[str, Any]:
     """The entry of a recording in the JSON output."""
+    entry: dict[str, Any] = {"file": str(prediction.file)}
+    if prediction.segment.part:
+        entry |= {"start": prediction.start, "end": prediction.end}
     if prediction.error:
-        return {"file": str(prediction.file), "error": prediction.error}
-    entry = {
-        "file": str(prediction.file),
-        "emotion": prediction.emotion,
-        "probabilities": prediction.by_class,
-    }
+        return {**entry, "error": prediction.error}
+    entry |= {"emotion": prediction.emotion, "probabilities": prediction.by_class}
     if windows:
         entry["windows"] = [
             {

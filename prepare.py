@@ -45,7 +45,8 @@ def run(config: PrepareConfig) -> FeatureStore:
         print(f"incomplete?  {line}")
     picked = pick_utterances(config, utterances)
     if counts := left_out(utterances, picked):
-        print(f"left out     {labels_left_out(counts)} (of {len(utterances):,} utterances)")
+        total = f"{counts.total():,} of {len(utterances):,} utterances"
+        print(f"left out     {total}, by label: {labels_left_out(counts)}")
     store, up_to_date = prepare_dataset(config, picked)
     if up_to_date:
         print(f"up to date   {up_to_date:,} files had not changed; their features are kept")
@@ -164,7 +165,11 @@ def draw_examples(store: FeatureStore, path: Path) -> bool:
     front_end = store.front_end
     examples = []
     for row in example_rows(store)[:MAX_EXAMPLES]:
-        with suppress(UnreadableAudio), closing(read_clips(Path(row.file), front_end)) as clips:
+        part = row.start, row.start + min(row.duration, front_end.duration)
+        with (
+            suppress(UnreadableAudio),
+            closing(read_clips(Path(row.file), front_end, "", "", *part)) as clips,
+        ):
             clip = next(clips)
             samples = round((clip.end - clip.start) * front_end.sample_rate)
             without_padding = clip.sound[: max(samples, front_end.n_fft)]  # but at least one window

@@ -33,7 +33,10 @@ def pick_utterances(config: PrepareConfig, utterances: list[Utterance]) -> list[
     picks = config.emotions or (ALL if config.corpus in OWN_LABELS else FOUR)
     if config.merge_excited:
         picks = (*picks, "excited:happy")
-    return pick_emotions(utterances, picks)
+    picked = pick_emotions(utterances, picks)
+    if not picked:
+        raise UserError(f"no utterance of corpus {config.corpus!r} has a label")
+    return picked
 
 
 def prepare_dataset(config: PrepareConfig, utterances: list[Utterance]) -> tuple[FeatureStore, int]:

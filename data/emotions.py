@@ -19,13 +19,10 @@ def pick_emotions(utterances: Sequence[Utterance], picks: Sequence[str]) -> list
     A pick is `label` or `label:class`: `angry happy excited:happy` makes two classes of three labels. Labels are
     compared as `data.names.key` says, and a class is spelt as in the first pick that names it. The single pick
     `all` keeps every label but those that stand for nothing, such as `nan`. Raises `UserError` if the corpus lacks
-    a label, it is picked twice, or there is none.
+    a label or it is picked twice.
     """
     if tuple(map(key, picks)) == ALL:
-        picked = [each for each in utterances if not is_unknown(each.emotion)]
-        if not picked:
-            raise UserError("no utterance of the corpus has a label")
-        return picked
+        return [each for each in utterances if not is_unknown(each.emotion)]
     classes: dict[str, str] = {}  # by the key of the label
     spelling: dict[str, str] = {}  # of each class
     for pick in picks:

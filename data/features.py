@@ -28,6 +28,7 @@ from utils import UserError
 
 MAX_SAMPLE = 1e9  # far above real samples, and far below those whose power spectrum overflows float32
 MIN_RATE, MAX_RATE = 1_000, 1_000_000  # sample rates that are read, in Hz; a header may state any number
+LATE = 0.1  # seconds by which a list of parts may end after the file
 MAX_HOURS = 24  # longest recording that is cut into clips; a small file can hold weeks of sound
 UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's number of samples if the header does not state it
 BLOCK = 32  # hops that are transformed at a time
@@ -52,7 +53,7 @@ class Clip:
 
     start: float  # seconds
     end: float  # seconds; padding is not counted
-    recording: float  # seconds, length of the whole recording
+    recording: float  # seconds, length of the whole recording, or of the part of it that is read
     sound: np.ndarray  # (samples,) float32
 
 
@@ -149,7 +150,14 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def read_clips(path: Path, front_end: FrontEnd, copy: str = "", name: str = "") -> Iterator[Clip]:
+def read_clips(
+    path: Path,
+    front_end: FrontEnd,
+    copy: str = "",
+    name: str = "",
+    start: float = 0.0,
+    end: float | None = None,
+) -> Iterator[Clip]:
     """Yield the clips that the front-end keeps of a file: mono, resampled, padded with zeros.
 
     There is one clip, or if `front_end.long` is "chunks", as many as cover the file; silent ones
@@ -158,36 +166,54 @@ def read_clips(path: Path, front_end: FrontEnd, copy: str = "", name: str = "") 
 
     copy: a perturbation such as "speed:0.9", or "" for the original.
     name: the name of the utterance, which is the seed of added noise.
+    start, end: the part of the file that is read, in seconds; an `end` of None is the end of the file.
 
-    Raises `UnreadableAudio` if the file is missing, not audio, empty, silent, or has samples that
-    are not finite.
+    Raises `UnreadableAudio` if the file is missing, not audio, empty, silent, ends before `end`, or
+    has samples that are not finite.
     """
     path = Path(path)
     silence = 0.0
     found = False
     with _opened(path) as file:
-        seconds = file.frames / file.samplerate
+        first, last = part_of(path, file, start, end)
+        seconds = (last - first) / file.samplerate
         rate = file.samplerate * speed_of(copy)
         length = max(1, round(front_end.duration * rate))
         if front_end.long == "chunks" and seconds > MAX_HOURS * 3600:
             hours = round(seconds / 3600)
             raise UnreadableAudio(path, f"{hours} hours, of which at most {MAX_HOURS} can be cut up")
-        for start in clip_starts(file.frames, length, front_end.long):
-            if start:
-                file.seek(start)
-            sound = file.read(length, dtype="float32", always_2d=True).mean(axis=1)
+        for offset in clip_starts(last - first, length, front_end.long):
+            begin = first + offset
+            if begin:
+                file.seek(begin)
+            sound = file.read(min(length, last - begin), dtype="float32", always_2d=True).mean(axis=1)
             if not len(sound):  # the header states more samples than the file has
                 break
             if _is_silent(sound, path):
                 silence = max(silence, len(sound) / rate)
                 continue
             found = True
-            end = start + len(sound)
-            sound = perturb(sound, file.samplerate, copy, f"{name} {start}")
+            times = begin / file.samplerate, (begin + len(sound)) / file.samplerate
+            sound = perturb(sound, file.samplerate, copy, f"{name} {begin}")
             sound = _resampled(sound, rate, front_end)
-            yield Clip(start / file.samplerate, end / file.samplerate, seconds, sound)
+            yield Clip(*times, seconds, sound)
     if not found:
         raise UnreadableAudio(path, f"no sound in {silence:.3g} s" if silence else "empty (no samples)")
+
+
+def part_of(path: Path, file: soundfile.SoundFile, start: float, end: float | None) -> tuple[int, int]:
+    """Return the first sample from `start` on, and the first from `end` on, or the number of samples.
+
+    Raises `UnreadableAudio` if the file ends before `end`, or has no sample from `start` on.
+    """
+    if not start and end is None:
+        return 0, file.frames
+    first = round(start * file.samplerate)
+    last = file.frames if end is None else round(end * file.samplerate)
+    if first >= min(last, file.frames) or last > file.frames + LATE * file.samplerate:
+        asked = f"from {start:g} s" + ("" if end is None else f" to {end:g} s")
+        raise UnreadableAudio(path, f"{file.frames / file.samplerate:.3f} s long: it has no part {asked}")
+    return first, min(last, file.frames)
 
 
 def clip_starts(samples: int, length: int, long: str) -> Iterator[int]:

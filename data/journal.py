@@ -61,9 +61,9 @@ class Entry:
 
     @classmethod
     def of(cls, job: Job, **result: object) -> "Entry":
-        """The entry of a job, with the stamp that its file has now."""
-        file = job.utterance.file
-        return cls(job.utterance.utterance, str(file), job.copy, stamp(file), **result)
+        """The entry of a job, with the stamp that its file has now and the part that is read."""
+        u = job.utterance
+        return cls(u.utterance, str(u.file), job.copy, stamp(u.file) + u.part, **result)
 
     def belongs_to(self, job: Job) -> bool:
         """Whether this is the result of this job, and its file has not changed since."""

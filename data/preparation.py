@@ -135,7 +135,7 @@ def _do_jobs(jobs: Sequence[Job], settings: Settings, earlier: EarlierStore, jou
     def do(job: Job) -> tuple[Entry, np.ndarray | None, bool]:
         entry = Entry.of(job)  # takes the stamp before the file is read
         known = earlier.find(entry)
-        result = known or _compute(entry, job.utterance.file, settings.front_end, transform)
+        result = known or _compute(entry, job.utterance, settings.front_end, transform)
         return *result, known is not None
 
     done = len(journal.entries)
@@ -151,12 +151,13 @@ def _do_jobs(jobs: Sequence[Job], settings: Settings, earlier: EarlierStore, jou
 
 @torch.inference_mode()
 def _compute(
-    entry: Entry, file: Path, front_end: FrontEnd, transform: Transform
+    entry: Entry, utterance: Utterance, front_end: FrontEnd, transform: Transform
 ) -> tuple[Entry, np.ndarray | None]:
     """Read a file and transform its clips, one at a time: the result depends on no other clip."""
     starts, features = [], []
     try:
-        for clip in read_clips(file, front_end, entry.copy, entry.utterance):
+        part = utterance.start, utterance.end
+        for clip in read_clips(utterance.file, front_end, entry.copy, entry.utterance, *part):
             starts.append(round(clip.start, 3))
             features.append(transform(torch.from_numpy(clip.sound)[None]).numpy())
     except UnreadableAudio as error:
@@ -178,8 +179,9 @@ def _in_order(function: Callable, items: Sequence, workers: int) -> Iterator[Any
 
 def _write_tables(partial: Path, entries: Sequence[Entry], jobs: Sequence[Job], settings: Settings) -> None:
     """Write `manifest.csv`, `skipped.csv` and `config.json` of a store whose jobs are all done."""
-    rows = [row for entry, job in zip(entries, jobs, strict=True) for row in entry.rows(job.utterance)]
-    skipped = {entry.file: entry.reason for entry in entries if entry.reason}
+    results = list(zip(entries, jobs, strict=True))
+    rows = [row for entry, job in results for row in entry.rows(job.utterance)]
+    skipped = {entry.file + job.utterance.part: entry.reason for entry, job in results if entry.reason}
     if not rows:
         shutil.rmtree(partial)
         first = f"the first, {entries[0].file}: {entries[0].reason}" if entries else "the corpus is empty"

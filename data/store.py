@@ -37,11 +37,11 @@ class Row:
     session: str
     emotion: str
     split: str
-    duration: float  # seconds, length of the whole file
+    duration: float  # seconds, length of the utterance: of the whole file, or of the part that is labelled
     text: str  # the words spoken, if the corpus states them
     copy: str  # the perturbation; empty for an original
     start: float  # seconds, where the clip begins in the recording
-    stamp: str  # size and modification time of the file when it was read
+    stamp: str  # size and modification time of the file when it was read, and the part if it is not all of it
 
 
 COLUMNS = tuple(field.name for field in fields(Row))

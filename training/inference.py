@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from config import MAX_CLIP_VALUES, FrontEnd
 from data.features import Clip, Transform, UnreadableAudio, read_clips
+from data.segments import Segment
 from models.saved import SavedModel
 from training.precision import ieee_float32
 from utils import UserError
@@ -33,12 +34,22 @@ class Window:
 
 @dataclass
 class Prediction:
-    """The prediction for a recording. If it could not be read, `error` says why and there are no windows."""
+    """The prediction for a recording, or for a part of it from `start` to `end` in seconds (None: to its end).
+
+    If it could not be read, `error` says why and there are no windows.
+    """
 
     file: Path
     classes: tuple[str, ...]
     windows: list[Window] = field(default_factory=list)
     error: str = ""
+    start: float = 0.0
+    end: float | None = None
+
+    @property
+    def segment(self) -> Segment:
+        """The recording, and the part of it that was heard."""
+        return Segment(self.file, self.start, self.end)
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -79,15 +90,18 @@ class Predictor:
         self.transform = Transform(self.front_end).to(self.device)
         self.networks = nn.ModuleList(model.standardised for model in models).to(self.device).eval()
 
-    def predict(self, files: Iterable[str | Path], batch_size: int = 32) -> Iterator[Prediction]:
-        """A prediction for each file, in order; for a file that cannot be read, one with an error.
+    def predict(
+        self, recordings: Iterable[str | Path | Segment], batch_size: int = 32
+    ) -> Iterator[Prediction]:
+        """A prediction for each file or part of one, in order; one with an error if it cannot be read.
 
         Long windows take smaller batches than `batch_size`, so that memory stays bounded.
         """
         batch_size = max(1, min(batch_size, MAX_CLIP_VALUES // self.front_end.clip_values))
-        windows = self.predict_windows(map(Path, files), batch_size)
-        for (_, file), found in groupby(windows, key=lambda pair: pair[0]):
-            prediction = Prediction(file, self.classes)
+        segments = (each if isinstance(each, Segment) else Segment(Path(each)) for each in recordings)
+        windows = self.predict_windows(segments, batch_size)
+        for (_, segment), found in groupby(windows, key=lambda pair: pair[0]):
+            prediction = Prediction(segment.file, self.classes, start=segment.start, end=segment.end)
             for _, window in found:
                 if isinstance(window, str):
                     prediction.error = window
@@ -98,16 +112,16 @@ class Predictor:
             yield prediction
 
     def predict_windows(
-        self, files: Iterable[Path], batch_size: int
-    ) -> Iterator[tuple[tuple[int, Path], Window | str]]:
-        """((number, file), window or error) for all windows of all files. A batch may hold several files."""
-        clips = read_all(files, self.front_end)
+        self, segments: Iterable[Segment], batch_size: int
+    ) -> Iterator[tuple[tuple[int, Segment], Window | str]]:
+        """((number, segment), window or error) for all windows. A batch may hold several files."""
+        clips = read_all(segments, self.front_end)
         while batch := list(islice(clips, batch_size)):
             sounds = [clip.sound for _, clip in batch if not isinstance(clip, str)]
             probabilities = iter(self.probabilities(np.stack(sounds)) if sounds else ())
-            for file, clip in batch:
+            for segment, clip in batch:
                 yield (
-                    file,
+                    segment,
                     clip if isinstance(clip, str) else Window(clip.start, clip.end, next(probabilities)),
                 )
 
@@ -120,14 +134,16 @@ class Predictor:
         return torch.stack(each).mean(dim=0).cpu().numpy()
 
 
-def read_all(files: Iterable[Path], front_end: FrontEnd) -> Iterator[tuple[tuple[int, Path], Clip | str]]:
-    """((number, file), clip) for every clip of every file; for a file that cannot be read, the reason."""
-    for number, file in enumerate(files):
+def read_all(
+    segments: Iterable[Segment], front_end: FrontEnd
+) -> Iterator[tuple[tuple[int, Segment], Clip | str]]:
+    """((number, segment), clip) for every clip of every segment; for one that cannot be read, the reason."""
+    for number, segment in enumerate(segments):
         try:
-            for clip in read_clips(file, front_end):
-                yield (number, file), clip
+            for clip in read_clips(segment.file, front_end, start=segment.start, end=segment.end):
+                yield (number, segment), clip
         except UnreadableAudio as error:
-            yield (number, file), error.reason
+            yield (number, segment), error.reason
 
 
 def load_run(*paths: str | Path, device: torch.device | None = None, windows: bool = False) -> Predictor:

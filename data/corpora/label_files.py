@@ -1,7 +1,6 @@
-"""Helpers to read the label files of a corpus: lines, CSV rows, and checked values."""
+"""Helpers to read the label files of a corpus: lines, and checked values."""
 
-import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from data.corpora.utterance import Utterance
@@ -16,27 +15,6 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
     with path.open(encoding="utf-8-sig", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
             yield f"{path}, line {number}", line.strip()
-
-
-def read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the line number and the values of each row, by column; a missing value is empty.
-
-    Surplus values are under the key None, as in `csv.DictReader`. Raises `UserError` if a required column
-    is missing or the file is not a CSV file in UTF-8.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True, restval="")
-            columns = [column.strip() for column in reader.fieldnames or []]
-            for column in required:
-                if column not in columns:
-                    found = ",".join(columns)
-                    raise UserError(f"{path}, line 1: column {column!r} is missing, found: {found}")
-            reader.fieldnames = columns
-            for row in reader:
-                yield reader.line_num, row
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a CSV file in UTF-8: {error}") from None
 
 
 def look_up(table: Mapping[str, str], key: str, what: str) -> str:

@@ -1,57 +1,107 @@
-"""A corpus listed in a CSV file with the columns `file,speaker,emotion` and optional `session,split,text`.
+"""A corpus listed in a CSV file with the columns `file,speaker,emotion` and optional `session,split,text,start,end`.
 
-`text` is any name of the spoken words, or `improvised` and the scenario if the words were free.
+`text` is any name of the spoken words, or `improvised` and the scenario if the words were free. `start` and `end`
+make a row a part of its file; an empty `end` is the end of the file.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 
-from data.corpora.label_files import read_csv
+from cli import note
+from data.corpora.tables import Table, looks_like, read_csv
 from data.corpora.utterance import Utterance
+from data.segments import Segment, fragment, parse_seconds
 from utils import UserError
 
 REQUIRED = ("file", "speaker", "emotion")
-OPTIONAL = ("session", "split", "text")
+LABELS = ("session", "split", "text")
+TIMES = ("start", "end")
 
 
 def read(root: Path) -> list[Utterance]:
-    """Return the utterances of the CSV file `root`. Their names are the listed paths without the suffix.
+    """Return the utterances of the CSV file `root`.
 
-    Relative paths start at the folder of the CSV file. Raises `UserError`, with file and line, if the CSV
-    file is missing or invalid, a column is missing, a value is empty, or an audio file is listed twice.
+    Their names are the listed paths without the suffix, followed by the times if the row is a part of its file.
+    Relative paths start at the folder of the CSV file. A row may lack the speaker or the emotion. Prints a note
+    of the columns that are not used.
+
+    Raises `UserError`, with file and line, if the CSV file is missing or invalid, a column is missing, a row has no
+    file or an invalid time, or the same part of a file is listed twice.
     """
+    table = _read_table(root, REQUIRED, (*LABELS, *TIMES))
+    _note_unused(root, table.unused, (*LABELS, *TIMES))
     utterances = []
-    first_line: dict[str, int] = {}
-    for line, values in _rows(root, REQUIRED):
-        listed = values.pop("file")
-        file = root.parent / listed
-        first = first_line.setdefault(os.path.splitext(os.path.abspath(file))[0], line)
+    first_line: dict[tuple, int] = {}
+    for line, values, part in _parts(root, table):
+        listed = values["file"]
+        path = os.path.splitext(os.path.abspath(part.file))[0]
+        first = first_line.setdefault((path, part.start, part.end), line)
         if first != line:
-            raise UserError(
-                f"{root}, line {line}: {listed} is already listed (apart from the suffix) on line {first}"
-            )
-        name = PurePath(os.path.splitext(listed)[0]).as_posix()
-        utterances.append(Utterance(name, file, **values))
+            problem = f"{listed} is already listed (apart from the suffix) on line {first}"
+            raise UserError(f"{root}, line {line}: {problem}")
+        name = PurePath(os.path.splitext(_with_slashes(listed))[0]).as_posix()
+        name += fragment(part.start, part.end)
+        labels = {column: values.get(column, "") for column in ("speaker", "emotion", *LABELS)}
+        utterances.append(Utterance(name, part.file, **labels, start=part.start, end=part.end))
     return utterances
 
 
-def files_of(path: Path) -> list[Path]:
-    """Return the audio files in the column `file` of a CSV file. Raises `UserError` as `read` does."""
-    return [path.parent / values["file"] for _, values in _rows(path, required=("file",))]
+def segments_of(path: Path) -> list[Segment]:
+    """Return the recordings in the column `file` of a CSV file, or their parts from `start` to `end`.
+
+    Raises `UserError` as `read` does.
+    """
+    table = _read_table(path, ("file",), TIMES)
+    times_elsewhere = [name for name in table.unused if any(looks_like(name, time) for time in TIMES)]
+    _note_unused(path, times_elsewhere, TIMES)
+    return [part for _, _, part in _parts(path, table)]
 
 
-def _rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the line number and the checked values of each row."""
+def find_file(path: Path) -> Path:
+    """Return the file that is meant by a path, or the path itself if there is none.
+
+    A path may have backslashes, and its letters may be composed in another Unicode form than those on disk.
+    """
+    for text in (str(path), _with_slashes(str(path))):
+        for form in (text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))):
+            if os.path.exists(form):
+                return Path(form)
+    return path
+
+
+def _read_table(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> Table:
     if not path.is_file():
         columns = ",".join(REQUIRED)
         raise UserError(f"no manifest at {path}: --root must be a CSV file with the columns {columns}")
-    for line, row in read_csv(path, required):
+    return read_csv(path, required, optional)
+
+
+def _note_unused(path: Path, unused: list[str], columns: tuple[str, ...]) -> None:
+    """Print which columns are not used, and which of them seem to be one of `columns` under another name."""
+    words = []
+    for name in unused:
+        meant = next((column for column in columns if looks_like(name, column)), None)
+        words.append(f"{name} (rename it if it is the {meant})" if meant else name)
+    if words:
+        note(f"{path}: columns that are not used: {', '.join(words)}")
+
+
+def _parts(path: Path, table: Table) -> Iterator[tuple[int, dict[str, str], Segment]]:
+    """Yield the line number, the values and the part of a recording of each row."""
+    for line, values in table.rows:
         where = f"{path}, line {line}"
-        if None in row:
-            raise UserError(f"{where}: more values than columns; a value with a comma must be quoted")
-        values = {column: row.get(column, "").strip() for column in (*REQUIRED, *OPTIONAL)}
-        for column in required:
-            if not values[column]:
-                raise UserError(f"{where}: {column} is empty")
-        yield line, values
+        if not values["file"]:
+            raise UserError(f"{where}: file is empty")
+        try:
+            start, end = (parse_seconds(values.get(time, "")) for time in TIMES)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from None
+        if end is not None and end <= (start or 0.0):
+            raise UserError(f"{where}: the end, {values['end']}, is not after the start")
+        yield line, values, Segment(find_file(path.parent / values["file"]), start or 0.0, end)
+
+
+def _with_slashes(path: str) -> str:
+    return path.replace("\\", "/")

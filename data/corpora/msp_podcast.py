@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.corpora.folders import find_parts
-from data.corpora.label_files import look_up, read_csv, unique
+from data.corpora.label_files import look_up, unique
+from data.corpora.tables import read_csv
 from data.corpora.utterance import Utterance
 from utils import UserError
 
@@ -51,9 +52,9 @@ def read(root: Path) -> list[Utterance]:
 
 def _utterances(label_file: Path, audio: Path) -> Iterator[tuple[str, Utterance]]:
     """Yield the place and the utterance of each labelled row."""
-    for number, row in read_csv(label_file, COLUMNS):
+    for number, row in read_csv(label_file, COLUMNS).rows:
         where = f"{label_file}, line {number}"
-        file, label, speaker, split = (row[column].strip() for column in COLUMNS)
+        file, label, speaker, split = (row[column] for column in COLUMNS)
         if split == "Test3" and label.lower() in ("", "nan"):
             continue
         name = NAME.fullmatch(file)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.segments import fragment
+
 IMPROVISED = "improvised "
 """Prefix of the text of an improvised utterance; a scenario follows. Any other text names fixed words."""
 UNKNOWN_SPEAKER = "Unknown"
@@ -22,6 +24,11 @@ class Utterance:
     text: str = ""  # the spoken sentence or script, or IMPROVISED and the scenario; empty if unknown
     start: float = 0.0  # seconds, where the utterance begins in the file
     end: float | None = None  # seconds, where it ends; None: at the end of the file
+
+    @property
+    def part(self) -> str:
+        """What tells this part of a file from others, see `data.segments.fragment`; empty for a whole file."""
+        return fragment(self.start, self.end)
 
 
 def is_improvised(text: str) -> bool:

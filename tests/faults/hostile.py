@@ -24,7 +24,7 @@ import prepare
 from augment import BestEpoch, parse_speakers
 from cli import parse
 from config import FrontEnd, PrepareConfig, SearchConfig
-from data.corpora.manifest import files_of, read
+from data.corpora.manifest import read, segments_of
 from data.features import Transform, read_clips
 from data.journal import Entry, Job
 from data.preparation import Settings
@@ -200,7 +200,7 @@ READERS = {
     "genotype.json": Reader(write_genotype, read_searched_genotype),
     "genotype": Reader(lambda: Path("genotype").write_text(str(BUILT_IN["cnn_lstm"])), lambda: resolve("genotype")),
     "flags.yaml": Reader(write_flags, lambda: parse(SearchConfig, ["--config", "flags.yaml"])),
-    "list.csv": Reader(write_corpus, lambda: (files_of(Path("list.csv")), prepare_corpus())),
+    "list.csv": Reader(write_corpus, lambda: (segments_of(Path("list.csv")), prepare_corpus())),
     "model.safetensors": Reader(write_model, lambda: list(load_run("model.safetensors").predict(["0.wav"]))),
     **{f"store/{file}": Reader(write_store, check_store)
        for file in ("config.json", "manifest.csv", "skipped.csv", "features.npy")},
