@@ -223,6 +223,7 @@ class Parser(argparse.ArgumentParser):
     """argparse that takes `-` for `_` in flags, and raises `UserError` instead of printing its usage.
 
     Flags may be shortened as long as only one begins so. An ambiguous one is an error that lists the candidates.
+    Words after `--` are no flags, whatever they begin with.
     """
 
     def __init__(self, kind: type[Flags]):
@@ -234,17 +235,32 @@ class Parser(argparse.ArgumentParser):
         self.kind = kind
 
     def parse_args(self, args=None, namespace=None):
-        args = sys.argv[1:] if args is None else args
-        args = [
-            re.sub(r"^--\w[\w-]*", lambda flag: "--" + flag[0][2:].replace("-", "_"), word) for word in args
+        args = list(sys.argv[1:] if args is None else args)
+        end = args.index("--") if "--" in args else len(args)
+        flags = [
+            re.sub(r"^--\w[\w-]*", lambda flag: "--" + flag[0][2:].replace("-", "_"), word)
+            for word in args[:end]
         ]
-        known, unknown = self.parse_known_intermixed_args(args, namespace)
+        known, unknown = self.parse_known_intermixed_args(flags, namespace)
+        self._add_words(known, args[end + 1 :])
         for name, advice in self.kind.instead.items():
             if name in known:
                 raise UserError(f"--{name} is not a flag here: {advice}")
         if unknown:
             raise UserError(unknown_flag(unknown[0].split("=")[0], self.kind))
         return known
+
+    def _add_words(self, known: argparse.Namespace, words: list[str]) -> None:
+        """Add the words after `--` to those that belong to no flag."""
+        for name, field in fields_by_flag(self.kind).items() if words else ():
+            if is_positional(field) and get_origin(field.annotation) is tuple:
+                setattr(known, name, [*getattr(known, name, []), *words])
+                return
+            if is_positional(field) and len(words) == 1 and name not in known:
+                setattr(known, name, words[0])
+                return
+        if words:
+            raise UserError(f"{words[0]!r} after -- belongs to no flag; --help lists what {self.prog} takes")
 
     def error(self, message: str):
         raise UserError(message)

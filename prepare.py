@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.corpora.completeness import count_differences
+from data.corpora.completeness import count_differences, duration_differences
 from data.datasets import dataset_folder, dataset_folds, list_corpus, pick_utterances, prepare_dataset
 from data.emotions import left_out
 from data.features import UnreadableAudio, read_clips
@@ -48,6 +48,9 @@ def run(config: PrepareConfig) -> FeatureStore:
         total = f"{counts.total():,} of {len(utterances):,} utterances"
         print(f"left out     {total}, by label: {labels_left_out(counts)}")
     store, up_to_date = prepare_dataset(config, picked)
+    seconds = {row.utterance: row.duration for row in store.manifest if not row.copy}
+    for line in duration_differences(config.corpus, utterances, seconds):
+        print(f"incomplete?  {line}")
     if up_to_date:
         print(f"up to date   {up_to_date:,} files had not changed; their features are kept")
     print(f"{summary(store)}\n")

@@ -38,6 +38,11 @@ SPEAKERS = {
     "english": r"00(?:1[1-9]|20)",
     "mandarin": r"00(?:0[1-9]|10)",
 }
+# Keys: the option `language`. Each of the five emotions is spoken by all speakers.
+COMPLETE_COUNTS = {
+    language: dict.fromkeys(LABELS.values(), 350 * speakers)
+    for language, speakers in (("all", 20), ("english", 10), ("mandarin", 10))
+}
 SPLITS = ("train", "evaluation", "test")
 SENTENCES = 350
 

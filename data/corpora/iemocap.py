@@ -32,10 +32,16 @@ LABELS = {
 COMPLETE_COUNTS: dict[str, dict[str, int]] = {
     "all": {
         "angry": 1103,
-        "happy+excited": 1636,
-        "neutral": 1708,
+        "happy": 595,
+        "excited": 1041,
         "sad": 1084,
-        "+".join(LABELS.values()): 10_039,
+        "neutral": 1708,
+        "frustrated": 1849,
+        "surprised": 107,
+        "fearful": 40,
+        "disgusted": 2,
+        "other": 3,
+        "unknown": 2507,
     },
     "improvised": {"angry": 289, "happy": 284, "neutral": 1099, "sad": 608},
 }
