@@ -296,7 +296,7 @@ class PrepareConfig(FrontEnd, FoldFlags):
 
     corpus: str = "manifest"
     """The reader: cremad, demo, emodb, esd, iemocap, msp_improv, msp_podcast, ravdess, savee, tess, or manifest (a CSV
-    of your own: file,speaker,emotion[,session,split])."""
+    of your own: file,speaker,emotion[,session,split,text,start,end])."""
     root: Path | None = None
     """Where the corpus is: its folder, or the CSV of a manifest. The demo corpus needs none."""
     out: Path | None = None
@@ -536,7 +536,8 @@ class PredictConfig(Flags):
     command: ClassVar[str] = "predict"
 
     files: Annotated[tuple[Path, ...], Field(min_length=1, json_schema_extra=POSITIONAL)]
-    """Recordings, folders of them, patterns, or a CSV with a column `file`; any format libsndfile reads, any rate."""
+    """Recordings, folders of them, patterns, or a CSV with the columns file[,start,end]; any format libsndfile reads,
+    any rate. Names that begin with a dash go last, after --."""
     model: Annotated[tuple[Path, ...], Field(min_length=1)]
     """The run that holds the model, runs/NAME or its augment folder; several runs: their mean probabilities."""
     windows: bool = False

@@ -14,7 +14,8 @@ import torch
 from conftest import ROOT
 
 import predict
-from config import FrontEnd, PredictConfig
+from cli import parse
+from config import FrontEnd, PredictConfig, PrepareConfig, VisualizeConfig
 from data.features import Transform
 from genotypes import Genotype
 from models.architecture import SearchedArchitecture
@@ -147,7 +148,7 @@ def read_csv(text: str) -> list[dict[str, str]]:
 def test_recordings_are_files_folders_patterns_and_files_of_a_csv(place: Path):
     Path("list.csv").write_text("note,file\nx,wav/2.wav\ny,wav/0.wav\n")
     paths = [Path(path) for path in ("wav", "wav/1.wav", "w*/[02].wav", "list.csv")]
-    names = [path.name for path in predict.find_recordings(paths)]
+    names = [recording.file.name for recording in predict.find_recordings(paths)]
     assert names == ["0.wav", "1.wav", "2.wav", "1.wav", "0.wav", "2.wav", "2.wav", "0.wav"]
 
 
@@ -171,6 +172,80 @@ def test_windows_are_printed_with_their_times(place: Path, capsys: pytest.Captur
     assert times == [("0.00", "0.50"), ("0.38", "0.88"), ("0.75", "1.25")]
     [entry] = json.loads(run_predict(capsys, "wav/1.wav", json=True, windows=True))
     assert [round(window["end"] - window["start"], 3) for window in entry["windows"]] == [0.5] * 3
+
+
+def test_parts_of_a_recording_are_told_apart(place: Path, capsys: pytest.CaptureFixture):
+    sound, _ = soundfile.read("wav/1.wav", dtype="float32")
+    soundfile.write("alone.wav", sound[6000:10_000], RATE, subtype="FLOAT")
+    rows = [
+        "wav/1.wav;0,25;0,75",
+        "wav/1.wav;0 days 00:00:00.75;",
+        "wav/1.wav;;",
+        "wav/1.wav;1;9",
+        "alone.wav;;",
+    ]
+    Path("parts.tsv").write_text("\n".join(["File;START;End", *rows]))
+    entries = json.loads(run_predict(capsys, "parts.tsv", json=True))
+    assert [(entry.get("start"), entry.get("end")) for entry in entries] == [
+        (0.25, 0.75), (0.75, None), (None, None), (1.0, 9.0), (None, None)
+    ]  # fmt: skip
+    assert entries[3]["error"] == "1.250 s long: it has no part from 1 s to 9 s"
+    assert entries[1]["probabilities"] == pytest.approx(entries[4]["probabilities"], abs=1e-6)
+    assert entries[1]["probabilities"] != pytest.approx(entries[0]["probabilities"], abs=1e-3)
+
+    rows = read_csv(run_predict(capsys, "parts.tsv", csv=True))
+    times = [("0.25", "0.75"), ("0.75", ""), ("0", ""), ("0", "")]
+    assert [(row["start"], row["end"]) for row in rows] == times
+    predict.run(PredictConfig(files=["parts.tsv"], model="runs/one", gpus="none"))
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[1].split()[:3] == ["wav/1.wav", "0.25", "0.75"]
+    assert printed.err.startswith("unreadable  wav/1.wav#t=1,9: ")
+
+    windows = read_csv(run_predict(capsys, "parts.tsv", csv=True, windows=True))[:2]
+    assert [(row["start"], row["end"]) for row in windows] == [("0.25", "0.75"), ("0.75", "1.25")]
+
+
+def test_a_list_that_may_have_times_under_other_names_is_noted(place: Path, capsys: pytest.CaptureFixture):
+    Path("list.csv").write_text("file,speaker,start_time,offset\nwav/1.wav,A,0,1\n")
+    list(predict.find_recordings([Path("list.csv")]))
+    words = "start_time (rename it if it is the start), offset (rename it if it is the start)"
+    assert capsys.readouterr().err == f"note: list.csv: columns that are not used: {words}\n"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("rec[1].wav", ["rec[1].wav"]),
+        ("rec[[]1].wav", ["rec[1].wav"]),
+        ("take[2]/*.wav", ["take[2]/a.wav"]),
+        ("take[2]/a.*", ["take[2]/a.wav"]),
+        ("wav/[01].wav", ["wav/0.wav", "wav/1.wav"]),
+        ("J\u00fcrgen.wav", ["Ju\u0308rgen.wav"]),
+        ("wav\\\\1.wav".replace("\\\\", "\\"), ["wav/1.wav"]),
+    ],
+)
+def test_brackets_and_other_unicode_forms_name_the_files_that_are_there(
+    place: Path, pattern: str, found: list[str]
+):
+    for name in ("rec[1].wav", "take[2]/a.wav", "take2/b.wav", "Ju\u0308rgen.wav"):
+        write_wav(Path(name), 4000)
+    assert [str(recording.file) for recording in predict.find_recordings([Path(pattern)])] == found
+
+
+@pytest.mark.parametrize(
+    "words", [["--json", "--", "-a.wav"], ["wav/1.wav", "--", "-a.wav", "--b-c.wav"], ["--", "--json"]]
+)
+def test_words_after_two_dashes_are_recordings(words: list[str]):
+    config = parse(PredictConfig, ["--model", "runs/one", *words])
+    at = words.index("--")
+    assert [str(file) for file in config.files] == [*(w for w in words[:at] if w[0] != "-"), *words[at + 1 :]]
+    assert config.json_ == ("--json" in words[:at])
+
+
+def test_other_commands_refuse_words_after_two_dashes():
+    assert parse(VisualizeConfig, ["--", "-x.json"]).genotype == "-x.json"
+    with pytest.raises(UserError, match="'x' after -- belongs to no flag"):
+        parse(PrepareConfig, ["--", "x"])
 
 
 def test_unreadable_files_are_listed_and_the_exit_code_is_1(place, capsys, monkeypatch):

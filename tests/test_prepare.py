@@ -14,6 +14,8 @@ from conftest import environment, execute, line, succeed
 from PIL import Image
 
 import prepare
+from config import PrepareConfig
+from data.folds import make_folds
 from data.store import FeatureStore
 
 SMALL = "--sample_rate 8000 --n_fft 256 --hop_length 128 --n_mels 16 --n_mfcc 8 --duration 0.5 --frames 8"
@@ -47,7 +49,7 @@ def stores(corpus: Path) -> str:
 
 
 def test_the_output_describes_the_store(stores: str) -> None:
-    assert stores.startswith("manifest: 96 utterances (192 clips) of 4 speakers, 0.01 hours in ")
+    assert stores.startswith("fair: 96 utterances (192 clips) of 4 speakers, 0.01 hours in ")
     for words in ("1 files skipped (see skipped.csv)", "test speakers", "balance.png", "spectrograms.png"):
         assert words in stores
     assert stores.rstrip().endswith("next     python search.py --dataset fair --fold 1")
@@ -82,6 +84,99 @@ def test_spectrograms_are_not_drawn_if_the_recordings_are_gone(
     lost = [replace(row, file="lost.wav") for row in store.manifest]
     assert not prepare.draw_examples(replace(store, manifest=lost), tmp_path / "x.png")
     assert not (tmp_path / "x.png").exists()
+
+
+def prepare_list(
+    folder: Path, rows: list[str], header: str = "file,speaker,emotion", **flags: object
+) -> FeatureStore:
+    """Prepare a list of the recordings of the corpus, as `list.csv`, without its pictures."""
+    (folder / "list.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
+    small = dict(zip(SMALL.split()[::2], SMALL.split()[1::2], strict=True))
+    settings = {name.removeprefix("--"): value for name, value in small.items()}
+    out = folder / "features" / "list"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "draw_folds", lambda *_: None)
+        patch.setattr(prepare, "draw_examples", lambda *_: False)
+        return prepare.run(
+            PrepareConfig(root=folder / "list.csv", out=out, overwrite=True, **settings, **flags)
+        )
+
+
+SPELT = {
+    "case": ("F{}", "f{}"),
+    "zeros": ("{}", "0{}"),
+    "decimals": ("{}.0", "{}"),
+    "Unicode forms": ("J\u00fcrgen {}", "Ju\u0308rgen {}"),
+    "blanks": ("Ann {}", "\u200bAnn  {}"),
+}
+
+
+@pytest.mark.parametrize("way", SPELT)
+def test_no_spelling_makes_two_speakers_of_one(corpus: Path, way: str, capsys: pytest.CaptureFixture) -> None:
+    rows = [f"{n:02d}.wav,{SPELT[way][n // 4 % 2].format(n % 4)},{EMOTIONS[n // 4 % 4]}" for n in range(48)]
+    store = prepare_list(corpus, rows)
+    assert len(set(store.speakers)) == 4
+    printed = capsys.readouterr()
+    assert printed.out.startswith("list: 48 utterances of 4 speakers,")
+    assert printed.err.count("note: speakers that differ only in spelling are taken for one: ") == 1
+    folds = make_folds(store.manifest, "speaker")
+    for fold in folds:
+        people = [
+            {int(store.manifest[row].file[-6:-4]) % 4 for row in part}
+            for part in prepare.parts_of(fold).values()
+        ]
+        assert sum(map(len, people)) == 4
+
+
+def test_utterances_that_no_class_has_are_counted_by_label(
+    corpus: Path, capsys: pytest.CaptureFixture
+) -> None:
+    spelt = [
+        "Angry",
+        "angry",
+        "HAPPY ",
+        "happy",
+        "Neutral",
+        "neutral",
+        "sad",
+        "Sad",
+        "fear",
+        "Fear",
+        "nan",
+        "",
+    ]
+    rows = [f"{n:02d}.wav,{n % 4},{spelt[n % 12]}" for n in range(72)]
+    store = prepare_list(corpus, rows, emotions=EMOTIONS)
+    assert (len(store), store.classes) == (48, EMOTIONS)
+    left_out = "left out     24 of 72 utterances, by label: fear 12, (no label) 6, nan 6"
+    assert capsys.readouterr().out.splitlines()[0] == left_out
+    store = prepare_list(corpus, rows)
+    assert len(store) == 60
+    assert sorted(name.lower() for name in store.classes) == sorted(("fear", *EMOTIONS))
+    assert "12 of 72 utterances, by label: (no label) 6, nan 6" in capsys.readouterr().out
+
+
+def test_speakers_without_a_name_are_tested_in_no_fold(corpus: Path, capsys: pytest.CaptureFixture) -> None:
+    names = ["Ann", "Bob", "Eve", "nan", "NA", "?"]
+    store = prepare_list(corpus, [f"{n:02d}.wav,{names[n % 6]},{EMOTIONS[n // 6 % 4]}" for n in range(96)])
+    printed = capsys.readouterr()
+    assert printed.out.startswith("list: 96 utterances of 3 speakers,")
+    assert "the speaker of 48 utterances is not known ('nan', 'NA', '?')" in printed.err
+    tested = {store.speakers[row] for fold in make_folds(store.manifest, "speaker") for row in fold.test}
+    assert tested == {"Ann", "Bob", "Eve"}
+
+
+def test_headers_in_capitals_keep_the_leak_check(corpus: Path, capsys: pytest.CaptureFixture) -> None:
+    rows = [
+        f"{n:02d}.wav;S{n % 4};{EMOTIONS[n // 4 % 4]};room {n % 2};I am {EMOTIONS[n // 4 % 4]}"
+        for n in range(96)
+    ]
+    store = prepare_list(corpus, rows, "\ufeffFile; SPEAKER;Emotion;Session;Text", folds_by="speaker")
+    assert {row.session for row in store.manifest} == {"room 0", "room 1"}
+    printed = capsys.readouterr()
+    assert "fold 1: session room 0 is in training and test" in printed.out
+    assert "fold 1: 4 texts are in training and test" in printed.out
+    assert printed.err == ""
 
 
 CHECKS = {

@@ -109,5 +109,5 @@ def _spell(field: str, names: Sequence[str]) -> list[str]:
     unknown = [name for name in names if is_unknown(name)]
     if field == "speaker" and unknown:
         words = ", ".join(quote(dict.fromkeys(unknown)))
-        note(f"the speaker of {len(unknown):,} utterances is not known ({words}): they are in no fold")
+        note(f"the speaker of {len(unknown):,} utterances is not known ({words}): folds leave them out")
     return [chosen[name] for name in names]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import whitespace
 
 from data.names import key
 from utils import UserError
@@ -80,7 +81,7 @@ def _read_header(lines: Iterator[str], required: Sequence[str]) -> tuple[int, li
         number += 1
         if stated := re.fullmatch(r'"?sep=([,;\t|])"?\s*', line):
             separators = stated[1]
-        elif line.strip():
+        elif line.strip(SEPARATORS + whitespace):
             break
     else:
         line = ""
