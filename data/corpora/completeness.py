@@ -13,7 +13,7 @@ from statistics import median
 from data.corpora import READERS, options_of
 from data.corpora.utterance import Utterance
 
-MEASURES = ("in total", "the shortest", "the median", "the longest")
+MEASURES = ("total", "shortest", "median", "longest")
 ALLOWED = 0.1  # seconds by which the shortest, the median and the longest may differ: some formats pad a file
 ALLOWED_SHARE = 0.01  # of the total
 
@@ -59,10 +59,10 @@ def duration_differences(
         measured = (sum(here), min(here), median(here), max(here))
         allowed = (ALLOWED_SHARE * expected[0], *[ALLOWED] * 3)
         differences = [
-            f"{what} {mine:,.1f} s here, {theirs:,.1f} s in a complete copy"
+            f"{what} {mine:,.1f} ({theirs:,.1f})"
             for what, mine, theirs, most in zip(MEASURES, measured, expected, allowed, strict=True)
             if abs(mine - theirs) > most
         ]
         if differences:
-            lines.append(f"{label}: {'; '.join(differences)}")
+            lines.append(f"{label}: seconds here (in a complete copy): {', '.join(differences)}")
     return lines
