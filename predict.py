@@ -3,7 +3,7 @@
 python predict.py --model runs/NAME FILE_OR_FOLDER ...
 """
 
-from cli import command_line, run_command
+from cli import command_line, note, run_command
 from config import PredictConfig
 
 if __name__ == "__main__":
@@ -25,6 +25,7 @@ from training.inference import Prediction, load_run
 from utils import UserError, printable, progress
 
 AUDIO_FORMATS = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"}
+MAX_NAMES = 5  # of recordings in a line
 SUFFIXES = AUDIO_FORMATS | {".aif", ".oga", ".opus"}
 """The files of a folder that count as audio."""
 
@@ -39,6 +40,8 @@ def run(config: PredictConfig) -> list[Prediction]:
     for prediction in predictions:
         if prediction.error:
             print(printable(f"unreadable  {prediction.file}: {prediction.error}"), file=sys.stderr)
+    if partial := [prediction for prediction in predictions if prediction.is_partial]:
+        note(describe_partial(partial))
     return predictions
 
 
@@ -61,6 +64,18 @@ def find_recordings(paths: Iterable[Path]) -> Iterator[Path]:
             raise UserError(f"{path}: no such recording, folder or list, and no run that holds a model")
         else:
             yield path
+
+
+def describe_partial(predictions: Sequence[Prediction]) -> str:
+    """Say what was heard of recordings that are longer than a clip."""
+    parts = []
+    for prediction in predictions[:MAX_NAMES]:
+        [window] = prediction.windows
+        times = f"{window.start:.1f} to {window.end:.1f} s of {window.recording:,.1f} s"
+        parts.append(f"{prediction.file} ({times})")
+    if len(predictions) > MAX_NAMES:
+        parts.append(f"and {len(predictions) - MAX_NAMES:,} more")
+    return f"heard in part: {', '.join(parts)}; --windows hears all of a recording"
 
 
 def print_predictions(

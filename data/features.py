@@ -22,7 +22,7 @@ from torchaudio.functional import create_dct, melscale_fbanks
 
 from config import FrontEnd
 from data.perturbation import perturb, speed_of
-from data.recordings import UnreadableAudio, measure, mono, opened
+from data.recordings import Recording, UnreadableAudio, is_silent, measure, mono, opened
 
 BLOCK = 32  # hops that are transformed at a time
 TOP_DB = 80.0  # range of a log spectrogram: lower values are raised to this far below its maximum
@@ -137,47 +137,87 @@ def read_clips(path: Path, front_end: FrontEnd, copy: str = "", name: str = "") 
     """Yield the clips that the front-end keeps of a file: mono, resampled, padded with zeros.
 
     There is one clip, or if `front_end.long` is "chunks", as many as cover the file; silent ones
-    are skipped. All formats and channel counts of libsndfile are read; of the few formats that
-    cannot seek, only the start of a file. Only one clip is in memory at a time.
+    are skipped. The one clip of a longer recording is not spent on digital silence; see `part_with_sound`.
+    All formats and channel counts of libsndfile are read; of the few formats that cannot seek, only the
+    start of a file. Only one clip is in memory at a time.
 
     copy: a perturbation such as "speed:0.9", or "" for the original.
     name: the name of the utterance, which is the seed of added noise.
 
-    Raises `UnreadableAudio` if the file is missing, not audio, empty, silent, or has samples that
-    are not finite.
+    Raises `UnreadableAudio` if the file is missing, not audio, empty, silent, shorter than one window
+    of the Fourier transform, or has samples that are not finite.
     """
     path = Path(path)
-    silence = 0.0
-    found = False
     recording = measure(path)
+    if reason := _why_unusable(recording, front_end):
+        raise UnreadableAudio(path, reason)
     rate = recording.rate * speed_of(copy)
     length = max(1, round(front_end.duration * rate))
+    part = part_with_sound(recording, length, front_end)
+    in_chunks = front_end.long == "chunks"
+    found = False
     with opened(path) as file:
-        for start in clip_starts(recording.samples, length, front_end.long):
-            if start:
+        for start in (part.start + offset for offset in clip_starts(len(part), length, front_end.long)):
+            if start or file.seekable():
                 file.seek(start)
-            sound = mono(file.read(length, dtype="float32", always_2d=True))
-            if not sound.any():
-                silence = max(silence, len(sound) / rate)
+            heard = mono(file.read(length, dtype="float32", always_2d=True), recording.channel)
+            if is_silent(heard):
+                continue
+            sound = perturb(heard, recording.rate, copy, f"{name} {start}")
+            sound = _resampled(sound, rate, front_end)
+            if is_silent(sound):
                 continue
             found = True
-            end = start + len(sound)
-            lost = 0.0 if front_end.long == "chunks" else recording.share_outside(sound)
-            sound = perturb(sound, recording.rate, copy, f"{name} {start}")
-            sound = _resampled(sound, rate, front_end)
+            end = start + len(heard)
+            lost = 0.0 if in_chunks else recording.share_outside(heard)
             times = start / recording.rate, end / recording.rate, recording.seconds
             yield Clip(*times, recording.audio, lost, sound)
+            if not in_chunks:
+                break
     if not found:
-        raise UnreadableAudio(path, f"no sound in {silence:.3g} s" if silence else "empty (no samples)")
+        limit = front_end.sample_rate / 2
+        raise UnreadableAudio(path, f"no sound below {limit:,.0f} Hz, half of the features' sample rate")
+
+
+def part_with_sound(recording: Recording, length: int, front_end: FrontEnd) -> range:
+    """The samples from which clips of `length` samples are taken.
+
+    These are all samples, unless the recording is longer than its one clip: then digital silence before
+    the first sound and after the last is left out, if it is longer than a window of the Fourier transform.
+    """
+    everything = range(recording.samples)
+    if front_end.long == "chunks" or recording.samples <= length:
+        return everything
+    window = front_end.n_fft / front_end.sample_rate * recording.rate
+    sounding = recording.sounding
+    start = sounding.start if sounding.start > window else 0
+    stop = sounding.stop if recording.samples - sounding.stop > window else recording.samples
+    return everything[start:stop]
+
+
+def _why_unusable(recording: Recording, front_end: FrontEnd) -> str:
+    """Why a recording gives no features; empty if it does."""
+    window = front_end.n_fft / front_end.sample_rate
+    if not recording.samples:
+        return "empty (no samples)"
+    if not recording.sounding:
+        return f"no sound in {recording.seconds:.3g} s"
+    if recording.seconds < window:
+        lengths = f"{1000 * recording.seconds:.3g} ms, shorter than one window of {1000 * window:.3g} ms"
+        return f"too short: {lengths} (--n_fft)"
+    return ""
 
 
 def clip_starts(samples: int, length: int, long: str) -> Iterator[int]:
-    """Yield the first sample of each clip; chunks are spread evenly over the recording."""
+    """Yield the first sample of each clip; chunks are spread evenly over the recording.
+
+    For "center", the start of the recording comes second: it is taken if the middle is silent.
+    """
     spare = samples - length
     if long == "first" or spare <= 0:
         yield 0
     elif long == "center":
-        yield spare // 2
+        yield from (spare // 2, 0)
     else:
         last = math.ceil(samples / length) - 1
         yield from (spare * number // last for number in range(last + 1))

@@ -1,7 +1,7 @@
 """A recording as a whole: opening its file, and measuring its sound from the first sample to the last.
 
-A file is measured before clips are cut from it: how long it is, whether there is sound in it, and which
-digest its samples have. soundfile reads all formats of libsndfile, with any number of channels.
+A file is measured before clips are cut from it: how long it is, where there is sound in it, which of its
+channels are heard, and which digest its samples have. soundfile reads all formats of libsndfile.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ MAX_SAMPLE = 1e9  # far above real samples, and far below those whose power spec
 MIN_RATE, MAX_RATE = 1_000, 1_000_000  # sample rates that are read, in Hz; a header may state any number
 MAX_HOURS = 24  # longest recording that is read; a small file can hold weeks of sound
 UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's number of samples if the header does not state it
+SILENCE = 2.0**-15  # one step of 16-bit audio: no sample of digital silence, dithered or not, is larger
 BLOCK_VALUES = 2**16  # values that are measured at a time: they stay in the processor's cache
 
 
@@ -41,6 +42,8 @@ class Recording:
 
     samples: int  # of one channel, counted while reading: a header may state more
     rate: int  # samples per second
+    channel: int | None  # the one that is heard; None: the mean of all
+    sounding: range  # the samples from the first to the last that is louder than `SILENCE`; empty if none is
     energy: float  # sum of the squares of all samples
     audio: str  # digest of the samples: equal in every lossless format and whatever the front-end
 
@@ -56,35 +59,61 @@ class Recording:
         return min(max(1 - energy_of(clip) / self.energy, 0.0), 1.0)
 
 
-def measure(path: Path) -> Recording:
-    """Read a recording once, in blocks, and measure it.
+def measure(path: Path, channel: int | None = None) -> Recording:
+    """Read a recording in blocks and measure the mean of its channels, or one of them.
+
+    Where the channels cancel each other, as in stereo with one of them inverted, the strongest is taken
+    instead of the mean.
 
     Raises `UnreadableAudio` if the file is missing, not audio, longer than a day, or has samples that are
     not finite.
     """
     digest = hashlib.sha256()
-    samples = 0
+    samples = first = stop = 0
     energy = 0.0
     with opened(path) as file:
+        energies = np.zeros(file.channels)
         length = max(1, BLOCK_VALUES // file.channels)
         while len(block := file.read(length, dtype="float32", always_2d=True)):
             if not np.abs(block).max() < MAX_SAMPLE:  # true for NaN, too
                 raise UnreadableAudio(path, f"samples that are not finite, or larger than {MAX_SAMPLE:g}")
-            sound = mono(block)
-            digest.update(sound)
+            sound = mono(block, channel)
+            if len(loud := np.flatnonzero(np.abs(sound) > SILENCE)):
+                first = first if stop else samples + int(loud[0])
+                stop = samples + int(loud[-1]) + 1
             samples += len(sound)
+            digest.update(sound)
             energy += energy_of(sound)
-        return Recording(samples, file.samplerate, energy, digest.hexdigest()[:16])
+            energies += energy_of(block)
+    if channel is None and _cancel(energy, energies):
+        return measure(path, int((energies > 0.99 * energies.max()).argmax()))  # of equal ones the first
+    sounding = range(first, stop)
+    return Recording(samples, file.samplerate, channel, sounding, float(energy), digest.hexdigest()[:16])
 
 
-def mono(block: np.ndarray) -> np.ndarray:
-    """The mean of the channels: (samples, channels) -> (samples,)."""
-    return block.mean(axis=1)
+def mono(block: np.ndarray, channel: int | None) -> np.ndarray:
+    """The mean of the channels, or one of them: (samples, channels) -> (samples,)."""
+    return block.mean(axis=1) if channel is None else np.ascontiguousarray(block[:, channel])
 
 
-def energy_of(sound: np.ndarray) -> float:
-    """The sum of the squares of the samples, in float64."""
-    return float(np.square(sound, dtype=np.float64).sum())
+def energy_of(sound: np.ndarray) -> np.ndarray:
+    """The sum of the squares of the samples, in float64: (samples, ...) -> (...)."""
+    return np.square(sound, dtype=np.float64).sum(axis=0)
+
+
+def is_silent(sound: np.ndarray) -> bool:
+    """Whether no sample is louder than `SILENCE`."""
+    return not (np.abs(sound) > SILENCE).any()
+
+
+def _cancel(energy: float, energies: np.ndarray) -> bool:
+    """Whether channels with these energies (channels,) cancel each other in their mean, which has `energy`.
+
+    The strongest of n channels alone would give their mean 1/n of its amplitude, 1/n² of its energy. Less
+    than half of that is left only if the others oppose it: of two equal channels, if their correlation is
+    below -0.75.
+    """
+    return energy < energies.max() / len(energies) ** 2 / 2
 
 
 @contextmanager
