@@ -25,6 +25,7 @@ from data.perturbation import perturb, speed_of
 from data.recordings import Recording, UnreadableAudio, is_silent, measure, mono, opened
 
 BLOCK = 32  # hops that are transformed at a time
+MAX_SILENT_SHARE = 0.1  # of a clip that may be digital silence at either end before it is moved to the sound
 TOP_DB = 80.0  # range of a log spectrogram: lower values are raised to this far below its maximum
 
 
@@ -153,7 +154,7 @@ def read_clips(path: Path, front_end: FrontEnd, copy: str = "", name: str = "") 
         raise UnreadableAudio(path, reason)
     rate = recording.rate * speed_of(copy)
     length = max(1, round(front_end.duration * rate))
-    part = part_with_sound(recording, length, front_end)
+    part = part_with_sound(recording, length, front_end.long)
     in_chunks = front_end.long == "chunks"
     found = False
     with opened(path) as file:
@@ -179,19 +180,19 @@ def read_clips(path: Path, front_end: FrontEnd, copy: str = "", name: str = "") 
         raise UnreadableAudio(path, f"no sound below {limit:,.0f} Hz, half of the features' sample rate")
 
 
-def part_with_sound(recording: Recording, length: int, front_end: FrontEnd) -> range:
+def part_with_sound(recording: Recording, length: int, long: str) -> range:
     """The samples from which clips of `length` samples are taken.
 
     These are all samples, unless the recording is longer than its one clip: then digital silence before
-    the first sound and after the last is left out, if it is longer than a window of the Fourier transform.
+    the first sound and after the last is left out, if it is longer than `MAX_SILENT_SHARE` of the clip.
     """
     everything = range(recording.samples)
-    if front_end.long == "chunks" or recording.samples <= length:
+    if long == "chunks" or recording.samples <= length:
         return everything
-    window = front_end.n_fft / front_end.sample_rate * recording.rate
     sounding = recording.sounding
-    start = sounding.start if sounding.start > window else 0
-    stop = sounding.stop if recording.samples - sounding.stop > window else recording.samples
+    allowed = MAX_SILENT_SHARE * length
+    start = sounding.start if sounding.start > allowed else 0
+    stop = sounding.stop if recording.samples - sounding.stop > allowed else recording.samples
     return everything[start:stop]
 
 
