@@ -12,22 +12,19 @@ if __name__ == "__main__":
 import csv
 import glob
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import soundfile
-
+from data.audio_files import describe_foreign, files_below, is_foreign, is_readable
 from data.corpora.manifest import files_of
 from training.devices import choose_device
 from training.inference import Prediction, load_run
 from utils import UserError, printable, progress
 
-AUDIO_FORMATS = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"}
 MAX_NAMES = 5  # of recordings in a line
-SUFFIXES = AUDIO_FORMATS | {".aif", ".oga", ".opus"}
-"""The files of a folder that count as audio."""
 
 
 def run(config: PredictConfig) -> list[Prediction]:
@@ -52,10 +49,7 @@ def find_recordings(paths: Iterable[Path]) -> Iterator[Path]:
     """
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise UserError(f"no audio below the folder {path}")
-            yield from inside
+            yield from recordings_below(path)
         elif path.suffix.lower() == ".csv" and path.is_file():
             yield from files_of(path)
         elif not path.exists() and (matches := sorted(glob.glob(str(path), recursive=True))):
@@ -64,6 +58,24 @@ def find_recordings(paths: Iterable[Path]) -> Iterator[Path]:
             raise UserError(f"{path}: no such recording, folder or list, and no run that holds a model")
         else:
             yield path
+
+
+def recordings_below(folder: Path) -> list[Path]:
+    """The recordings in a folder and below, each once, sorted; a note tells what is passed over.
+
+    Raises `UserError` if there are none.
+    """
+    files = files_below(folder)
+    by_place: dict[str, Path] = {}
+    for file in sorted(filter(is_readable, files), key=lambda file: (file.is_symlink(), file)):
+        by_place.setdefault(os.path.realpath(file), file)  # of a file and its links, the file
+    foreign = sorted(filter(is_foreign, files))
+    if not by_place:
+        instead = f", only {describe_foreign(foreign)}" if foreign else ""
+        raise UserError(f"no audio below the folder {folder}{instead}")
+    if foreign:
+        note(f"passed over below {folder}: {describe_foreign(foreign)}")
+    return sorted(by_place.values())
 
 
 def describe_partial(predictions: Sequence[Prediction]) -> str:

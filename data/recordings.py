@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from data.audio_files import why_not_audio
 from utils import UserError
 
 MAX_SAMPLE = 1e9  # far above real samples, and far below those whose power spectrum overflows float32
@@ -123,6 +124,8 @@ def opened(path: Path) -> Iterator[soundfile.SoundFile]:
         raise UnreadableAudio(path, "no such file")
     if path.suffix.lower() == ".raw":  # soundfile would require a sample rate
         raise UnreadableAudio(path, "not readable as audio (raw samples without a header)")
+    if reason := why_not_audio(path):
+        raise UnreadableAudio(path, f"not readable as audio ({reason})")
     try:
         with soundfile.SoundFile(path) as file:
             if file.frames == UNKNOWN_LENGTH:
