@@ -113,7 +113,7 @@ def describe_foreign(files: Sequence[Path]) -> str:
     """Say what can be done with recordings in formats that are not read."""
     endings = ", ".join(sorted({file.suffix.lower() for file in files}))
     count = f"{len(files):,} file{'s' * (len(files) > 1)} in formats that cannot be read ({endings})"
-    return f"{count}; {_conversion(files[0])}"
+    return f"{count}; convert them, for example: {_conversion(files[0])}"
 
 
 def why_not_audio(path: Path) -> str:
@@ -132,9 +132,9 @@ def why_not_audio(path: Path) -> str:
         return "an archive or compressed file: unpack it"
     for (place, mark), name in SIGNATURES.items():
         if head[place:].startswith(mark):
-            return f"{name}: {_conversion(path)}"
+            return f"{name}; convert it, for example: {_conversion(path)}"
     if head[0] == 0xFF and head[1:2] and head[1] & 0xF6 == 0xF0:  # as MP3, but for the layer
-        return f"AAC: {_conversion(path)}"
+        return f"AAC; convert it, for example: {_conversion(path)}"
     return "" if head.startswith((b"NIST_1A", b"PVF1")) else _kind_of_text(head)
 
 
@@ -155,6 +155,6 @@ def _kind_of_text(head: bytes) -> str:
 
 
 def _conversion(file: Path) -> str:
-    """An example of a command that makes a WAV file of another format."""
+    """The command that makes a WAV file of another format; of one that is called .wav, a FLAC file."""
     target = file.with_suffix(".flac" if file.suffix.lower() == ".wav" else ".wav")
-    return f"convert it, for example: ffmpeg -i {shlex.quote(str(file))} {shlex.quote(str(target))}"
+    return f"ffmpeg -i {shlex.quote(str(file))} {shlex.quote(str(target))}"

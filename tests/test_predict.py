@@ -151,6 +151,29 @@ def test_recordings_are_files_folders_patterns_and_files_of_a_csv(place: Path):
     assert names == ["0.wav", "1.wav", "2.wav", "1.wav", "0.wav", "2.wav", "2.wav", "0.wav"]
 
 
+def test_a_folder_gives_what_is_linked_once_and_tells_what_is_passed_over(place: Path, capsys):
+    write_wav(Path("elsewhere/3.wav"), 3000)
+    soundfile.write("elsewhere/4.sph", np.full(3000, 0.1), RATE, format="NIST")
+    Path("wav/linked").symlink_to(place / "elsewhere")
+    Path("wav/linked/loop").symlink_to(place / "wav")
+    Path("wav/again.wav").symlink_to("0.wav")
+    Path("wav/5.wav").symlink_to(place / "elsewhere/3.wav")
+    names = [str(path) for path in predict.find_recordings([Path("wav")])]
+    assert names == ["wav/0.wav", "wav/1.wav", "wav/2.wav", "wav/linked/3.wav", "wav/linked/4.sph"]
+    assert capsys.readouterr().err == ""
+    for name in ("b.webm", "a.m4a", "linked/c.M4A", "._d.m4a", "e.mp4.part"):
+        Path("wav", name).write_bytes(b"video")
+    assert len(list(predict.find_recordings([Path("wav")]))) == 5
+    assert capsys.readouterr().err == (
+        "note: passed over below wav: 3 files in formats that cannot be read (.m4a, .webm); "
+        "convert them, for example: ffmpeg -i wav/a.m4a wav/a.wav\n"
+    )
+    Path("only").mkdir()
+    Path("only/x.aac").write_bytes(b"video")
+    with pytest.raises(UserError, match=r"no audio below the folder only, only 1 file .*\(\.aac\); convert"):
+        list(predict.find_recordings([Path("only")]))
+
+
 def test_json_csv_and_table_agree(place: Path, capsys: pytest.CaptureFixture):
     entries = json.loads(run_predict(capsys, "wav", json=True))
     rows = read_csv(run_predict(capsys, "wav", csv=True))

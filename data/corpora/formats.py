@@ -30,7 +30,8 @@ def choose_formats(copies: Mapping[str, Sequence[Path]]) -> dict[str, list[Path]
         unread |= others
         several += bool(others)
     if several:
-        note(f"{several:,} recordings are there in several formats: {', '.join(sorted(unread))} is not read")
+        which = f"{several:,} recording{'s' * (several > 1)} with copies in other formats"
+        note(f"{which}, which are not read: {', '.join(sorted(unread))}")
     if foreign:
         note(f"passed over: {describe_foreign(foreign)}")
     return chosen
