@@ -3,7 +3,7 @@
 python predict.py --model runs/NAME FILE_OR_FOLDER ...
 """
 
-from cli import command_line, run_command
+from cli import command_line, note, run_command
 from config import PredictConfig
 
 if __name__ == "__main__":
@@ -12,24 +12,22 @@ if __name__ == "__main__":
 import csv
 import glob
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import soundfile
-
+from data.audio_files import describe_foreign, files_below, is_foreign, is_readable
 from data.corpora.manifest import find_file, segments_of
 from data.segments import Segment, format_seconds
 from training.devices import choose_device
 from training.inference import Prediction, load_run
 from utils import UserError, printable, progress
 
-AUDIO_FORMATS = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"}
-SUFFIXES = AUDIO_FORMATS | {".aif", ".oga", ".opus"}
-"""The files of a folder that count as audio."""
 LISTS = {".csv", ".tsv"}
 """The files that list recordings."""
+MAX_NAMES = 5  # of recordings in a line
 
 
 def run(config: PredictConfig) -> list[Prediction]:
@@ -42,6 +40,8 @@ def run(config: PredictConfig) -> list[Prediction]:
     for prediction in predictions:
         if prediction.error:
             print(printable(f"unreadable  {prediction.segment}: {prediction.error}"), file=sys.stderr)
+    if partial := [prediction for prediction in predictions if prediction.is_partial]:
+        note(describe_partial(partial))
     return predictions
 
 
@@ -55,10 +55,7 @@ def find_recordings(paths: Iterable[Path]) -> Iterator[Segment]:
     """
     for path in map(find_file, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise UserError(f"no audio below the folder {path}")
-            yield from map(Segment, inside)
+            yield from map(Segment, recordings_below(path))
         elif path.suffix.lower() in LISTS and path.is_file():
             yield from segments_of(path)
         elif not path.exists() and (matches := find_matches(str(path))):
@@ -73,6 +70,36 @@ def find_matches(pattern: str) -> list[str]:
     """The files that match a pattern; brackets stand for themselves if any file matches so, else for sets."""
     literal = pattern.replace("[", "[[]")
     return sorted(glob.glob(literal, recursive=True) or glob.glob(pattern, recursive=True))
+
+
+def recordings_below(folder: Path) -> list[Path]:
+    """The recordings in a folder and below, each once, sorted; a note tells what is passed over.
+
+    Raises `UserError` if there are none.
+    """
+    files = files_below(folder)
+    by_place: dict[str, Path] = {}
+    for file in sorted(filter(is_readable, files), key=lambda file: (file.is_symlink(), file)):
+        by_place.setdefault(os.path.realpath(file), file)  # of a file and its links, the file
+    foreign = sorted(filter(is_foreign, files))
+    if not by_place:
+        instead = f", only {describe_foreign(foreign)}" if foreign else ""
+        raise UserError(f"no audio below the folder {folder}{instead}")
+    if foreign:
+        note(f"passed over below {folder}: {describe_foreign(foreign)}")
+    return sorted(by_place.values())
+
+
+def describe_partial(predictions: Sequence[Prediction]) -> str:
+    """Say what was heard of recordings that are longer than a clip."""
+    parts = []
+    for prediction in predictions[:MAX_NAMES]:
+        [window] = prediction.windows
+        times = f"{window.start:.1f} to {window.end:.1f} s of {window.recording:,.1f} s"
+        parts.append(f"{prediction.segment} ({times})")
+    if len(predictions) > MAX_NAMES:
+        parts.append(f"and {len(predictions) - MAX_NAMES:,} more")
+    return f"heard in part: {', '.join(parts)}; --windows hears all of a recording"
 
 
 def print_predictions(

@@ -14,7 +14,9 @@ if __name__ == "__main__":
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
+from math import ceil
 from pathlib import Path
+from statistics import mean, median
 
 import numpy as np
 
@@ -34,6 +36,7 @@ MAX_FOLDS = 12  # in balance.png
 MAX_EXAMPLES = 9  # in spectrograms.png
 MAX_LINES = 40  # of a printed table
 MAX_NAMES = 8  # of speakers in a line
+MUCH = 0.01  # share of the energy whose loss is worth an advice
 
 
 def run(config: PrepareConfig) -> FeatureStore:
@@ -108,6 +111,7 @@ def summary(store: FeatureStore) -> str:
         f"{store.title}: {len(originals):,} utterances{clips} of {len(speakers)} speakers,"
         f" {hours:.2f} hours in {store.folder}; {skipped}"
     ]
+    blocks[0] = "\n".join([blocks[0], *length_lines(store, originals), *skipped_lines(store)])
     for column in ("emotion", "session", "split", "copy", "speaker"):
         rows, unit = (store.manifest, "clips") if column == "copy" else (originals, "utterances")
         counts = Counter(getattr(row, column) for row in rows)
@@ -115,6 +119,30 @@ def summary(store: FeatureStore) -> str:
             lines = [(value or "-", counts[value]) for value in sorted(counts, key=natural_sort_key)]
             blocks.append(table((column, unit), lines))
     return "\n\n".join(blocks)
+
+
+def length_lines(store: FeatureStore, originals: Sequence[Row]) -> list[str]:
+    """The durations of the utterances, and what is lost of those that are longer than a clip."""
+    clip = store.front_end.duration
+    durations = [row.duration for row in originals]
+    spread = f"{min(durations):.2f} to {max(durations):.2f} s, median {median(durations):.2f} s"
+    lines = [f"durations    {spread}, {sum(durations):,.0f} s in all"]
+    cut = [row for row in originals if row.duration > clip]
+    if cut and store.front_end.long != "chunks":
+        excess = [row.duration - clip for row in cut]
+        lost = mean(row.lost for row in cut)
+        lines.append(
+            f"cut          {len(cut):,} utterances are longer than the clip of {clip:g} s, by {median(excess):.2f} s"
+            f" (median) to {max(excess):.2f} s; on average {100 * lost:.1f} % of their energy is lost"
+        )
+        if lost >= MUCH:
+            lines[-1] += f"; --duration {ceil(max(durations))} or --long chunks keeps all"
+    return lines
+
+
+def skipped_lines(store: FeatureStore) -> list[str]:
+    """An example of the files that gave no features."""
+    return [f"skipped      {printable(file)}: {printable(reason)}" for file, reason in store.skipped[:1]]
 
 
 def fold_table(store: FeatureStore, folds: Sequence[Fold]) -> str:
@@ -168,7 +196,7 @@ def draw_examples(store: FeatureStore, path: Path) -> bool:
     front_end = store.front_end
     examples = []
     for row in example_rows(store)[:MAX_EXAMPLES]:
-        part = row.start, row.start + min(row.duration, front_end.duration)
+        part = row.start, row.end
         with (
             suppress(UnreadableAudio),
             closing(read_clips(Path(row.file), front_end, "", "", *part)) as clips,

@@ -7,14 +7,12 @@ Shapes: N clips, F coefficients, T frames; a hop is a window of the Fourier tran
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 import torch
 import torchaudio.transforms as T
@@ -24,27 +22,11 @@ from torchaudio.functional import create_dct, melscale_fbanks
 
 from config import FrontEnd
 from data.perturbation import perturb, speed_of
-from utils import UserError
+from data.recordings import Recording, UnreadableAudio, is_silent, measure, mono, opened
 
-MAX_SAMPLE = 1e9  # far above real samples, and far below those whose power spectrum overflows float32
-MIN_RATE, MAX_RATE = 1_000, 1_000_000  # sample rates that are read, in Hz; a header may state any number
-LATE = 0.1  # seconds by which a list of parts may end after the file
-MAX_HOURS = 24  # longest recording that is cut into clips; a small file can hold weeks of sound
-UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's number of samples if the header does not state it
 BLOCK = 32  # hops that are transformed at a time
+MAX_SILENT_SHARE = 0.1  # of a clip that may be digital silence at either end before it is moved to the sound
 TOP_DB = 80.0  # range of a log spectrogram: lower values are raised to this far below its maximum
-
-
-class UnreadableAudio(UserError):
-    """A file that gives no features; `reason` says why."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -54,6 +36,8 @@ class Clip:
     start: float  # seconds
     end: float  # seconds; padding is not counted
     recording: float  # seconds, length of the whole recording, or of the part of it that is read
+    audio: str  # digest of its samples
+    lost: float  # share of its energy that is in none of its clips
     sound: np.ndarray  # (samples,) float32
 
 
@@ -161,97 +145,91 @@ def read_clips(
     """Yield the clips that the front-end keeps of a file: mono, resampled, padded with zeros.
 
     There is one clip, or if `front_end.long` is "chunks", as many as cover the file; silent ones
-    are skipped. All formats and channel counts of libsndfile are read; of the few formats that
-    cannot seek, only the start of a file. Only one clip is in memory at a time.
+    are skipped. The one clip of a longer recording is not spent on digital silence; see `part_with_sound`.
+    All formats and channel counts of libsndfile are read; of the few formats that cannot seek, only the
+    start of a file. Only one clip is in memory at a time.
 
     copy: a perturbation such as "speed:0.9", or "" for the original.
     name: the name of the utterance, which is the seed of added noise.
     start, end: the part of the file that is read, in seconds; an `end` of None is the end of the file.
 
-    Raises `UnreadableAudio` if the file is missing, not audio, empty, silent, ends before `end`, or
-    has samples that are not finite.
+    Raises `UnreadableAudio` if the file is missing, not audio, empty, silent, shorter than one window
+    of the Fourier transform, ends before `end`, or has samples that are not finite.
     """
     path = Path(path)
-    silence = 0.0
+    recording = measure(path, start, end)
+    if reason := _why_unusable(recording, front_end):
+        raise UnreadableAudio(path, reason)
+    rate = recording.rate * speed_of(copy)
+    length = max(1, round(front_end.duration * rate))
+    heard = part_with_sound(recording, length, front_end.long)
+    in_chunks = front_end.long == "chunks"
     found = False
-    with _opened(path) as file:
-        first, last = part_of(path, file, start, end)
-        seconds = (last - first) / file.samplerate
-        rate = file.samplerate * speed_of(copy)
-        length = max(1, round(front_end.duration * rate))
-        if front_end.long == "chunks" and seconds > MAX_HOURS * 3600:
-            hours = round(seconds / 3600)
-            raise UnreadableAudio(path, f"{hours} hours, of which at most {MAX_HOURS} can be cut up")
-        for offset in clip_starts(last - first, length, front_end.long):
-            begin = first + offset
-            if begin:
+    with opened(path) as file:
+        for begin in (heard.start + offset for offset in clip_starts(len(heard), length, front_end.long)):
+            if begin or file.seekable():
                 file.seek(begin)
-            sound = file.read(min(length, last - begin), dtype="float32", always_2d=True).mean(axis=1)
-            if not len(sound):  # the header states more samples than the file has
-                break
-            if _is_silent(sound, path):
-                silence = max(silence, len(sound) / rate)
+            block = file.read(min(length, recording.part.stop - begin), dtype="float32", always_2d=True)
+            clip = mono(block, recording.channel)
+            if is_silent(clip):
+                continue
+            sound = perturb(clip, recording.rate, copy, f"{name} {begin}")
+            sound = _resampled(sound, rate, front_end)
+            if is_silent(sound):
                 continue
             found = True
-            times = begin / file.samplerate, (begin + len(sound)) / file.samplerate
-            sound = perturb(sound, file.samplerate, copy, f"{name} {begin}")
-            sound = _resampled(sound, rate, front_end)
-            yield Clip(*times, seconds, sound)
+            lost = 0.0 if in_chunks else recording.share_outside(clip)
+            times = begin / recording.rate, (begin + len(clip)) / recording.rate, recording.seconds
+            yield Clip(*times, recording.audio, lost, sound)
+            if not in_chunks:
+                break
     if not found:
-        raise UnreadableAudio(path, f"no sound in {silence:.3g} s" if silence else "empty (no samples)")
+        limit = front_end.sample_rate / 2
+        raise UnreadableAudio(path, f"no sound below {limit:,.0f} Hz, half of the features' sample rate")
 
 
-def part_of(path: Path, file: soundfile.SoundFile, start: float, end: float | None) -> tuple[int, int]:
-    """Return the first sample from `start` on, and the first from `end` on, or the number of samples.
+def part_with_sound(recording: Recording, length: int, long: str) -> range:
+    """The samples from which clips of `length` samples are taken.
 
-    Raises `UnreadableAudio` if the file ends before `end`, or has no sample from `start` on.
+    These are all samples, unless the recording is longer than its one clip: then digital silence before
+    the first sound and after the last is left out, if it is longer than `MAX_SILENT_SHARE` of the clip.
     """
-    if not start and end is None:
-        return 0, file.frames
-    first = round(start * file.samplerate)
-    last = file.frames if end is None else round(end * file.samplerate)
-    if first >= min(last, file.frames) or last > file.frames + LATE * file.samplerate:
-        asked = f"from {start:g} s" + ("" if end is None else f" to {end:g} s")
-        raise UnreadableAudio(path, f"{file.frames / file.samplerate:.3f} s long: it has no part {asked}")
-    return first, min(last, file.frames)
+    everything = recording.part
+    if long == "chunks" or len(everything) <= length:
+        return everything
+    sounding = recording.sounding
+    allowed = MAX_SILENT_SHARE * length
+    start = sounding.start if sounding.start - everything.start > allowed else everything.start
+    stop = sounding.stop if everything.stop - sounding.stop > allowed else everything.stop
+    return range(start, stop)
+
+
+def _why_unusable(recording: Recording, front_end: FrontEnd) -> str:
+    """Why a recording gives no features; empty if it does."""
+    window = front_end.n_fft / front_end.sample_rate
+    if not recording.part:
+        return "empty (no samples)"
+    if not recording.sounding:
+        return f"no sound in {recording.seconds:.3g} s"
+    if recording.seconds < window:
+        lengths = f"{1000 * recording.seconds:.3g} ms, shorter than one window of {1000 * window:.3g} ms"
+        return f"too short: {lengths} (--n_fft)"
+    return ""
 
 
 def clip_starts(samples: int, length: int, long: str) -> Iterator[int]:
-    """Yield the first sample of each clip; chunks are spread evenly over the recording."""
+    """Yield the first sample of each clip; chunks are spread evenly over the recording.
+
+    For "center", the start of the recording comes second: it is taken if the middle is silent.
+    """
     spare = samples - length
     if long == "first" or spare <= 0:
         yield 0
     elif long == "center":
-        yield spare // 2
+        yield from (spare // 2, 0)
     else:
         last = math.ceil(samples / length) - 1
         yield from (spare * number // last for number in range(last + 1))
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    """Open an audio file; errors while it is open become `UnreadableAudio`."""
-    if not os.path.isfile(path):  # unlike Path.is_file, it accepts any name
-        raise UnreadableAudio(path, "no such file")
-    if path.suffix.lower() == ".raw":  # soundfile would require a sample rate
-        raise UnreadableAudio(path, "not readable as audio (raw samples without a header)")
-    try:
-        with soundfile.SoundFile(path) as file:
-            if file.frames == UNKNOWN_LENGTH:
-                raise UnreadableAudio(path, "its header does not state its length")
-            if not MIN_RATE <= file.samplerate <= MAX_RATE:
-                reason = f"a rate of {file.samplerate} Hz; {MIN_RATE} to {MAX_RATE} Hz can be read"
-                raise UnreadableAudio(path, reason)
-            yield file
-    except soundfile.LibsndfileError as error:
-        raise UnreadableAudio(path, f"not readable as audio ({error.error_string.rstrip('.')})") from None
-
-
-def _is_silent(sound: np.ndarray, path: Path) -> bool:
-    peak = np.abs(sound).max()
-    if not peak < MAX_SAMPLE:  # true for NaN, too
-        raise UnreadableAudio(path, f"samples that are not finite, or larger than {MAX_SAMPLE:g}")
-    return peak == 0
 
 
 def _resampled(sound: np.ndarray, rate: float, front_end: FrontEnd) -> np.ndarray:

@@ -152,6 +152,29 @@ def test_recordings_are_files_folders_patterns_and_files_of_a_csv(place: Path):
     assert names == ["0.wav", "1.wav", "2.wav", "1.wav", "0.wav", "2.wav", "2.wav", "0.wav"]
 
 
+def test_a_folder_gives_what_is_linked_once_and_tells_what_is_passed_over(place: Path, capsys):
+    write_wav(Path("elsewhere/3.wav"), 3000)
+    soundfile.write("elsewhere/4.sph", np.full(3000, 0.1), RATE, format="NIST")
+    Path("wav/linked").symlink_to(place / "elsewhere")
+    Path("wav/linked/loop").symlink_to(place / "wav")
+    Path("wav/again.wav").symlink_to("0.wav")
+    Path("wav/5.wav").symlink_to(place / "elsewhere/3.wav")
+    names = [str(path) for path in predict.find_recordings([Path("wav")])]
+    assert names == ["wav/0.wav", "wav/1.wav", "wav/2.wav", "wav/linked/3.wav", "wav/linked/4.sph"]
+    assert capsys.readouterr().err == ""
+    for name in ("b.webm", "a.m4a", "linked/c.M4A", "._d.m4a", "e.mp4.part"):
+        Path("wav", name).write_bytes(b"video")
+    assert len(list(predict.find_recordings([Path("wav")]))) == 5
+    assert capsys.readouterr().err == (
+        "note: passed over below wav: 3 files in formats that cannot be read (.m4a, .webm); "
+        "convert them, for example: ffmpeg -i wav/a.m4a wav/a.wav\n"
+    )
+    Path("only").mkdir()
+    Path("only/x.aac").write_bytes(b"video")
+    with pytest.raises(UserError, match=r"no audio below the folder only, only 1 file .*\(\.aac\); convert"):
+        list(predict.find_recordings([Path("only")]))
+
+
 def test_json_csv_and_table_agree(place: Path, capsys: pytest.CaptureFixture):
     entries = json.loads(run_predict(capsys, "wav", json=True))
     rows = read_csv(run_predict(capsys, "wav", csv=True))
@@ -278,7 +301,7 @@ READABLE = {
     "mulaw.wav": (make_tone(2, 8000), 8000, "ULAW"),
     "stereo.flac": (make_tone(2, 96_000, 2), 96_000, None),
     "radio.mp3": (make_tone(2, 44_100), 44_100, None),
-    "short.wav": (make_tone(0.01, 16_000), 16_000, None),
+    "short.wav": (make_tone(0.04, 16_000), 16_000, None),
 }
 
 
@@ -296,7 +319,7 @@ def test_unreadable_files_get_a_reason_and_no_windows(place: Path):
     soundfile.write("header.wav", np.zeros(0), 16_000)
     Path("empty.wav").write_bytes(b"")
     reasons = {
-        "silence.wav": "no sound in 0.5 s",
+        "silence.wav": "no sound in 1 s",
         "header.wav": "empty (no samples)",
         "empty.wav": "not readable as audio",
         "bad.wav": "not readable as audio",
@@ -307,6 +330,34 @@ def test_unreadable_files_get_a_reason_and_no_windows(place: Path):
         assert str(prediction.file) == name
         assert prediction.error.startswith(reason)
         assert prediction.windows == []
+
+
+HEARD = "note: heard in part: wav/1.wav (0.0 to 0.5 s of 1.2 s)"
+
+
+def test_recordings_that_are_heard_in_part_are_named(place: Path, capsys: pytest.CaptureFixture):
+    small_model(long="first").save(Path("runs/one/augment/model.safetensors"))
+    for flags in ({}, {"json": True}, {"csv": True}):
+        predict.run(PredictConfig(files=["wav/0.wav", "wav/1.wav"], model="runs/one", gpus="none", **flags))
+        assert capsys.readouterr().err == f"{HEARD}; --windows hears all of a recording\n"
+    predict.run(PredictConfig(files=["wav"], model="runs/one", gpus="none", windows=True))
+    assert capsys.readouterr().err == ""
+    for number in range(9):
+        write_wav(Path(f"more/{number}.wav"), 9000)
+    predict.run(PredictConfig(files=["more"], model="runs/one", gpus="none"))
+    assert ", and 4 more; --windows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("silence", [0.3, 0.6, 60])
+def test_silence_around_a_recording_does_not_change_its_prediction(place: Path, silence: float):
+    model = Predictor([small_model(long="first")])
+    sound = soundfile.read("wav/0.wav", dtype="float32")[0]
+    nothing = np.zeros(round(silence * RATE), np.float32)
+    soundfile.write("late.wav", np.concatenate([nothing, sound, nothing]), RATE, subtype="FLOAT")
+    alone, late = model.predict(["wav/0.wav", "late.wav"])
+    np.testing.assert_allclose(late.probabilities, alone.probabilities, atol=1e-6)
+    assert late.windows[0].start == silence
+    assert not late.is_partial
 
 
 def test_long_recording_is_predicted_window_by_window(place: Path):

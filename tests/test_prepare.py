@@ -14,8 +14,11 @@ from conftest import environment, execute, line, succeed
 from PIL import Image
 
 import prepare
-from config import PrepareConfig
+from config import FrontEnd, PrepareConfig
+from data.corpora.utterance import Utterance
 from data.folds import make_folds
+from data.preparation import Settings
+from data.preparation import prepare as make_store
 from data.store import FeatureStore
 
 SMALL = "--sample_rate 8000 --n_fft 256 --hop_length 128 --n_mels 16 --n_mfcc 8 --duration 0.5 --frames 8"
@@ -53,6 +56,55 @@ def test_the_output_describes_the_store(stores: str) -> None:
     for words in ("1 files skipped (see skipped.csv)", "test speakers", "balance.png", "spectrograms.png"):
         assert words in stores
     assert stores.rstrip().endswith("next     python search.py --dataset fair --fold 1")
+
+
+def store_of(folder: Path, seconds: dict[str, float], **front_end: object) -> FeatureStore:
+    """A store of noise: four seconds loud, and then a tenth as loud."""
+    listed = []
+    for name, length in seconds.items():
+        sound = np.random.default_rng(0).uniform(-0.5, 0.5, round(8000 * length))
+        sound[32_000:] /= 10
+        soundfile.write(folder / f"{name}.wav", sound, 8000)
+        listed.append(Utterance(name, folder / f"{name}.wav", "S", "sad"))
+    settings = {"sample_rate": 8000, "n_fft": 256, "n_mels": 8, "n_mfcc": 8, "hop_length": 128, "frames": 8}
+    return make_store(listed, Settings("noise", FrontEnd(**settings | front_end)), folder / "store")[0]
+
+
+LENGTHS = {"a": 1.0, "b": 4.5, "c": 5.0, "d": 7.25}
+DURATIONS = "durations    1.00 to 7.25 s, median 4.75 s, 18 s in all"
+
+
+def test_the_summary_tells_what_clips_cut_off(tmp_path: Path) -> None:
+    headline, durations, cut = (
+        prepare.summary(store_of(tmp_path, LENGTHS, duration=4)).split("\n\n")[0].splitlines()
+    )
+    assert headline.startswith("noise: 4 utterances of 1 speakers")
+    assert durations == DURATIONS
+    lost = np.mean([after / 100 / (4 + after / 100) for after in (0.5, 1, 3.25)])
+    assert cut == (
+        "cut          3 utterances are longer than the clip of 4 s, by 1.00 s (median) to 3.25 s; "
+        f"on average {100 * lost:.1f} % of their energy is lost"
+    )
+
+
+CUT = "cut          4 utterances are longer than the clip of 0.5 s, by 4.25 s (median) to 6.75 s; on average "
+WHOLE = {"chunks": {"duration": 0.5, "long": "chunks"}, "long clips": {"duration": 7.25}}
+
+
+def test_advice_is_given_where_the_loss_matters(tmp_path: Path) -> None:
+    [cut] = prepare.summary(store_of(tmp_path, LENGTHS, duration=0.5)).split("\n\n")[0].splitlines()[2:]
+    assert cut.startswith(CUT)
+    assert cut.endswith(" of their energy is lost; --duration 8 or --long chunks keeps all")
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_nothing_is_said_where_nothing_is_cut(tmp_path: Path, case: str) -> None:
+    block = prepare.summary(store_of(tmp_path, LENGTHS, **WHOLE[case])).split("\n\n")[0]
+    assert block.splitlines()[1:] == [DURATIONS]
+
+
+def test_a_skipped_file_is_named_with_the_reason(stores: str) -> None:
+    assert "\nskipped      lost.wav: no such file\n" in stores
 
 
 @pytest.mark.parametrize("name", ["balance.png", "spectrograms.png"])

@@ -30,6 +30,8 @@ class Window:
     start: float
     end: float
     probabilities: np.ndarray
+    recording: float  # seconds, length of the whole recording
+    lost: float  # share of the recording's energy that is in none of its windows
 
 
 @dataclass
@@ -60,6 +62,11 @@ class Prediction:
     def emotion(self) -> str:
         """The most probable class."""
         return self.classes[int(self.probabilities.argmax())]
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether there is sound in the recording that was not heard: a 20,000th of its energy or more."""
+        return any(window.lost >= 5e-5 for window in self.windows)
 
     @property
     def by_class(self) -> dict[str, float]:
@@ -120,10 +127,11 @@ class Predictor:
             sounds = [clip.sound for _, clip in batch if not isinstance(clip, str)]
             probabilities = iter(self.probabilities(np.stack(sounds)) if sounds else ())
             for segment, clip in batch:
-                yield (
-                    segment,
-                    clip if isinstance(clip, str) else Window(clip.start, clip.end, next(probabilities)),
-                )
+                if isinstance(clip, str):
+                    yield segment, clip
+                else:
+                    window = Window(clip.start, clip.end, next(probabilities), clip.recording, clip.lost)
+                    yield segment, window
 
     @torch.inference_mode()
     def probabilities(self, sounds: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from data.corpora.folders import find_parts
+from data.corpora.formats import in_any_format
 from data.corpora.label_files import look_up, read_lines, unique
 from data.corpora.utterance import IMPROVISED, Utterance
 from utils import UserError
@@ -64,7 +65,7 @@ def read(root: Path, *, utterances: str = "improvised") -> list[Utterance]:
     """
     prefix = look_up(TEXT_PREFIXES, utterances, "IEMOCAP: unknown utterances")
     turns = unique(chain.from_iterable(map(_turns, _label_files(root))))
-    return [turn for turn in turns if turn.text.startswith(prefix)]
+    return in_any_format([turn for turn in turns if turn.text.startswith(prefix)])
 
 
 def _label_files(root: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.corpora.folders import find_parts
+from data.corpora.formats import in_any_format
 from data.corpora.label_files import look_up, read_lines, unique
 from data.corpora.utterance import IMPROVISED, Utterance
 from utils import UserError
@@ -60,7 +61,7 @@ def read(root: Path, *, scenarios: str = SCENARIOS, label: str = "consensus") ->
         raise UserError(f"MSP-IMPROV: unknown label {label!r}: known are consensus, intended")
     ratings, first_session = find_parts(root, "MSP-IMPROV", ratings=RATINGS, audio=SESSIONS)
     utterances = unique(_utterances(ratings, first_session.parent, label))
-    return [each for each in utterances if NAME.fullmatch(each.utterance)[5] in scenarios]
+    return in_any_format([each for each in utterances if NAME.fullmatch(each.utterance)[5] in scenarios])
 
 
 def _utterances(ratings: Path, audio: Path, label: str) -> Iterator[tuple[str, Utterance]]:

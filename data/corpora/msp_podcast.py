@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.corpora.folders import find_parts
+from data.corpora.formats import in_any_format
 from data.corpora.label_files import look_up, unique
 from data.corpora.tables import read_csv
 from data.corpora.utterance import Utterance
@@ -47,7 +48,7 @@ def read(root: Path) -> list[Utterance]:
     the corpus or a column is missing, or, with file and line, if a value is invalid.
     """
     label_file, audio = find_parts(root, "MSP-Podcast", labels=LABEL_FILES, audio=AUDIO)
-    return unique(_utterances(label_file, audio))
+    return in_any_format(unique(_utterances(label_file, audio)))
 
 
 def _utterances(label_file: Path, audio: Path) -> Iterator[tuple[str, Utterance]]:

@@ -3,6 +3,8 @@
 import os
 import shutil
 import tempfile
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,7 +85,7 @@ IGNORED = {
         f"{SPEECH}/Actor_07/01-01-06-01-01-01-07.mp4",
     ],
     "emodb": ["wav/04a01Wa.wav", "lablaut/03a01Wa.lablaut"],  # no such speaker; not audio
-    "cremad": ["AudioMP3/1001_IEO_NEU_XX.mp3"],
+    "cremad": ["VideoFlash/1001_IEO_NEU_XX.flv"],
     "savee": ["ALL/JK_s03.wav", "ALL/a02.wav"],  # no such emotion; no speaker
     "tess": ["YAF_happy/XAF_back_happy.wav"],
 }
@@ -212,6 +214,75 @@ def test_different_files_with_the_same_name_are_refused(tmp_path: Path, name: st
         read(name, root)
 
 
+def test_all_names_that_differ_are_counted(tmp_path: Path) -> None:
+    names = [f"{speaker}a0{text}{label}a" for speaker in ("03", "08") for text in (1, 2) for label in "WTN"]
+    for folder in ("one", "two"):
+        plant(tmp_path, {f"{folder}/{name}.wav": f"{folder}/{name}".encode() for name in names})
+    plant(tmp_path, {f"{folder}/16a01Wa.wav": "speech" for folder in ("one", "two")})
+    with pytest.raises(UserError, match="; and 9 more pairs: they have the same name") as caught:
+        emodb.read(tmp_path)
+    for name in sorted(names)[:3]:
+        assert f"{tmp_path}/one/{name}.wav and {tmp_path}/two/{name}.wav" in str(caught.value)
+    assert str(caught.value).count("/two/") == 3
+
+
+@pytest.mark.parametrize("suffix", [".flac", ".ogg", ".mp3", ".FLAC", ".sph", ".opus"])
+@pytest.mark.parametrize("name", NAMES)
+def test_copies_in_other_formats_are_listed(tmp_path: Path, name: str, suffix: str, capsys) -> None:
+    root = write_corpus(name, tmp_path)
+    for each in expected(name, root):
+        each.file.rename(each.file.with_suffix(suffix))
+    want = [replace(each, file=each.file.with_suffix(suffix)) for each in expected(name, root)]
+    assert read(name, root) == want
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_of_two_formats_one_is_taken_and_a_note_says_so(tmp_path: Path, name: str, capsys) -> None:
+    root = write_corpus(name, tmp_path)
+    for folder, suffix in (("0", ".flac"), ("AudioMP3", ".mp3")):
+        for each in expected(name, root):
+            copy = (root / folder / each.file.relative_to(root)).with_suffix(suffix)
+            plant(root, {str(copy): "speech"})
+    assert read(name, root) == expected(name, root)
+    count = len(expected(name, root))
+    note = f"note: {count} recordings with copies in other formats, which are not read: .flac, .mp3\n"
+    assert capsys.readouterr().err == note
+    for each in expected(name, root):
+        each.file.unlink()
+    assert {each.file.suffix for each in read(name, root)} == {".flac"}
+    assert "which are not read: .mp3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".m4a", ".webm", ".MP4"])
+@pytest.mark.parametrize("name", NAMES)
+def test_recordings_in_foreign_formats_are_named(tmp_path: Path, name: str, suffix: str, capsys) -> None:
+    root = write_corpus(name, tmp_path)
+    first, *others = expected(name, root)
+    first.file.rename(first.file.with_suffix(suffix))
+    assert read(name, root) == others
+    told = capsys.readouterr().err
+    assert told.startswith(
+        f"note: passed over: 1 file in formats that cannot be read ({suffix.lower()}); convert"
+    )
+    assert f"ffmpeg -i {first.file.with_suffix(suffix)} {first.file}" in told
+    for each in others:
+        each.file.rename(each.file.with_suffix(suffix))
+    with pytest.raises(UserError, match=r"can be read: \d files in formats .* ffmpeg -i"):
+        read(name, root)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_linked_folders_are_read(tmp_path: Path, name: str) -> None:
+    root = write_corpus(name, tmp_path / "published")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for folder in root.iterdir():
+        (linked / folder.name).symlink_to(folder)
+    (linked / "loop").symlink_to(linked)
+    assert read(name, linked) == expected(name, linked)
+
+
 def test_files_of_the_same_size_and_time_are_compared_by_bytes(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         file = tmp_path / folder / "03a01Wa.wav"
@@ -233,9 +304,9 @@ def test_errors_give_the_root_and_an_example(tmp_path: Path, name: str) -> None:
 
     assert_refused(tmp_path / "nowhere", "does not exist: --root must be")
     assert_refused(Path(__file__), "is not a folder: --root must be")
-    assert_refused(tmp_path, "none of 0 .wav files")
+    assert_refused(tmp_path, "none of 0 recordings")
     plant(tmp_path, {"x/recording.wav": "speech", "x/notes.txt": b"a, b"})
-    assert_refused(tmp_path, "none of 2 .wav files")  # the recording and its `._` file
+    assert_refused(tmp_path, "none of 1 recordings")  # without its `._` file
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -265,9 +336,10 @@ def test_order_of_files_on_disk_has_no_effect(tmp_path: Path, monkeypatch) -> No
     """Of identical files in two folders, the first by name is listed."""
     names = "03a01Fa", "03a01Nc", "08a02La", "16b10Td"
     plant(tmp_path, {f"{folder}/{name}.wav": "speech" for folder in ("one", "two") for name in names})
-    listed = [(folder, folders, sorted(files)) for folder, folders, files in sorted(os.walk(tmp_path))]
-    for order in (listed, [(folder, folders, files[::-1]) for folder, folders, files in listed[::-1]]):
-        monkeypatch.setattr(os, "walk", lambda *_, order=order, **__: order)
+    scan = os.scandir
+    for order in (1, -1):
+        entries = lambda folder, order=order: nullcontext(sorted(scan(folder), key=str)[::order])  # noqa: E731
+        monkeypatch.setattr(os, "scandir", entries)
         assert [each.utterance for each in emodb.read(tmp_path)] == list(names)
         assert {each.file.parent.name for each in emodb.read(tmp_path)} == {"one"}
 
@@ -311,7 +383,7 @@ def named_files(draw) -> tuple[str, str, str, str, str]:
 
 
 INVALID = ["x{}.wav", "0{}.wav", "._{}.wav"]
-INVALID += ["{}x.wav", "{}0.wav", "{}.x.wav", "{} (1).wav", "{}.wav.part", "{}.mp3"]
+INVALID += ["{}x.wav", "{}0.wav", "{}.x.wav", "{} (1).wav", "{}.wav.part", "{}.txt"]
 
 
 @given(named_files(), st.sampled_from(INVALID))

@@ -51,6 +51,22 @@ def root(tmp_path: Path) -> Path:
     return plant(tmp_path / "corpora" / "MSP-Podcast", tree())
 
 
+@pytest.mark.parametrize("suffix", [".flac", ".ogg", ".mp3"])
+def test_copies_in_other_formats_are_listed(root: Path, suffix: str, capsys) -> None:
+    for file in (root / "Audios").glob("[!.]*.wav"):
+        file.rename(file.with_suffix(suffix))
+    files = [each.file for each in msp_podcast.read(root)]
+    want = [each.file.with_suffix(suffix) for each in expected(root / "Audios")]
+    assert [file for file in files if file.exists()] == [file for file in want if file.exists()]
+    assert capsys.readouterr().err == ""
+    files[0].with_suffix(".wav").write_bytes(b"")
+    files[1].rename(files[1].with_suffix(".m4a"))
+    assert msp_podcast.read(root)[0].file.suffix == ".wav"
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"note: 1 recording with copies in other formats, which are not read: {suffix}"
+    assert second.startswith("note: passed over: 1 file in formats that cannot be read (.m4a)")
+
+
 def expected(audio: Path) -> list[Utterance]:
     return [
         Utterance(name, audio / f"{name}.wav", speaker, emotion, split=split)
