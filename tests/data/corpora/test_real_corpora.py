@@ -13,7 +13,9 @@ CORPORA = os.environ.get("EMODARTS_CORPORA")
 pytestmark = pytest.mark.skipif(CORPORA is None, reason="EMODARTS_CORPORA names no folder of corpora")
 
 
-@pytest.mark.parametrize(("name", "utterances", "suffix"), [("emodb", 535, ".wav"), ("ravdess", 1440, ".flac")])
+@pytest.mark.parametrize(
+    ("name", "utterances", "suffix"), [("emodb", 535, ".wav"), ("ravdess", 1440, ".flac")]
+)
 def test_a_complete_copy_is_listed(name: str, utterances: int, suffix: str) -> None:
     listed = READERS[name].read(Path(CORPORA, name))
     assert len(listed) == utterances
