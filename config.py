@@ -149,7 +149,8 @@ class FrontEnd(BaseModel):
     frames: int = Field(128, gt=0, le=8192)
     """Frames left after max-pooling along time: the width of the network's input."""
     long: Literal["first", "center", "chunks"] = "first"
-    """What is kept of a file longer than a clip: its first or its middle seconds, or clips that cover all of it."""
+    """What is kept of a file longer than a clip: its first or its middle seconds, apart from digital silence at its
+    ends, or clips that cover all of it."""
 
     @property
     def samples(self) -> int:

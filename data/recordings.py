@@ -21,6 +21,7 @@ MAX_SAMPLE = 1e9  # far above real samples, and far below those whose power spec
 MIN_RATE, MAX_RATE = 1_000, 1_000_000  # sample rates that are read, in Hz; a header may state any number
 MAX_HOURS = 24  # longest recording that is read; a small file can hold weeks of sound
 LATE = 0.1  # seconds by which a list of parts may end after the file
+UNKNOWN_FORMAT = 1  # libsndfile's error code
 UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's number of samples if the header does not state it
 SILENCE = 2.0**-15  # one step of 16-bit audio: no sample of digital silence, dithered or not, is larger
 BLOCK_VALUES = 2**16  # values that are measured at a time: they stay in the processor's cache
@@ -151,6 +152,7 @@ def opened(path: Path) -> Iterator[soundfile.SoundFile]:
         raise UnreadableAudio(path, "not readable as audio (raw samples without a header)")
     if reason := why_not_audio(path):
         raise UnreadableAudio(path, f"not readable as audio ({reason})")
+    file = None
     try:
         with soundfile.SoundFile(path) as file:
             if file.frames == UNKNOWN_LENGTH:
@@ -163,4 +165,9 @@ def opened(path: Path) -> Iterator[soundfile.SoundFile]:
                 raise UnreadableAudio(path, f"{hours:,.0f} hours long; at most {MAX_HOURS} hours can be read")
             yield file
     except soundfile.LibsndfileError as error:
-        raise UnreadableAudio(path, f"not readable as audio ({error.error_string.rstrip('.')})") from None
+        message = error.error_string.rstrip(".")
+        if file is None:  # its header was not understood
+            # for what is called .mp3 and is none, libsndfile gives an error of the system
+            is_known = path.suffix.lower() != ".mp3" and error.code != UNKNOWN_FORMAT
+            message = f"damaged or cut short: {message}" if is_known else "no audio format is recognised"
+        raise UnreadableAudio(path, f"not readable as audio ({message})") from None

@@ -115,7 +115,7 @@ CONTENTS = {
     "wma": (b"0&\xb2u\x8ef\xcf\x11\xa6\xd9\0\xaa\0b\xcel", "Windows Media.* ffmpeg"),
     "amr": (b"#!AMR\n\x3c\x91\x17\x16", "AMR; .* ffmpeg"),
     "speex": (b"OggS\0\2" + bytes(22) + b"Speex   1.2", "Speex; .* ffmpeg"),
-    "a header cut short": (b"RIFF\x24\x80\0\0WAVEfmt \x10\0\0\0\1\0", "not readable as audio"),
+    "noise": (bytes(range(128, 255)) * 9, "no audio format is recognised"),
 }
 
 
@@ -145,6 +145,14 @@ def test_audio_is_not_taken_for_something_else(tmp_path: Path, name: str, form: 
     soundfile.write(tmp_path / name, [0.1, -0.1] * 8000, 16_000, format=form, subtype=subtype)
     assert why_not_audio(tmp_path / name) == ""
     assert len(list(read_clips(tmp_path / name, FrontEnd()))) == 1
+
+
+@pytest.mark.parametrize(("name", "kept"), [("a.wav", 30), ("a.aiff", 20), ("a.flac", 60), ("a.ogg", 100)])
+def test_a_header_that_is_cut_short_is_named(tmp_path: Path, name: str, kept: int) -> None:
+    soundfile.write(tmp_path / name, [0.1, -0.1] * 8000, 16_000)
+    os.truncate(tmp_path / name, kept)
+    with pytest.raises(UnreadableAudio, match=r"not readable as audio \(damaged or cut short: "):
+        list(read_clips(tmp_path / name, FrontEnd()))
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch) -> None:

@@ -147,6 +147,17 @@ def test_published_counts_are_consistent() -> None:
     for option, counts in iemocap.COMPLETE_COUNTS.items():
         assert option in iemocap.TEXT_PREFIXES
         assert all(set(emotions.split("+")) <= known for emotions in counts)
-    four = ("angry", "happy+excited", "neutral", "sad")
-    assert sum(iemocap.COMPLETE_COUNTS["all"][emotions] for emotions in four) == 5531
+    five = ("angry", "happy", "excited", "neutral", "sad")
+    assert sum(iemocap.COMPLETE_COUNTS["all"][label] for label in five) == 5531
     assert sum(iemocap.COMPLETE_COUNTS["improvised"].values()) == 2280
+
+
+@pytest.mark.parametrize("suffix", [".flac", ".ogg", ".mp3"])
+def test_copies_in_other_formats_are_listed(root, suffix: str) -> None:
+    published = [each.file for each in iemocap.read(root, utterances="all")]
+    there = [file for file in published if file.exists()]
+    for file in there:
+        file.rename(file.with_suffix(suffix))
+    files = [each.file for each in iemocap.read(root, utterances="all")]
+    assert [file for file in files if file.exists()] == [file.with_suffix(suffix) for file in there]
+    assert len(files) == len(published)

@@ -136,3 +136,14 @@ def test_published_counts_are_consistent() -> None:
     assert total.pop("angry+happy+neutral+sad+other+unknown") == 8438
     assert sum(counts.values(), Counter()) == total
     assert total.total() == 7798
+
+
+@pytest.mark.parametrize("suffix", [".flac", ".ogg", ".mp3"])
+def test_copies_in_other_formats_are_listed(root, suffix: str) -> None:
+    published = [each.file for each in msp_improv.read(root)]
+    there = [file for file in published if file.exists()]
+    for file in there:
+        file.rename(file.with_suffix(suffix))
+    files = [each.file for each in msp_improv.read(root)]
+    assert [file for file in files if file.exists()] == [file.with_suffix(suffix) for file in there]
+    assert len(files) == len(published)
