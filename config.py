@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 from pydantic import (
@@ -598,6 +598,24 @@ class VisualizeConfig(Flags):
 # ---------------------------------------------------------------- crossval.py
 
 
+KNOWN_METHODS = ("darts", "random", *get_args(Baseline), "svm")
+
+
+def method_name(method: str) -> str:
+    """The name of a method in folders and results: that of svm:tables/egemaps.csv is svm_egemaps."""
+    kind, has_table, file = method.partition(":")
+    return re.sub(r"[^A-Za-z0-9]+", "_", f"{kind}_{Path(file).stem}") if has_table else method
+
+
+def _check_method(method: str) -> str:
+    if method not in KNOWN_METHODS and not re.fullmatch(r"svm:.*[A-Za-z0-9][^/]*", method):
+        raise ValueError(f"give {', '.join(KNOWN_METHODS)}, or svm:FILE.csv, a table of functionals")
+    return method
+
+
+Method = Annotated[str, AfterValidator(_check_method)]
+
+
 class CrossvalConfig(ResultFlags):
     """Compare methods over folds and seeds. Flags for search and augment are read from their sections of --config."""
 
@@ -609,8 +627,10 @@ class CrossvalConfig(ResultFlags):
     """The folds to hold out, each in turn: all, or their numbers."""
     seeds: tuple[NonNegativeInt, ...] = (1, 2, 3)
     """The seeds; each makes one trial of every method on every fold."""
-    methods: tuple[Literal["darts", "random", Baseline], ...] = ("darts", "random", "cnn_lstm_att")
-    """What to compare: searched cells, cells drawn at random, and networks designed by hand."""
+    methods: tuple[Method, ...] = ("darts", "random", "cnn_lstm_att", "svm")
+    """What to compare: searched cells (darts), cells drawn at random (random), networks designed by hand (cnn, rnn,
+    lstm, cnn_lstm, cnn_lstm_att), and a support vector machine on functionals of the features (svm, always added) or of
+    a table (svm:FILE.csv)."""
     cpus_per_trial: PositiveFloat = 1.0
     """Cores per trial; a trial runs this many threads."""
     gpus_per_trial: NonNegativeFloat = 0.0
@@ -626,3 +646,17 @@ class CrossvalConfig(ResultFlags):
         if len(set(values)) < len(values) or not values or ("all" in values and len(values) > 1):
             raise ValueError("give at least one value, and each once")
         return values
+
+    @field_validator("methods")
+    @classmethod
+    def _add_svm(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        names = [method_name(method) for method in methods]
+        if len(set(names)) < len(names):
+            raise ValueError("two tables of functionals have the same file name: rename one")
+        return methods if "svm" in methods else (*methods, "svm")
+
+    @property
+    def tables(self) -> dict[str, Path]:
+        """The tables of functionals among the methods, by the names of these methods."""
+        files = {method_name(method): method.partition(":")[2] for method in self.methods}
+        return {name: Path(file) for name, file in files.items() if file}

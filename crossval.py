@@ -16,6 +16,8 @@ from pathlib import Path
 
 from data.datasets import dataset_folds, open_dataset
 from data.folds import choose_fold
+from data.functional_tables import read_table
+from data.functionals import utterance_rows
 from data.leaks import check_leaks
 from report.trials import METHODS, TrialKey, find_keys
 from report.writer import write_report
@@ -57,6 +59,8 @@ def check(config: CrossvalConfig) -> list[TrialKey]:
         check_leaks(store.manifest, choose_fold(folds, number), config.allow_leak, f"fold {number}")
     for key in keys:
         trial_configs(key, config)
+    for table in config.tables.values():
+        read_table(table, store, utterance_rows(store, range(len(store))))
     check_folder(config, keys)
     return keys
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from report.statistics import compare, count_confusions, holm, intervals, mean_scores
 from report.summaries import compare_settings, learning_curves, op_frequencies, trial_cost
-from report.trials import SEARCHED, Trial, TrialKey, method_order
+from report.trials import SEARCHED, Trial, TrialKey, is_svm, method_order
 from training.metrics import scores
 
 VERSION = 1
@@ -144,11 +144,12 @@ def method_results(
 ) -> dict[str, Any]:
     """The scores and the cost of a method. `rows` holds the `trial_row` of every trial."""
     rows = [row for row in rows if row["method"] == method]
+    different = list({row["fold"]: row for row in rows}.values()) if is_svm(method) else rows
     confusion = test.confusion(method)
     return {
         "finished": len(rows),
         "missing": sum(key.method == method for key in missing),
-        **{name: summarise([row[name] for row in rows]) for name in SCORES},
+        **{name: summarise([row[name] for row in different]) for name in SCORES},
         "pooled": pooled_scores(method, test),
         "recall": _recalls(confusion, test.classes),
         "confusion": confusion.tolist(),

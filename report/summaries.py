@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from genotypes import Node
-from report.trials import SEARCHED, Trial
+from report.trials import SEARCHED, Trial, is_svm
 
 MAX_NUMBER = 1e18
 CELLS = ("normal", "reduce", "rnn")
@@ -100,10 +100,11 @@ def curve_statistics(histories: Sequence[Sequence[Mapping[str, Any]]], key: str)
 
 
 def compare_settings(trials: Sequence[Trial]) -> dict[str, Any]:
-    """{stage: {"common": {flag: value}, "differing": {flag: {method: [values]}}}}."""
+    """{stage: {"common": {flag: value}, "differing": {flag: {method: [values]}}}} of the networks."""
     settings: dict[str, Any] = {}
+    networks = [trial for trial in trials if not is_svm(trial.key.method)]
     for stage in ("search", "augment"):
-        configs = [(trial.key.method, trial.configs[stage]) for trial in trials if stage in trial.configs]
+        configs = [(trial.key.method, trial.configs[stage]) for trial in networks if stage in trial.configs]
         if configs:
             settings[stage] = _compare_configs(configs)
     return settings

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from genotypes import Node
-from report.trials import METHODS, SEARCHED
+from report.trials import METHODS, SEARCHED, SVM, is_svm
 
 SIGNIFICANCE_LEVEL = 0.05
 NO_VALUE = "\N{EN DASH}"
@@ -22,12 +22,16 @@ METHODOLOGY = (
     "correction covers all comparisons of the table; the intervals are not corrected.",
     "The best baseline is chosen by its UA on the same test. This favours it: its lead over the other "
     "baselines is overstated, and the lead of a searched network over it is, if anything, understated.",
+    "A support vector machine (SVM) on functionals, such as the mean of each coefficient over an utterance, has no "
+    "random part. Its kernel, C and gamma are those with the highest UA on the utterances that pick a network's "
+    "epoch. Its trials of a fold are equal for all seeds, and its standard deviations are over folds alone.",
 )
 
 
 def method_title(method: str) -> str:
     """The title of a method; an unknown method keeps its name."""
-    return METHODS.get(method, method)
+    is_on_table = is_svm(method) and method != SVM
+    return f"SVM on {method.removeprefix(f'{SVM}_')}" if is_on_table else METHODS.get(method, method)
 
 
 def format_percent(share: float | None, digits: int = 1) -> str:
@@ -106,12 +110,13 @@ def facts(results: dict[str, Any]) -> list[str]:
 
 
 def findings(results: dict[str, Any]) -> list[str]:
-    """The pooled UA of DARTS and of the best baseline, and the comparisons of the searched methods."""
+    """The pooled UA of DARTS, of the best baseline and of the SVM, and the comparisons of the searched methods."""
     sentences = []
-    for method in ("darts", results["best_baseline"]):
+    best = results["best_baseline"]
+    for method in dict.fromkeys(("darts", best, SVM)):
         found = results["methods"].get(method)
         if found and found["pooled"]:
-            role = "" if method in SEARCHED else ", the best of the human-designed baselines,"
+            role = ", the best of the human-designed baselines," if method == best else ""
             ua = format_percent(found["pooled"]["ua"])
             interval = _interval_in_brackets(found["pooled"]["ci95"]["ua"])
             sentences.append(f"{method_title(method)}{role} reaches a UA of {ua}{interval}.")
@@ -137,7 +142,7 @@ def _interval_in_brackets(bounds: Sequence[float] | None, signed: bool = False) 
 
 def caveats(results: dict[str, Any]) -> list[str]:
     """Sentences on what limits the conclusions."""
-    sentences = _smallest_p_sentence(results)
+    sentences = _networks_below_svm(results) + _smallest_p_sentence(results)
     if "paper" in results["protocol"]:
         sentences.append("The epoch was picked on the test fold (protocol paper), which raises the scores.")
     if results["allow_leak"]:
@@ -149,6 +154,17 @@ def caveats(results: dict[str, Any]) -> list[str]:
         missing = len(results["missing"])
         total = missing + len(results["trials"])
         sentences.append(f"{missing} of {total} trials are missing; see Missing trials.")
+    return sentences
+
+
+def _networks_below_svm(results: dict[str, Any]) -> list[str]:
+    """A sentence for each SVM that names the networks without a higher UA, if there are any."""
+    ua = {method: found["pooled"]["ua"] for method, found in results["methods"].items() if found["pooled"]}
+    sentences = []
+    for svm in filter(is_svm, ua):
+        below = [method_title(method) for method in ua if not is_svm(method) and ua[method] <= ua[svm]]
+        if below:
+            sentences.append(f"No higher UA than the {method_title(svm)}: {', '.join(below)}.")
     return sentences
 
 

@@ -28,10 +28,13 @@ METHODS = {
     "lstm": "LSTM",
     "cnn_lstm": "CNN + LSTM",
     "cnn_lstm_att": "CNN + LSTM + attention",
+    "svm": "SVM on functionals",
 }
-"""The methods in the order of the report, with their titles."""
+"""The methods in the order of the report, with their titles; further methods are `svm_TABLE`."""
 SEARCHED = ("darts", "random")
 """The methods that search for a genotype; the others are baselines."""
+SVM = "svm"
+"""The support vector machine on functionals. The name of one on a table of functionals begins with `svm_`."""
 MAX_TRIALS = 100_000
 FOLDER_NAME = re.compile(r"(?P<method>\w+)-fold(?P<fold>\d{1,6})-seed(?P<seed>\d{1,18})", re.ASCII)
 COLUMNS = ["utterance", "speaker", "emotion", "predicted"]
@@ -88,6 +91,11 @@ def method_order(method: str) -> tuple[int, str]:
     """The sort key of a method: in the order of `METHODS`, then unknown methods by name."""
     position = list(METHODS).index(method) if method in METHODS else len(METHODS)
     return position, method
+
+
+def is_svm(method: str) -> bool:
+    """Whether a method is a support vector machine, which has no random part."""
+    return method == SVM or method.startswith(f"{SVM}_")
 
 
 def read_trials(

@@ -1,4 +1,4 @@
-"""Runs the trials of a cross-validation: each is a run of search.py and of augment.py."""
+"""Runs the trials of a cross-validation: each is a run of search.py and of augment.py, or of `study.svm`."""
 
 import json
 import os
@@ -13,8 +13,10 @@ import torch
 import augment
 import search
 from cli import from_file
-from config import AugmentConfig, CrossvalConfig, SearchConfig
-from report.trials import SEARCHED, TrialKey
+from config import AugmentConfig, CrossvalConfig, SearchConfig, method_name
+from report.trials import SEARCHED, TrialKey, is_svm
+from study import svm
+from study.svm import SvmConfig
 from training.run_folder import RunFolder
 from utils import write_json
 
@@ -25,7 +27,7 @@ def planned_trials(config: CrossvalConfig, folds: int) -> Iterator[TrialKey]:
     """The trials that the flags ask for, on a dataset with this number of folds."""
     chosen = range(1, folds + 1) if config.folds == ("all",) else map(int, config.folds)
     for fold, seed, method in product(chosen, config.seeds, config.methods):
-        yield TrialKey(method, fold, seed)
+        yield TrialKey(method_name(method), fold, seed)
 
 
 def trial_folder(key: TrialKey, config: CrossvalConfig) -> Path:
@@ -44,13 +46,17 @@ def progress_of(folder: Path) -> str:
         config = folder / stage / "config.json"
         history = folder / stage / "history.jsonl"
         if config.exists():
-            epochs = json.loads(config.read_text())["epochs"]
+            epochs = json.loads(config.read_text()).get("epochs")
+            if epochs is None:  # an SVM
+                return "fitting"
             done = history.read_text().count("\n") if history.exists() else 0
             return f"{stage}, epoch {min(done + 1, epochs)} of {epochs}"
     return WAITING
 
 
-def trial_configs(key: TrialKey, config: CrossvalConfig) -> tuple[SearchConfig | None, AugmentConfig]:
+def trial_configs(
+    key: TrialKey, config: CrossvalConfig
+) -> tuple[SearchConfig | None, AugmentConfig | SvmConfig]:
     """The configurations of a trial's search (None for a baseline) and training.
 
     They combine the sections of the --config file with the flags that identify the trial. Raises
@@ -64,9 +70,12 @@ def trial_configs(key: TrialKey, config: CrossvalConfig) -> tuple[SearchConfig |
         "allow_leak": config.allow_leak,
         "seed": key.seed,
         "results_path": config.results_path,
-        "gpus": "auto" if config.gpus_per_trial else "none",
         "resume": True,  # a trial may have been interrupted
     }
+    if is_svm(key.method):
+        protocol = from_file(AugmentConfig, config.config).protocol
+        return None, SvmConfig(**flags, protocol=protocol, table=config.tables.get(key.method))
+    flags["gpus"] = "auto" if config.gpus_per_trial else "none"
     model = "searched" if key.method in SEARCHED else key.method
     augment_config = from_file(AugmentConfig, config.config, **flags, model=model, genotype=None)
     if key.method not in SEARCHED:
@@ -82,7 +91,10 @@ def check_settings(key: TrialKey, config: CrossvalConfig) -> None:
 
 
 def run_trial(
-    working_folder: str, threads: int, search_config: SearchConfig | None, augment_config: AugmentConfig
+    working_folder: str,
+    threads: int,
+    search_config: SearchConfig | None,
+    augment_config: AugmentConfig | SvmConfig,
 ) -> dict[str, Any]:
     """Search (if there is a `search_config`) and train; return the contents of metrics.json.
 
@@ -96,7 +108,8 @@ def run_trial(
     if search_config:
         search.run(search_config)
     searched = time.perf_counter()
-    metrics = augment.run(augment_config)
+    train = svm.run if isinstance(augment_config, SvmConfig) else augment.run
+    metrics = train(augment_config)
     seconds = {"search": searched - start, "augment": time.perf_counter() - searched}
     if not resumed:
         write_json(folder / "seconds.json", seconds)

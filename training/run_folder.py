@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
 
-from config import RunConfig
+from config import ResultFlags
 from training.checkpoints import Checkpoints
 from training.meters import Usage
 from training.provenance import Origin, read_checkpoint_record
@@ -50,7 +50,7 @@ class RunFolder:
     In a distributed run only the first process writes (`writes`); elsewhere the methods that write do nothing.
     """
 
-    def __init__(self, kind: str, config: RunConfig, writes: bool = True, origin: Origin | None = None):
+    def __init__(self, kind: str, config: ResultFlags, writes: bool = True, origin: Origin | None = None):
         """Check the folder without changing it.
 
         Raises `UserError` if it contains a run that the flags neither resume nor overwrite.
