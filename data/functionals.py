@@ -39,7 +39,7 @@ def read_sound(store: FeatureStore, rows: Sequence[int]) -> list[np.ndarray]:
     clips = []
     for row in rows:
         clip = store.manifest[row]
-        share = (clip.duration - clip.start) / store.front_end.duration
+        share = (clip.end - clip.start) / store.front_end.duration
         frames = max(1, math.ceil(share * store.front_end.frames))
         clips.append(store.features[row][:, :frames])
     return clips

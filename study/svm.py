@@ -61,6 +61,10 @@ class Candidate(NamedTuple):
     C: float
     gamma: float | None
 
+    def __str__(self) -> str:
+        gamma = "" if self.gamma is None else f", gamma {self.gamma:.3g}"
+        return f"{self.kernel}, C {self.C:g}{gamma}"
+
     def machine(self) -> Pipeline:
         """Standardisation and a support vector machine, not fitted; classes weigh the same.
 
@@ -143,7 +147,7 @@ def run(config: SvmConfig) -> dict[str, Any]:
         position = {name: i for i, name in enumerate(utterances)}
         fitted, chosen_by, tested = ([position[name] for name in part] for part in (training, picking, test))
         candidate, ua, machine = choose(x[fitted], y[fitted], x[chosen_by], y[chosen_by])
-        log.info("chosen    %s of %d functionals, UA %.1f %%", candidate, x.shape[1], 100 * ua)
+        log.info("chosen    %s, from %d functionals, UA %.1f %%", candidate, x.shape[1], 100 * ua)
 
         decisions = torch.from_numpy(decide(machine, x[tested]))
         predictions = Predictions(store, first_rows[tested], decisions.log_softmax(dim=1))

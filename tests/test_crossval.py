@@ -1,6 +1,8 @@
 """Tests of crossval.py as a user runs it: with real processes, real signals and Ray."""
 
+import csv
 import io
+import json
 import os
 import re
 import runpy
@@ -21,17 +23,24 @@ import psutil
 import pytest
 from conftest import RESULTS, environment, execute, line, succeed
 from rich.console import Console
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from config import CrossvalConfig
+from data.folds import make_folds
+from data.functionals import store_functionals
+from data.store import FeatureStore
 from report.trials import TrialKey
 from study import cluster
 from study.live_table import LiveTable
-from study.runner import trial_configs
+from study.runner import planned_trials, run_trial, trial_configs
 from utils import UserError, write_json
 
 ROOT = Path(__file__).parent.parent
 DEMO = ["--config", "tiny.yaml", "--dataset", "demo"]
-STUDY = [*DEMO, "--folds", 1, 2, "--seeds", 1, "--methods", "darts", "cnn"]
+STUDY = [*DEMO, "--folds", 1, 2, "--seeds", 1, "--methods", "darts", "cnn", "svm:table.csv"]
 DARTS = TrialKey("darts", 1, 1)
 
 
@@ -75,9 +84,21 @@ def modification_times(folder: Path) -> dict[str, int]:
     return {str(path): path.lstat().st_mtime_ns for path in folder.rglob("*")}
 
 
+def write_table(path: Path, store: FeatureStore) -> None:
+    """A table of functionals as openSMILE writes it, of a copy of the corpus in another folder."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "start", "end", *(f"mean{i}" for i in range(store.features.shape[1]))])
+        for row, clip in zip(store.manifest, store.features[:], strict=True):
+            writer.writerow(
+                [f"/copy/{row.file}", "0 days", f"0 days 00:00:0{row.duration}", *clip.mean(axis=1)]
+            )
+
+
 @pytest.fixture(scope="module")
 def study(workspace: Path) -> Path:
     """The folder of a finished study in which one process was killed in the middle of a search."""
+    write_table(workspace / "table.csv", FeatureStore.open(workspace / "features" / "demo"))
     folder = workspace / "runs" / "study"
     search = folder / str(DARTS) / "search"
     with started("--name", "study", *STUDY, cwd=workspace) as process:
@@ -89,10 +110,10 @@ def study(workspace: Path) -> Path:
 
 
 def test_study_writes_the_metrics_of_every_trial_and_a_report(study: Path, workspace: Path):
-    assert len(list(study.glob("*-fold*-seed1/augment/metrics.json"))) == 4
+    assert len(list(study.glob("*-fold*-seed1/augment/metrics.json"))) == 8
     for name in ("results.json", "results.md", "report.html"):
         assert (study / name).stat().st_size > 1000, name
-    assert "4/4" in (workspace / "output.txt").read_text()
+    assert "8/8" in (workspace / "output.txt").read_text()
 
 
 def test_trial_of_a_killed_process_equals_the_uninterrupted_commands(study: Path, workspace: Path):
@@ -102,6 +123,43 @@ def test_trial_of_a_killed_process_equals_the_uninterrupted_commands(study: Path
             trial = study / str(DARTS) / command / file
             alone = workspace / "runs" / "alone" / command / file
             assert trial.read_bytes() == alone.read_bytes(), file
+
+
+@pytest.mark.parametrize("method", ["svm", "svm_table"])
+def test_trial_of_an_svm_equals_a_pipeline_built_by_hand(method: str, study: Path, workspace: Path):
+    trial = study / f"{method}-fold1-seed1"
+    metrics = json.loads((trial / "augment" / "metrics.json").read_text())
+    predictions = list(csv.DictReader((trial / "augment" / "predictions.csv").open()))
+    store = FeatureStore.open(workspace / "features" / "demo")  # a row per utterance
+    fold = make_folds(store.manifest)[0]
+    x = store_functionals(store, {row.utterance: [i] for i, row in enumerate(store.manifest)})
+    if method == "svm_table":
+        x = store.features[:].mean(axis=2)
+    chosen = metrics["chosen"]
+    gamma = chosen["gamma"] or "scale"
+    machine = SVC(
+        C=chosen["C"], kernel=chosen["kernel"], gamma=gamma, class_weight="balanced", break_ties=True
+    )
+    pipeline = make_pipeline(StandardScaler(), machine).fit(x[fold.train], store.labels[fold.train])
+    predicted = pipeline.predict(x[fold.validation])
+    assert balanced_accuracy_score(store.labels[fold.validation], predicted) == pytest.approx(chosen["ua"])
+    predicted = pipeline.predict(x[fold.test])
+    assert balanced_accuracy_score(store.labels[fold.test], predicted) == pytest.approx(metrics["ua"])
+    assert [row["utterance"] for row in predictions] == [store.manifest[i].utterance for i in fold.test]
+    assert [row["predicted"] for row in predictions] == [store.classes[i] for i in predicted]
+    assert metrics["functionals"] == x.shape[1]
+    assert metrics["ua"] > 1.5 / len(store.classes), "the functionals say nothing"
+
+
+def test_seed_of_an_svm_does_not_matter(study: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(workspace)
+    config = CrossvalConfig(name="seeds", config="tiny.yaml", dataset="demo", methods=("svm",))
+    key = TrialKey("svm", 1, 7)
+    run_trial(str(workspace), 1, *trial_configs(key, config))
+    one, other = (study / "svm-fold1-seed1", workspace / "runs" / "seeds" / str(key))
+    for file in ("augment/predictions.csv", "augment/plots/confusion.png"):
+        assert (one / file).read_bytes() == (other / file).read_bytes()
+    assert (other / "seconds.json").exists()
 
 
 def test_trial_of_a_killed_process_resumes_from_its_checkpoint(study: Path):
@@ -148,8 +206,8 @@ def test_interrupted_study_resumes_with_the_missing_trials_and_more_seeds(worksp
     printed = succeed("crossval", "--name", "cut", *flags, cwd=workspace)
     assert before
     assert {trial: modification_times(trial) for trial in finished} == before, "a finished trial has changed"
-    done = sum(trial.name.startswith("cnn") for trial in finished)
-    assert printed.startswith(f"4 trials, {done} already done")
+    done = sum(trial.name.startswith(("cnn", "svm")) for trial in finished)
+    assert printed.startswith(f"8 trials, {done} already done")
     assert len(list(folder.glob("cnn-fold*/augment/metrics.json"))) == 4
     assert "seeds 1, 2" in (folder / "results.md").read_text()
 
@@ -162,6 +220,10 @@ def test_ctrl_c_ends_a_study_with_exit_code_130(workspace: Path):
 ERRORS = {
     "--methods transformer": "--methods transformer",
     "--methods": "expected at least one argument",
+    "--methods svm:": "or svm:FILE.csv",
+    "--methods svm:none.csv": "none.csv: no such file",
+    "--methods svm:short.csv": "short.csv: 768 of 768 utterances of features/demo have no row",
+    "--methods svm:a/t.csv svm:b/t.csv": "the same file name",
     "--folds 9": "fold 9",
     "--folds 0": "--folds",
     "--folds all 1": "each once",
@@ -183,6 +245,7 @@ ERRORS = {
 def prepared(workspace: Path, study: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with the files that `ERRORS` needs. Starting Ray fails the test."""
     tiny = (workspace / "tiny.yaml").read_text()
+    (workspace / "short.csv").write_text("file,F0\n")
     (workspace / "typo.yaml").write_text("augment: {epoch: 3}\n")
     (workspace / "strange.yaml").write_text("search: {batch_size: 1}\n")
     (workspace / "other.yaml").write_text(tiny.replace("epochs: 4", "epochs: 5"))
@@ -255,6 +318,14 @@ def test_searched_trial_ignores_model_and_genotype_of_the_file(section: str, tmp
     search_config, augment_config = trial_configs(DARTS, CrossvalConfig(config=tmp_path / "own.yaml"))
     assert search_config.strategy == "darts"
     assert (augment_config.model, augment_config.genotype) == ("searched", None)
+
+
+def test_svm_is_in_every_study():
+    assert CrossvalConfig().methods[-1] == "svm"
+    assert CrossvalConfig(methods=["cnn", "svm:x/big-set.csv"]).methods == ("cnn", "svm:x/big-set.csv", "svm")
+    config = CrossvalConfig(methods=["svm", "svm:x/big-set.csv"], seeds=[1], folds=["2"])
+    assert list(map(str, planned_trials(config, 5))) == ["svm-fold2-seed1", "svm_big_set-fold2-seed1"]
+    assert config.tables == {"svm_big_set": Path("x/big-set.csv")}
 
 
 def live_table_output(terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -178,6 +178,50 @@ def test_missing_trials_are_listed_with_the_reason(tmp_path: Path):
     PageParser(page)
 
 
+@pytest.fixture(scope="module")
+def study_with_svm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study with two SVMs, whose trials of a fold are equal."""
+    methods = ("darts", "cnn", "svm", "svm_egemaps")
+    folder = cross_validation(tmp_path_factory.mktemp("runs") / "svm", methods, folds=3)
+    for trial in folder.glob("svm*-seed2"):
+        shutil.rmtree(trial)
+        shutil.copytree(str(trial).replace("seed2", "seed1"), trial)
+    for config in folder.glob("svm*/augment/config.json"):
+        config.write_text(json.dumps({"table": None}))
+    write_report(folder)
+    return folder
+
+
+def test_svm_has_one_score_for_each_fold(study_with_svm: Path):
+    results, markdown, _ = read_report(study_with_svm)
+    trials = [read_predictions(study_with_svm, f"svm-fold{fold}-seed1") for fold in (1, 2, 3)]
+    ua = [balanced_accuracy_score(*trial) for trial in trials]
+    found = results["methods"]["svm"]
+    assert (found["ua"]["mean"], found["ua"]["std"]) == pytest.approx((np.mean(ua), np.std(ua, ddof=1)))
+    assert found["ua"]["n"] == 3
+    assert found["pooled"]["seeds"] == [1, 2]
+    pooled = balanced_accuracy_score(*read_predictions(study_with_svm, "svm-fold*-seed1"))
+    assert found["pooled"]["ua"] == pytest.approx(pooled)
+    sentence = f"SVM on functionals, the best of the human-designed baselines, reaches a UA of {pooled:.1%}"
+    assert sentence.replace("%", " %") in markdown
+
+
+def test_networks_that_an_svm_beats_are_named(study_with_svm: Path, study: Path):
+    results, markdown, page = read_report(study_with_svm)
+    ua = {method: found["pooled"]["ua"] for method, found in results["methods"].items()}
+    assert ua["cnn"] < ua["svm"] < ua["darts"]
+    for text in (markdown, page):
+        assert "No higher UA than the SVM on functionals: CNN." in text
+        assert "SVM on egemaps" in text
+    assert "No higher UA than" not in read_report(study)[1]
+
+
+def test_settings_of_an_svm_are_not_compared_with_those_of_networks(study_with_svm: Path):
+    results, _, _ = read_report(study_with_svm)
+    assert results["settings"]["augment"]["common"]["lr"] == 0.025
+    assert set(results["settings"]["augment"]["differing"]["rnn_layers"]) == {"darts", "cnn"}
+
+
 def test_single_trial_gives_a_report_without_comparisons(tmp_path: Path):
     write_trial(tmp_path / "one", "cnn", 1, 1, manifest(1, speakers=1))
     results, markdown, page = read_report(write_report(tmp_path / "one").parent)
