@@ -608,7 +608,9 @@ def method_name(method: str) -> str:
 
 
 def _check_method(method: str) -> str:
-    if method not in KNOWN_METHODS and not re.fullmatch(r"svm:.*[A-Za-z0-9][^/]*", method):
+    kind, _, file = method.partition(":")
+    is_table = kind == "svm" and re.search("[A-Za-z0-9]", Path(file).stem)
+    if method not in KNOWN_METHODS and not is_table:
         raise ValueError(f"give {', '.join(KNOWN_METHODS)}, or svm:FILE.csv, a table of functionals")
     return method
 

@@ -23,7 +23,7 @@ from sklearn.utils import gen_batches
 
 from config import ResultFlags, RunName
 from data.datasets import dataset_folds, open_dataset
-from data.folds import choose_fold
+from data.folds import Fold, choose_fold
 from data.functional_tables import read_table
 from data.functionals import Utterances, store_functionals, utterance_rows
 from data.leaks import check_leaks
@@ -34,10 +34,12 @@ from training.provenance import Origin, describe
 from training.run_folder import RunFolder, log
 from utils import write_json
 
-PENALTIES = {"linear": (1e-4, 1e-3, 1e-2, 1e-1), "rbf": (1.0, 3.0, 10.0, 30.0)}
-"""The values of C to choose from, by kernel."""
-WIDTHS = {"linear": (None,), "rbf": (0.25, 1.0)}
-"""The values of gamma times D to choose from. The squared distance of standardised functionals grows with D."""
+GRID = (
+    ("linear", None, (1e-4, 1e-3, 1e-2, 1e-1)),
+    ("rbf", 0.25, (1.0, 3.0, 10.0, 30.0)),
+    ("rbf", 1.0, (1.0, 3.0, 10.0, 30.0)),
+)
+"""What is chosen from: a kernel, gamma times D (squared distances grow with D), and values of C."""
 MOST_FITTED = 5000
 """The utterances that a machine is fitted to at most; its time grows with their square."""
 BLOCK = 1000  # utterances of which the kernel is computed at a time
@@ -78,10 +80,9 @@ class Candidate(NamedTuple):
 
 def candidates(functionals: int) -> Iterator[Candidate]:
     """The dozen machines to choose from, the simplest first."""
-    for kernel, penalties in PENALTIES.items():
-        for width in WIDTHS[kernel]:
-            for penalty in penalties:
-                yield Candidate(kernel, penalty, width and width / functionals)
+    for kernel, width, penalties in GRID:
+        for penalty in penalties:
+            yield Candidate(kernel, penalty, width and width / functionals)
 
 
 def choose(
@@ -133,24 +134,7 @@ def run(config: SvmConfig) -> dict[str, Any]:
     leaks = check_leaks(store.manifest, fold, config.allow_leak, f"fold {config.fold}")
     origin = Origin(fingerprints(config, store), describe(torch.device("cpu")))
     with RunFolder("augment", config, origin=origin) as folder:
-        training_rows, picking_rows = fold.parts(config.protocol)
-        training = thin_out(store, utterance_rows(store, training_rows), MOST_FITTED)
-        picking = utterance_rows(store, picking_rows)
-        test = utterance_rows(store, fold.test)
-        utterances = training | picking | test
-        x = read_functionals(config, store, utterances)
-        sizes = len(training), len(picking), len(test)
-        log.info("data      %d utterances to train, %d to choose, %d to test", *sizes)
-
-        first_rows = np.array([rows[0] for rows in utterances.values()])
-        y = store.labels[first_rows]
-        position = {name: i for i, name in enumerate(utterances)}
-        fitted, chosen_by, tested = ([position[name] for name in part] for part in (training, picking, test))
-        candidate, ua, machine = choose(x[fitted], y[fitted], x[chosen_by], y[chosen_by])
-        log.info("chosen    %s, from %d functionals, UA %.1f %%", candidate, x.shape[1], 100 * ua)
-
-        decisions = torch.from_numpy(decide(machine, x[tested]))
-        predictions = Predictions(store, first_rows[tested], decisions.log_softmax(dim=1))
+        predictions, details = fit_and_predict(config, store, fold)
         metrics = {
             **predictions.report(),
             "protocol": config.protocol,
@@ -161,16 +145,41 @@ def run(config: SvmConfig) -> dict[str, Any]:
             "allow_leak": list(config.allow_leak),
             "leaks": leaks.to_json(),
             "model": "svm",
-            "table": config.table and str(config.table),
-            "functionals": x.shape[1],
-            "fitted": len(training),
-            "chosen": {**candidate._asdict(), "ua": ua},
+            **details,
         }
         predictions.write(folder.path / "predictions.csv")
         draw_confusion(metrics, folder.plots / "confusion.png")
         write_json(folder.path / "metrics.json", metrics)
         log.info("\n%s", table(metrics))
         return metrics
+
+
+def fit_and_predict(config: SvmConfig, store: FeatureStore, fold: Fold) -> tuple[Predictions, dict[str, Any]]:
+    """Choose a machine and predict the test utterances; also return what metrics.json says of the machine."""
+    training, picking = (utterance_rows(store, rows) for rows in fold.parts(config.protocol))
+    training = thin_out(store, training, MOST_FITTED)
+    test = utterance_rows(store, fold.test)
+    log.info(
+        "data      %d utterances to train, %d to choose, %d to test", *map(len, (training, picking, test))
+    )
+
+    utterances = training | picking | test
+    x = read_functionals(config, store, utterances)
+    rows = np.array([clips[0] for clips in utterances.values()])
+    y = store.labels[rows]
+    place = {name: i for i, name in enumerate(utterances)}
+    fitted, picks, tested = ([place[name] for name in part] for part in (training, picking, test))
+    candidate, ua, machine = choose(x[fitted], y[fitted], x[picks], y[picks])
+    log.info("chosen    %s, from %d functionals, UA %.1f %%", candidate, x.shape[1], 100 * ua)
+
+    decisions = torch.from_numpy(decide(machine, x[tested]))
+    details = {
+        "table": config.table and str(config.table),
+        "functionals": x.shape[1],
+        "fitted": len(training),
+        "chosen": {**candidate._asdict(), "ua": ua},
+    }
+    return Predictions(store, rows[tested], decisions.log_softmax(dim=1)), details
 
 
 def fingerprints(config: SvmConfig, store: FeatureStore) -> dict[str, str]:

@@ -35,7 +35,7 @@ from data.store import FeatureStore
 from report.trials import TrialKey
 from study import cluster
 from study.live_table import LiveTable
-from study.runner import planned_trials, run_trial, trial_configs
+from study.runner import planned_trials, progress_of, run_trial, trial_configs
 from utils import UserError, write_json
 
 ROOT = Path(__file__).parent.parent
@@ -326,6 +326,11 @@ def test_svm_is_in_every_study():
     config = CrossvalConfig(methods=["svm", "svm:x/big-set.csv"], seeds=[1], folds=["2"])
     assert list(map(str, planned_trials(config, 5))) == ["svm-fold2-seed1", "svm_big_set-fold2-seed1"]
     assert config.tables == {"svm_big_set": Path("x/big-set.csv")}
+
+
+def test_progress_of_an_svm_is_shown_without_epochs(tmp_path: Path):
+    write_json(tmp_path / "augment" / "config.json", {"table": None})
+    assert progress_of(tmp_path) == "fitting"
 
 
 def live_table_output(terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
