@@ -11,6 +11,7 @@ if __name__ == "__main__":
     # The flags are parsed before torch is imported, so that --help and mistakes are answered at once.
     CONFIG = command_line(PrepareConfig)
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -23,7 +24,7 @@ from data.datasets import dataset_folder, dataset_folds, list_corpus, prepare_da
 from data.features import UnreadableAudio, read_clips
 from data.fold_schemes import natural_sort_key
 from data.folds import Fold
-from data.leaks import check_leaks, find_leaks
+from data.leaks import abbreviate, check_leaks, find_leaks
 from data.store import FeatureStore, Row
 from plots.charts import draw_balance
 from plots.spectrograms import draw_spectrograms
@@ -35,10 +36,14 @@ MAX_LINES = 40  # of a printed table
 MAX_NAMES = 8  # of speakers in a line
 
 
-def run(config: PrepareConfig) -> FeatureStore:
-    """Make a feature store or bring it up to date, describe it and draw it. Or only check it."""
+def run(config: PrepareConfig) -> bool:
+    """Make a feature store or bring it up to date, describe it and draw it. Or only check it.
+
+    Return whether it has folds.
+    """
     if config.check:
-        return check(config)
+        check(config)
+        return True
     utterances = list_corpus(config)
     for line in count_differences(config.corpus, utterances, config.reader_options()):
         print(f"incomplete?  {line}")
@@ -59,10 +64,10 @@ def run(config: PrepareConfig) -> FeatureStore:
         print(f"picture  {store.folder / 'spectrograms.png'}")
     if folds:
         print(f"next     python search.py --dataset {store.folder.name} --fold 1")
-    return store
+    return bool(folds)
 
 
-def check(config: PrepareConfig) -> FeatureStore:
+def check(config: PrepareConfig) -> None:
     """Print what training and test share in each fold of a store.
 
     Raises `UserError` if there is a leak that --allow_leak does not allow.
@@ -73,7 +78,6 @@ def check(config: PrepareConfig) -> FeatureStore:
     for number, fold in enumerate(folds, 1):
         check_leaks(store.manifest, fold, config.allow_leak, f"fold {number}")
     print(f"\nno leak in {len(folds)} folds by {config.folds_by}")
-    return store
 
 
 def parts_of(fold: Fold) -> dict[str, Sequence[int]]:
@@ -91,7 +95,7 @@ def summary(store: FeatureStore) -> str:
         f"{store.corpus}: {len(originals):,} utterances{clips} of {len(set(store.speakers))} speakers,"
         f" {hours:.2f} hours in {store.folder}; {skipped}"
     ]
-    for column in ("emotion", "session", "split", "copy", "speaker"):
+    for column in ("emotion", "session", "split", "sex", "copy", "speaker"):
         rows, unit = (store.manifest, "clips") if column == "copy" else (originals, "utterances")
         counts = Counter(getattr(row, column) for row in rows)
         if set(counts) != {""}:
@@ -102,17 +106,19 @@ def summary(store: FeatureStore) -> str:
 
 def fold_table(store: FeatureStore, folds: Sequence[Fold]) -> str:
     """Describe the folds: utterances, test speakers, and what training and test share."""
+    known_sexes = sorted({row.sex for row in store.manifest} - {""})
     lines = []
     leaks = []
     for number, fold in enumerate(folds, 1):
         sizes = [len({store.manifest[row].utterance for row in rows}) for rows in parts_of(fold).values()]
         speakers = sorted({store.speakers[row] for row in fold.test}, key=natural_sort_key)
-        names = ", ".join(speakers[:MAX_NAMES])
-        if len(speakers) > MAX_NAMES:
-            names += f" and {len(speakers) - MAX_NAMES} more"
-        lines.append((number, *sizes, len(speakers), names))
+        sexes = Counter(
+            sex for _, sex in {(store.speakers[row], store.manifest[row].sex) for row in fold.test}
+        )
+        of_each = [sexes[sex] for sex in known_sexes]
+        lines.append((number, *sizes, len(speakers), *of_each, abbreviate(speakers, MAX_NAMES)))
         leaks += [f"fold {number}: {line}" for line in find_leaks(store.manifest, fold).lines()]
-    text = table(("fold", *parts_of(folds[0]), "test speakers", ""), lines)
+    text = table(("fold", *parts_of(folds[0]), "test speakers", *known_sexes, ""), lines)
     return "\n".join([text, "", *leaks]) if leaks else text
 
 
@@ -172,4 +178,4 @@ def example_rows(store: FeatureStore) -> list[Row]:
 
 
 if __name__ == "__main__":
-    run_command(run, CONFIG)
+    sys.exit(0 if run_command(run, CONFIG) else 1)

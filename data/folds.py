@@ -5,6 +5,7 @@ manifest: all windows and perturbed copies of an utterance stay together. The re
 manifest only, and not on the order of its rows.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,16 @@ from data.fold_schemes import (
     utterance_folds,
 )
 from utils import UserError
+
+FEW_SPEAKERS_ADVICE = (
+    "training, validation and test need at least 3, one each; to train on these and test on another corpus, or to "
+    "split them yourself, list the recordings in a CSV (--corpus manifest) with a column split, and pass "
+    "--folds_by official"
+)
+"""What can be done with one or two speakers."""
+
+
+NEAR = 0.05  # distance from a quarter, as a share of the training side, at which no other validation is looked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,20 +60,20 @@ def make_folds(
 ) -> list[Fold]:
     """Split the rows of a manifest into the folds of a cross-validation.
 
-    `data.fold_schemes` describes the schemes. About a quarter of each training side is held out for
-    validation, in whole speakers, unless `official` has a split for it. Utterances of unknown speakers are
+    `data.fold_schemes` describes the schemes. The speakers nearest to a quarter of each training side are
+    held out for validation, unless `official` has a split for it. Utterances of unknown speakers are
     in no fold, unless `official` is used with `unknown_speakers`.
 
     Raises `UserError` if the scheme is unknown or does not fit the data, fewer than three speakers are
-    known, an utterance has only perturbed copies, a part would be empty, or the training part would lack
-    one of the classes.
+    known (`official` needs one), an utterance has only perturbed copies, a part would be empty, or the training
+    part would lack one of the classes.
     """
     if unknown_speakers and scheme != "official":
         raise UserError(f"fold scheme {scheme!r}: only official can keep utterances of unknown speakers")
     first_rows = first_original_rows(rows, range(len(rows)))
     utterances = [rows[first_rows[name]] for name in sorted(first_rows)]
     if not unknown_speakers:
-        utterances = _with_known_speakers(utterances)
+        utterances = _with_known_speakers(utterances, enough=1 if scheme == "official" else 3)
     positions = {each.utterance: position for position, each in enumerate(utterances)}
     position_of_row = np.array([positions.get(row.utterance, -1) for row in rows], dtype=np.int64)
     is_original = np.array([not row.copy for row in rows], dtype=bool)
@@ -136,13 +147,14 @@ def is_known_speaker(speaker: str) -> bool:
     return speaker.strip().lower() not in ("", "unknown")
 
 
-def _with_known_speakers(utterances: Sequence[ManifestRow]) -> list[ManifestRow]:
+def _with_known_speakers(utterances: Sequence[ManifestRow], enough: int) -> list[ManifestRow]:
+    """Return the utterances of known speakers. Raises `UserError` if these are not `enough` speakers."""
     known = [each for each in utterances if is_known_speaker(each.speaker)]
     count = len({each.speaker for each in known})
-    if count < 3:
+    if count < enough:
         unknown = len(utterances) - len(known)
         reason = f" ({unknown} utterances have no known speaker and are left out)" if unknown else ""
-        raise UserError(f"{count} speakers: training, validation and test need at least 3, one each{reason}")
+        raise UserError(f"{count} speakers: {FEW_SPEAKERS_ADVICE}{reason}")
     return known
 
 
@@ -170,29 +182,44 @@ def _choose_validation(
 ) -> np.ndarray:
     """Return the utterances of the training side to hold out for validation; empty if none can be held out.
 
-    Takes the first group of speakers that has all classes and leaves all classes for training. If there is
-    none, takes the group with the most classes of those that leave all. Utterances of unknown speakers stay
-    in training, since their speakers may be anyone.
+    Of the groups of speakers that leave all classes for training, takes those with the most classes, and of
+    these the nearest to a quarter, the first if several are equal. Utterances of unknown speakers stay in
+    training, since their speakers may be anyone.
     """
     emotions = field_values(utterances, "emotion")
-    speakers = field_values(utterances, "speaker")
-    known = np.array([each for each in training if is_known_speaker(speakers[each])], dtype=np.int64)
+    sexes = field_values(utterances, "sex")
+    known = np.array(
+        [each for each in training if is_known_speaker(utterances[each].speaker)], dtype=np.int64
+    )
+    available = Counter(emotions[training])
+    wanted = Counter(sexes[training])
     best = known[:0]
-    most_classes = 0
-    for group in _validation_groups(emotions[known], speakers[known]):
-        held_out = known[group]
-        class_count = len(set(emotions[held_out]))
-        remaining = set(emotions[np.setdiff1d(training, held_out)])
-        if class_count > most_classes and remaining >= classes:
-            best = held_out
-            most_classes = class_count
-            if class_count == len(classes):
-                break
+    best_rank = (0, 0.0)
+    for groups in _validation_groups([utterances[each] for each in known]):
+        for group in groups:
+            held_out = known[group]
+            taken = Counter(emotions[held_out])
+            rank = (len(taken), -_distance_from_quarter(Counter(sexes[held_out]), wanted))
+            if rank > best_rank and all(available[emotion] > taken[emotion] for emotion in classes):
+                best = held_out
+                best_rank = rank
+        if best_rank >= (len(classes), -NEAR):  # for speed
+            break
     return best
 
 
-def _validation_groups(emotions: np.ndarray, speakers: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield groups of about a quarter of the utterances, then larger ones, then single speakers."""
+def _validation_groups(utterances: Sequence[ManifestRow]) -> Iterator[list[np.ndarray]]:
+    """Yield four groups of speakers, then fewer and larger ones, then single speakers."""
+    speakers = field_values(utterances, "speaker")
     for count in range(min(4, len(set(speakers))), 1, -1):
-        yield from group_speakers(emotions, speakers, count)
-    yield from positions_by_name(speakers)
+        yield group_speakers(utterances, count)
+    yield positions_by_name(speakers)
+
+
+def _distance_from_quarter(group: Counter, training: Counter) -> float:
+    """Return how far a group is from a quarter of the training side: in its size, and in the numbers by sex.
+
+    The arguments count the utterances by sex. The result is a share of the training side.
+    """
+    by_sex = sum(abs(4 * group[sex] - training[sex]) for sex in training)
+    return (abs(4 * group.total() - training.total()) + by_sex) / (8 * training.total())

@@ -72,7 +72,9 @@ class Entry:
     def rows(self, u: Utterance) -> list[Row]:
         """The rows of the manifest, one per clip, with the present labels of the utterance."""
         labels = u.utterance, self.file, u.speaker, u.session, u.emotion, u.split
-        return [Row(*labels, self.duration, u.text, self.copy, start, self.stamp) for start in self.starts]
+        return [
+            Row(*labels, self.duration, u.text, self.copy, start, self.stamp, u.sex) for start in self.starts
+        ]
 
 
 ENTRY = TypeAdapter(Entry)

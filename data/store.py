@@ -23,7 +23,7 @@ from config import FrontEnd
 from data.arrays import RowReader
 from utils import UserError, read_text
 
-VERSION = 2
+VERSION = 3
 """Version of the layout; a store of another version is refused."""
 
 
@@ -42,6 +42,7 @@ class Row:
     copy: str  # the perturbation; empty for an original
     start: float  # seconds, where the clip begins in the recording
     stamp: str  # size and modification time of the file when it was read
+    sex: str = ""  # of the speaker: female, male, or empty if not known
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
@@ -84,8 +85,8 @@ class FeatureStore:
             raise TypeError(f"config.json has the corpus {config['corpus']!r}")
         front_end = FrontEnd(**config["front_end"])
         manifest = [
-            Row(*labels, _seconds(duration), text, copy, _seconds(start), stamp)
-            for *labels, duration, text, copy, start, stamp in read_csv(folder / "manifest.csv", COLUMNS)
+            Row(*labels, _seconds(duration), text, copy, _seconds(start), stamp, sex)
+            for *labels, duration, text, copy, start, stamp, sex in read_csv(folder / "manifest.csv", COLUMNS)
         ]
         skipped = [(file, reason) for file, reason in read_csv(folder / "skipped.csv", SKIPPED_COLUMNS)]
         classes = tuple(sorted({row.emotion for row in manifest}))

@@ -115,6 +115,26 @@ def test_a_check_writes_nothing(corpus: Path, stores: str) -> None:
     assert {path: path.stat().st_mtime_ns for path in (corpus / "features").rglob("*")} == before
 
 
+FOLDLESS = {
+    "two speakers": [0, 1],
+    "one speaker": [0, 0],
+    "unknown speakers": [0, 1, "unknown"],
+}
+
+
+@pytest.mark.parametrize("case", FOLDLESS)
+def test_without_folds_the_store_is_written_and_the_exit_code_is_1(corpus: Path, case: str) -> None:
+    rows = [f"{n:02d}.wav,{FOLDLESS[case][n % len(FOLDLESS[case])]},{EMOTIONS[n % 2]}" for n in range(12)]
+    name = case.replace(" ", "_")
+    (corpus / f"{name}.csv").write_text("\n".join(["file,speaker,emotion", *rows]))
+    done = execute("prepare", "--root", f"{name}.csv", *SMALL.split(), cwd=corpus)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "no speaker-independent folds: " in done.stdout
+    assert "with a column split" in done.stdout
+    assert "next " not in done.stdout
+    assert len(FeatureStore.open(corpus / "features" / name)) == 12
+
+
 def test_a_closed_output_pipe_prints_no_traceback(corpus: Path, stores: str) -> None:
     words = [*line("prepare", "--root", "fair.csv", "--check", "--folds_by", "session")]
     piped = ["bash", "-c", '"$@" | head -1', "bash", *words]

@@ -1,6 +1,7 @@
 """CREMA-D: 91 actors say twelve sentences in six emotions; 7,442 files.
 
     AudioWAV/1001_IEO_NEU_XX.wav
+    VideoDemographics.csv           the table of the actors, from which their sex is taken
 
 A file name consists of actor, sentence, intended emotion and its level: low, middle, high or unspecified
 (XX; X in 1040_ITH_SAD_X). 1076_MTI_SAD_XX is silent. In a clone made without Git LFS, the files are text of
@@ -10,9 +11,11 @@ about 130 bytes instead of audio; they are listed but cannot be read.
 from pathlib import Path
 
 from data.corpora.file_names import read_by_name
-from data.corpora.utterance import Utterance
+from data.corpora.label_files import read_csv
+from data.corpora.utterance import Utterance, parse_sex
 
 NAME = r"(?P<speaker>\d{4})_(?P<text>[A-Z]{3})_(?P<emotion>ANG|DIS|FEA|HAP|NEU|SAD)_(?:LO|MD|HI|XX?)"
+ACTORS = "VideoDemographics.csv"
 EXAMPLE = "AudioWAV/1001_IEO_NEU_XX.wav"
 LABELS = {
     "ANG": "angry",
@@ -26,5 +29,16 @@ COMPLETE_COUNTS = {"": {"angry": 1271, "happy": 1271, "neutral": 1087, "sad": 12
 
 
 def read(root: Path) -> list[Utterance]:
-    """Return the utterances below the folder `root`. Raises `UserError` if there are none."""
-    return read_by_name(root, NAME, LABELS, EXAMPLE)
+    """Return the utterances below the folder `root`. Raises `UserError` if there are none.
+
+    The table of the actors is looked for in `root` and in the folder above it. Without it, their sex is not known.
+    """
+    sexes = _sexes_of_actors(root)
+    return read_by_name(root, NAME, LABELS, EXAMPLE, lambda actor: sexes.get(actor, ""))
+
+
+def _sexes_of_actors(root: Path) -> dict[str, str]:
+    tables = [folder / ACTORS for folder in (root, root.absolute().parent)]
+    table = next(filter(Path.is_file, tables), None)
+    rows = read_csv(table, ("ActorID", "Sex")) if table else ()
+    return {row["ActorID"].strip(): parse_sex(row["Sex"]) for _, row in rows}

@@ -1,6 +1,7 @@
-"""A corpus listed in a CSV file with the columns `file,speaker,emotion` and optional `session,split,text`.
+"""A corpus listed in a CSV file with the columns `file,speaker,emotion` and optional `session,split,text,sex`.
 
-`text` is any name of the spoken words, or `improvised` and the scenario if the words were free.
+`text` is any name of the spoken words, or `improvised` and the scenario if the words were free. `sex`, or `gender`, is
+the speaker's (see `parse_sex`).
 """
 
 import os
@@ -8,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
 from data.corpora.label_files import read_csv
-from data.corpora.utterance import Utterance
+from data.corpora.utterance import Utterance, parse_sex
 from utils import UserError
 
 REQUIRED = ("file", "speaker", "emotion")
@@ -54,4 +55,5 @@ def _rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, 
         for column in required:
             if not values[column]:
                 raise UserError(f"{where}: {column} is empty")
+        values["sex"] = parse_sex(row.get("sex") or row.get("gender") or "")
         yield line, values

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data.corpora.folders import find_parts
 from data.corpora.label_files import look_up, read_csv, unique
-from data.corpora.utterance import Utterance
+from data.corpora.utterance import Utterance, parse_sex
 from utils import UserError
 
 LABELS = {
@@ -42,8 +42,9 @@ NAME = re.compile(r"(MSP-PODCAST_\w+)\.wav", re.ASCII)
 def read(root: Path) -> list[Utterance]:
     """Return the labelled utterances of all splits below `root`; unlabelled rows of Test3 are left out.
 
-    Speakers are numbers as text, or `Unknown`, which may be anyone. Raises `UserError` if the folder is not
-    the corpus or a column is missing, or, with file and line, if a value is invalid.
+    Speakers are numbers as text, or `Unknown`, which may be anyone. The column Gender may be missing.
+    Raises `UserError` if the folder is not the corpus or another column is missing, or, with file and line, if a
+    value is invalid.
     """
     label_file, audio = find_parts(root, "MSP-Podcast", labels=LABEL_FILES, audio=AUDIO)
     return unique(_utterances(label_file, audio))
@@ -63,4 +64,5 @@ def _utterances(label_file: Path, audio: Path) -> Iterator[tuple[str, Utterance]
             raise UserError(f"{where}: SpkrID is empty: it should be a number or Unknown")
         emotion = look_up(LABELS, label, f"{where}: unknown EmoClass")
         split = look_up(SPLITS, split, f"{where}: unknown Split_Set")
-        yield where, Utterance(name[1], audio / file, speaker, emotion, split=split)
+        sex = parse_sex(row.get("Gender", ""))
+        yield where, Utterance(name[1], audio / file, speaker, emotion, split=split, sex=sex)

@@ -11,7 +11,7 @@ several emotions has a different text in each.
 from pathlib import Path
 
 from data.corpora.file_names import read_by_name
-from data.corpora.utterance import Utterance
+from data.corpora.utterance import MALE, Utterance
 
 NAME = r"(?P<speaker>DC|JE|JK|KL)[/_](?P<text>(?P<emotion>sa|su|[adfhn])\d\d)"
 EXAMPLE = "AudioData/DC/a01.wav"
@@ -28,4 +28,4 @@ LABELS = {
 
 def read(root: Path) -> list[Utterance]:
     """Return the utterances below the folder `root`. Raises `UserError` if there are none."""
-    return read_by_name(root, NAME, LABELS, EXAMPLE)
+    return read_by_name(root, NAME, LABELS, EXAMPLE, lambda speaker: MALE)

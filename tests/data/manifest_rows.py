@@ -12,4 +12,5 @@ class Row:
     split: str = ""
     text: str = ""
     copy: str = ""
+    sex: str = ""
     number: int = 0  # distinguishes the windows and copies of an utterance

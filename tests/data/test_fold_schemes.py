@@ -77,9 +77,12 @@ def test_speaker_folds_are_in_natural_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("speakers", "sessions", "folds"), [(12, 4, 4), (12, 2, 5), (12, 0, 5), (4, 0, 4), (3, 0, 3)]
+    ("speakers", "sessions", "folds"),
+    [(12, 4, 4), (12, 2, 5), (12, 0, 5), (7, 0, 5), (6, 0, 6), (6, 2, 6), (5, 0, 5), (4, 0, 4), (3, 0, 3)],
 )
-def test_auto_uses_three_or_more_sessions_else_five_groups(speakers: int, sessions: int, folds: int) -> None:
+def test_auto_uses_three_or_more_sessions_else_up_to_six_speakers_else_five_groups(
+    speakers: int, sessions: int, folds: int
+) -> None:
     assert len(make_folds(balanced(speakers, sessions))) == folds
 
 
@@ -115,11 +118,49 @@ def test_official_folds_of_esd_share_speakers() -> None:
     assert values(rows, fold.test, "speaker") == values(rows, fold.train, "speaker") == "0011 0012 0013"
 
 
-@pytest.mark.parametrize("name", ["development", "DEV", "Validation", "valid", "val", " evaluation "])
-@pytest.mark.parametrize(("train", "test"), [("train", "TEST"), ("Training", "test_unseen")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "development",
+        "DEV",
+        "Validation",
+        "valid",
+        "val",
+        "evaluation",
+        "eval",
+        "Eval",
+        "devel",
+        "dev-other",
+        "dev_clean",
+        "dev2",
+        "devset",
+    ],
+)
+@pytest.mark.parametrize(
+    ("train", "test"), [("train", "TEST"), ("Training", "test_unseen"), (" train-clean-100", "test-other")]
+)
 def test_official_accepts_common_names_of_splits(name: str, train: str, test: str) -> None:
     rows = podcast(("1", train), ("2", name), ("3", test), ("4", train))
     assert official_splits(rows) == [(train, name, test)]
+
+
+@pytest.mark.parametrize("name", ["eval", "Evaluation", "eval92"])
+def test_eval_is_the_test_set_if_there_is_no_other(name: str) -> None:
+    """As in corpora that are split into train, dev and eval."""
+    assert official_splits(podcast(("1", "train"), ("2", "dev"), ("3", name))) == [("train", "dev", name)]
+
+
+def test_official_merges_the_validation_sets_and_keeps_the_test_sets_apart() -> None:
+    names = ("train-clean", "train-other", "dev-clean", "dev-other", "test-clean", "test-other")
+    rows = podcast(*((str(n), name) for n, name in enumerate(names)))
+    train, validation = "train-clean train-other", "dev-clean dev-other"
+    assert official_splits(rows) == [(train, validation, test) for test in ("test-clean", "test-other")]
+
+
+@pytest.mark.parametrize("name", ["trainer", "device", "value", "evaluate", "holdout", "unused"])
+def test_other_words_are_no_splits(name: str) -> None:
+    with pytest.raises(UserError, match=f"is in the unknown split '{name}': known are train, dev,"):
+        make_folds(podcast(("1", "train"), ("2", name), ("3", "test"), ("4", "train")), "official")
 
 
 def test_official_without_validation_split_holds_out_training_speakers() -> None:

@@ -87,8 +87,8 @@ DAMAGE = {
         (folder / "features.npy").open("r+b").write(b"\x93NUMPY\x01\x00v\x00{'descr': {") and None
     ),
     "gone": lambda folder: (folder / "features.npy").unlink(),
-    "version": replace("config.json", '"version": 2', '"version": 1'),
-    "no version": replace("config.json", '"version": 2', '"x": 2'),
+    "version": replace("config.json", '"version": 3', '"version": 2'),
+    "no version": replace("config.json", '"version": 3', '"x": 3'),
     "classes": replace("config.json", '"sad"', '"bad"'),
     "front-end": replace("config.json", '"n_mfcc": 12', '"n_mfcc": 99'),
     "no corpus": replace("config.json", '"corpus"', '"corpse"'),

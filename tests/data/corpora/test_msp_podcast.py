@@ -53,7 +53,7 @@ def root(tmp_path: Path) -> Path:
 
 def expected(audio: Path) -> list[Utterance]:
     return [
-        Utterance(name, audio / f"{name}.wav", speaker, emotion, split=split)
+        Utterance(name, audio / f"{name}.wav", speaker, emotion, split=split, sex="male")
         for name, _, _, speaker, _, emotion, split in TURNS
     ]
 
