@@ -7,14 +7,12 @@ Shapes: N clips, F coefficients, T frames; a hop is a window of the Fourier tran
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 import torch
 import torchaudio.transforms as T
@@ -24,26 +22,10 @@ from torchaudio.functional import create_dct, melscale_fbanks
 
 from config import FrontEnd
 from data.perturbation import perturb, speed_of
-from utils import UserError
+from data.recordings import UnreadableAudio, measure, mono, opened
 
-MAX_SAMPLE = 1e9  # far above real samples, and far below those whose power spectrum overflows float32
-MIN_RATE, MAX_RATE = 1_000, 1_000_000  # sample rates that are read, in Hz; a header may state any number
-MAX_HOURS = 24  # longest recording that is cut into clips; a small file can hold weeks of sound
-UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's number of samples if the header does not state it
 BLOCK = 32  # hops that are transformed at a time
 TOP_DB = 80.0  # range of a log spectrogram: lower values are raised to this far below its maximum
-
-
-class UnreadableAudio(UserError):
-    """A file that gives no features; `reason` says why."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -53,6 +35,8 @@ class Clip:
     start: float  # seconds
     end: float  # seconds; padding is not counted
     recording: float  # seconds, length of the whole recording
+    audio: str  # digest of the samples of the whole recording
+    lost: float  # share of the recording's energy that is in none of its clips
     sound: np.ndarray  # (samples,) float32
 
 
@@ -165,27 +149,24 @@ def read_clips(path: Path, front_end: FrontEnd, copy: str = "", name: str = "") 
     path = Path(path)
     silence = 0.0
     found = False
-    with _opened(path) as file:
-        seconds = file.frames / file.samplerate
-        rate = file.samplerate * speed_of(copy)
-        length = max(1, round(front_end.duration * rate))
-        if front_end.long == "chunks" and seconds > MAX_HOURS * 3600:
-            hours = round(seconds / 3600)
-            raise UnreadableAudio(path, f"{hours} hours, of which at most {MAX_HOURS} can be cut up")
-        for start in clip_starts(file.frames, length, front_end.long):
+    recording = measure(path)
+    rate = recording.rate * speed_of(copy)
+    length = max(1, round(front_end.duration * rate))
+    with opened(path) as file:
+        for start in clip_starts(recording.samples, length, front_end.long):
             if start:
                 file.seek(start)
-            sound = file.read(length, dtype="float32", always_2d=True).mean(axis=1)
-            if not len(sound):  # the header states more samples than the file has
-                break
-            if _is_silent(sound, path):
+            sound = mono(file.read(length, dtype="float32", always_2d=True))
+            if not sound.any():
                 silence = max(silence, len(sound) / rate)
                 continue
             found = True
             end = start + len(sound)
-            sound = perturb(sound, file.samplerate, copy, f"{name} {start}")
+            lost = 0.0 if front_end.long == "chunks" else recording.share_outside(sound)
+            sound = perturb(sound, recording.rate, copy, f"{name} {start}")
             sound = _resampled(sound, rate, front_end)
-            yield Clip(start / file.samplerate, end / file.samplerate, seconds, sound)
+            times = start / recording.rate, end / recording.rate, recording.seconds
+            yield Clip(*times, recording.audio, lost, sound)
     if not found:
         raise UnreadableAudio(path, f"no sound in {silence:.3g} s" if silence else "empty (no samples)")
 
@@ -200,32 +181,6 @@ def clip_starts(samples: int, length: int, long: str) -> Iterator[int]:
     else:
         last = math.ceil(samples / length) - 1
         yield from (spare * number // last for number in range(last + 1))
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    """Open an audio file; errors while it is open become `UnreadableAudio`."""
-    if not os.path.isfile(path):  # unlike Path.is_file, it accepts any name
-        raise UnreadableAudio(path, "no such file")
-    if path.suffix.lower() == ".raw":  # soundfile would require a sample rate
-        raise UnreadableAudio(path, "not readable as audio (raw samples without a header)")
-    try:
-        with soundfile.SoundFile(path) as file:
-            if file.frames == UNKNOWN_LENGTH:
-                raise UnreadableAudio(path, "its header does not state its length")
-            if not MIN_RATE <= file.samplerate <= MAX_RATE:
-                reason = f"a rate of {file.samplerate} Hz; {MIN_RATE} to {MAX_RATE} Hz can be read"
-                raise UnreadableAudio(path, reason)
-            yield file
-    except soundfile.LibsndfileError as error:
-        raise UnreadableAudio(path, f"not readable as audio ({error.error_string.rstrip('.')})") from None
-
-
-def _is_silent(sound: np.ndarray, path: Path) -> bool:
-    peak = np.abs(sound).max()
-    if not peak < MAX_SAMPLE:  # true for NaN, too
-        raise UnreadableAudio(path, f"samples that are not finite, or larger than {MAX_SAMPLE:g}")
-    return peak == 0
 
 
 def _resampled(sound: np.ndarray, rate: float, front_end: FrontEnd) -> np.ndarray:

@@ -7,7 +7,7 @@ valid.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +25,7 @@ JOURNAL_FILES = ("journal.jsonl", "settings.json")
 """Files that only a store in the making has."""
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,16 @@ class Job:
 
 @pydantic.dataclasses.dataclass(frozen=True, config={"strict": True, "extra": "forbid"})
 class Entry:
-    """The result of a job: where its clips start, or the reason why there are none."""
+    """The result of a job: where its clips start and end, or the reason why there are none."""
 
     utterance: str
     file: str
     copy: str
     stamp: str
     duration: Seconds = 0.0
-    starts: tuple[Seconds, ...] = ()
+    clips: tuple[tuple[Seconds, Seconds], ...] = ()  # start and end
+    audio: str = ""
+    lost: Share = 0.0
     reason: str = ""
 
     @classmethod
@@ -67,13 +70,25 @@ class Entry:
 
     def belongs_to(self, job: Job) -> bool:
         """Whether this is the result of this job, and its file has not changed since."""
-        return replace(self, duration=0.0, starts=(), reason="") == Entry.of(job)
+        return Entry(self.utterance, self.file, self.copy, self.stamp) == Entry.of(job)
 
     def rows(self, u: Utterance) -> list[Row]:
         """The rows of the manifest, one per clip, with the present labels of the utterance."""
         labels = u.utterance, self.file, u.speaker, u.session, u.emotion, u.split
         return [
-            Row(*labels, self.duration, u.text, self.copy, start, self.stamp, u.sex) for start in self.starts
+            Row(
+                *labels,
+                self.duration,
+                u.text,
+                self.copy,
+                start,
+                self.stamp,
+                end,
+                self.audio,
+                self.lost,
+                u.sex,
+            )
+            for start, end in self.clips
         ]
 
 
@@ -102,7 +117,7 @@ class Journal:
     def __init__(self, folder: Path, settings: Settings, jobs: Sequence[Job]):
         """Open `folder` and keep what an earlier attempt has done; see `read_entries`."""
         self.entries = read_entries(folder, settings, jobs)
-        rows = sum(len(entry.starts) for entry in self.entries)
+        rows = sum(len(entry.clips) for entry in self.entries)
         attempt = Attempt(front_end=settings.front_end, overwrite=settings.overwrite)
         folder.mkdir(exist_ok=True)
         write_text(folder / "journal.jsonl", "".join(map(_line, self.entries)))
@@ -145,8 +160,8 @@ def read_entries(folder: Path, settings: Settings, jobs: Sequence[Job]) -> list[
             entry = ENTRY.validate_json(line)
         except ValueError:  # cut short by a kill, or damaged
             break
-        rows_left -= len(entry.starts)
-        is_complete = rows_left >= 0 and bool(entry.reason) != bool(entry.starts)
+        rows_left -= len(entry.clips)
+        is_complete = rows_left >= 0 and bool(entry.reason) != bool(entry.clips)
         if not is_complete or not entry.belongs_to(job) or (settings.strict and entry.reason):
             break
         entries.append(entry)

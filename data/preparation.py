@@ -123,8 +123,9 @@ class EarlierStore:
         if numbers is None:
             return None
         rows = [self.store.manifest[number] for number in numbers]
-        starts = tuple(row.start for row in rows)
-        return replace(entry, duration=rows[0].duration, starts=starts), self.store.features[numbers]
+        clips = tuple((row.start, row.end) for row in rows)
+        known = replace(entry, duration=rows[0].duration, clips=clips, audio=rows[0].audio, lost=rows[0].lost)
+        return known, self.store.features[numbers]
 
 
 def _do_jobs(jobs: Sequence[Job], settings: Settings, earlier: EarlierStore, journal: Journal) -> int:
@@ -154,14 +155,16 @@ def _compute(
     entry: Entry, file: Path, front_end: FrontEnd, transform: Transform
 ) -> tuple[Entry, np.ndarray | None]:
     """Read a file and transform its clips, one at a time: the result depends on no other clip."""
-    starts, features = [], []
+    times, features = [], []
     try:
         for clip in read_clips(file, front_end, entry.copy, entry.utterance):
-            starts.append(round(clip.start, 3))
+            times.append((round(clip.start, 3), round(clip.end, 3)))
             features.append(transform(torch.from_numpy(clip.sound)[None]).numpy())
     except UnreadableAudio as error:
         return replace(entry, reason=error.reason), None
-    return replace(entry, duration=round(clip.recording, 3), starts=tuple(starts)), np.concatenate(features)
+    known = {"audio": clip.audio, "lost": round(clip.lost, 4)}
+    done = replace(entry, duration=round(clip.recording, 3), clips=tuple(times), **known)
+    return done, np.concatenate(features)
 
 
 def _in_order(function: Callable, items: Sequence, workers: int) -> Iterator[Any]:

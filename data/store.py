@@ -42,10 +42,14 @@ class Row:
     copy: str  # the perturbation; empty for an original
     start: float  # seconds, where the clip begins in the recording
     stamp: str  # size and modification time of the file when it was read
+    end: float = 0.0  # seconds, where the sound of the clip ends in the recording; padding is not counted
+    audio: str = ""  # digest of the utterance's samples, the same for every front-end and for its copies
+    lost: float = 0.0  # share of the utterance's energy that is in none of its clips, 0 to 1
     sex: str = ""  # of the speaker: female, male, or empty if not known
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
+NUMBERS = ("duration", "start", "end", "lost")
 SKIPPED_COLUMNS = ("file", "reason")
 
 
@@ -84,10 +88,7 @@ class FeatureStore:
         if not isinstance(config["corpus"], str):
             raise TypeError(f"config.json has the corpus {config['corpus']!r}")
         front_end = FrontEnd(**config["front_end"])
-        manifest = [
-            Row(*labels, _seconds(duration), text, copy, _seconds(start), stamp, sex)
-            for *labels, duration, text, copy, start, stamp, sex in read_csv(folder / "manifest.csv", COLUMNS)
-        ]
+        manifest = [_row(values) for values in read_csv(folder / "manifest.csv", COLUMNS)]
         skipped = [(file, reason) for file, reason in read_csv(folder / "skipped.csv", SKIPPED_COLUMNS)]
         classes = tuple(sorted({row.emotion for row in manifest}))
         if list(classes) != config["classes"]:
@@ -140,11 +141,16 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence]) -> N
             csv.writer(file, lineterminator="\n", quoting=quoting).writerow(row)
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < math.inf:
-        raise ValueError(f"manifest.csv has a time of {seconds} seconds")
-    return seconds
+def _row(values: Sequence[str]) -> Row:
+    by_column = dict(zip(COLUMNS, values, strict=True))
+    return Row(**by_column | {column: _number(by_column[column]) for column in NUMBERS})
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"manifest.csv has {number} where a number from 0 on should be")
+    return number
 
 
 def statistics(

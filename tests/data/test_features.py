@@ -149,15 +149,14 @@ def test_files_are_read_as_by_librosa(
         assert not clip[len(want) :].any()
 
 
-def test_only_the_samples_of_the_clip_are_read(tmp_path, monkeypatch) -> None:
-    soundfile.write(tmp_path / "long.wav", voiced(20, 8000), 8000)
-    counts = []
-    read = soundfile.SoundFile.read
-    counted = lambda self, n, **options: counts.append(n) or read(self, n, **options)  # noqa: E731
-    monkeypatch.setattr(soundfile.SoundFile, "read", counted)
+def test_a_long_recording_takes_no_more_memory_than_a_clip(tmp_path) -> None:
+    write_noise(tmp_path / "long.wav", 600 * 8000, 8000, channels=2)
+    tracemalloc.start()
     _, duration = load_one(tmp_path / "long.wav", TELEPHONE)
-    assert counts == [3 * 8000]
-    assert duration == 20
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e6, "bytes; the whole recording has 38 MB"
+    assert duration == 600
 
 
 def write_noise(path: Path, samples: int, rate: int, channels: int = 1) -> np.ndarray:
@@ -221,13 +220,51 @@ def test_silent_chunks_are_skipped(tmp_path) -> None:
             load_clips(tmp_path / "b.wav", changed(TELEPHONE, long=long))
 
 
-def test_one_bad_chunk_makes_the_file_unreadable(tmp_path) -> None:
+@pytest.mark.parametrize("long", ["first", "center", "chunks"])
+def test_one_bad_sample_makes_the_file_unreadable(tmp_path, long: str) -> None:
     sound = voiced(9, 8000)
     sound[-100] = np.nan
     soundfile.write(tmp_path / "a.wav", sound, 8000, subtype="FLOAT")
-    assert len(load_clips(tmp_path / "a.wav", TELEPHONE)[1]) == 1
     with pytest.raises(UnreadableAudio, match="not finite"):
-        load_clips(tmp_path / "a.wav", changed(TELEPHONE, long="chunks"))
+        load_clips(tmp_path / "a.wav", changed(TELEPHONE, long=long))
+
+
+def digest_of(path: Path, front_end: FrontEnd = TELEPHONE, copy: str = "") -> str:
+    [digest] = {clip.audio for clip in read_clips(path, front_end, copy)}
+    return digest
+
+
+def test_equal_samples_have_equal_digests_in_every_lossless_format(tmp_path) -> None:
+    sound = np.round(voiced(9, 8000) * 2**15).astype(np.int16)
+    formats = ["a.wav", "a.flac", "a.aiff", "a.au", "a.caf", "b.wav"]
+    for name in formats:
+        soundfile.write(tmp_path / name, sound, 8000, subtype="PCM_16")
+    digests = {digest_of(tmp_path / name) for name in formats}
+    digests |= {digest_of(tmp_path / "a.wav", changed(TELEPHONE, long=long)) for long in ("center", "chunks")}
+    digests |= {digest_of(tmp_path / "a.wav", DEFAULT), digest_of(tmp_path / "a.wav", copy="speed:0.9")}
+    soundfile.write(tmp_path / "stereo.wav", np.stack([sound] * 2, axis=1), 8000, subtype="PCM_16")
+    digests.add(digest_of(tmp_path / "stereo.wav"))
+    assert len(digests) == 1
+    assert len(digests.pop()) == 16
+
+
+@pytest.mark.parametrize("place", [0, 40_000, 71_999], ids=["first", "behind the clip", "last"])
+def test_one_other_sample_gives_another_digest(tmp_path, place: int) -> None:
+    sound = np.round(voiced(9, 8000) * 2**14).astype(np.int16)
+    soundfile.write(tmp_path / "a.wav", sound, 8000)
+    sound[place] += 1
+    soundfile.write(tmp_path / "b.wav", sound, 8000)
+    assert digest_of(tmp_path / "a.wav") != digest_of(tmp_path / "b.wav")
+
+
+@pytest.mark.parametrize(("long", "first"), [("first", 0), ("center", 24000), ("chunks", None)])
+def test_the_lost_share_is_the_energy_outside_the_clips(tmp_path, long: str, first: int | None) -> None:
+    whole = write_noise(tmp_path / "a.wav", 72000, 8000) ** 2
+    for clip in read_clips(tmp_path / "a.wav", changed(TELEPHONE, long=long)):
+        want = 0 if first is None else 1 - whole[first : first + 24000].sum() / whole.sum()
+        assert clip.lost == pytest.approx(want, abs=1e-6)
+    [clip] = read_clips(tmp_path / "a.wav", changed(TELEPHONE, long=long, duration=9.0))
+    assert clip.lost == 0
 
 
 @pytest.mark.parametrize(

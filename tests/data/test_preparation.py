@@ -1,6 +1,7 @@
 """A feature store has the same bytes however it was made: at once, updated, or continued after a kill."""
 
 import csv
+import hashlib
 import itertools
 import json
 import os
@@ -91,6 +92,11 @@ def visible(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
+def digest_of(file: Path) -> str:
+    """Of 16-bit samples in one channel."""
+    return hashlib.sha256(soundfile.read(file, dtype="float32")[0]).hexdigest()[:16]
+
+
 def named(corpus: list[Utterance], name: str) -> Utterance:
     return next(each for each in corpus if each.utterance == name)
 
@@ -133,6 +139,8 @@ def test_features_are_the_transform_of_the_clips(corpus, tmp_path, front_end, co
                 assert (row.speaker, row.session, row.emotion) == (each.speaker, each.session, each.emotion)
                 assert (row.split, row.text) == (each.split, each.text)
                 assert (row.duration, row.start) == (round(clip.recording, 3), round(clip.start, 3))
+                assert (row.end, row.lost) == (round(clip.end, 3), round(clip.lost, 4))
+                assert row.audio == digest_of(each.file)
                 assert store.classes[store.labels[number]] == each.emotion
                 number += 1
     assert len(store) == number
@@ -164,13 +172,14 @@ def test_the_files_have_the_documented_layout(corpus, tmp_path) -> None:
     assert sorted(os.listdir(folder)) == ["config.json", "features.npy", "manifest.csv", "skipped.csv"]
     assert visible(folder.parent) == ["tones"]
     header, *rows = csv.reader((folder / "manifest.csv").open())
-    assert ",".join(header) == "utterance,file,speaker,session,emotion,split,duration,text,copy,start,stamp"
+    columns = "utterance,file,speaker,session,emotion,split,duration,text,copy,start,stamp,end,audio,lost"
+    assert ",".join(header) == columns
     assert [row[8] for row in rows] == ["", "speed:0.9", "noise:10"] * 11
     found = Path(rows[0][1]).stat()
     assert rows[0][10] == f"{found.st_size}-{found.st_mtime_ns}"
     assert np.load(folder / "features.npy", allow_pickle=False).shape == (33, 8, 8)
     config = json.loads((folder / "config.json").read_text())
-    want = {"version": 2, "corpus": "tones", "classes": list(EMOTIONS), "front_end": SMALL.model_dump()}
+    want = {"version": 3, "corpus": "tones", "classes": list(EMOTIONS), "front_end": SMALL.model_dump()}
     assert config == want
     header, *skipped = csv.reader((folder / "skipped.csv").open())
     assert header == ["file", "reason"]
@@ -460,7 +469,10 @@ LEFT = {
     "a half-written file": (written(".journal.jsonl.4242", b"{"), 8),
     "a line of nonsense": (lines(lambda text: [*text[:3], "[]\n", *text[4:]]), 3),
     "a missing line": (lines(lambda text: [*text[:2], *text[3:]]), 2),
-    "a line that states too many rows": (lines(lambda text: [text[0].replace("[0.0]", f"{[0.0] * 9}")]), 0),
+    "a line that states too many rows": (
+        lines(lambda text: [text[0].replace("[[", "[" + "[0.0, 0.1], " * 8 + "[")]),
+        0,
+    ),
     "no journal": (lambda folder: (folder / "journal.jsonl").unlink(), 0),
     "no features": (lambda folder: (folder / "features.npy").unlink(), 0),
     "no array": (written("features.npy", b"PK"), 0),

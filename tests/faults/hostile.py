@@ -143,7 +143,7 @@ def write_partial_store() -> None:
     write_store()
     Path("store").rename(".store.partial")
     jobs = [Job(utterance, copy) for utterance in read(Path("list.csv")) for copy in ("", "speed:1.1")]
-    entries = [asdict(Entry.of(job, duration=0.375, starts=(0.0, 0.1))) for job in jobs[:-2]]
+    entries = [asdict(Entry.of(job, duration=0.375, clips=((0.0, 0.1), (0.1, 0.2)))) for job in jobs[:-2]]
     Path(".store.partial/journal.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     settings = {"overwrite": False, "front_end": FRONT_END.model_dump()}
     Path(".store.partial/settings.json").write_text(json.dumps(settings))

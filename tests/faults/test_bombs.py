@@ -85,7 +85,7 @@ def test_a_flac_file_that_claims_days_is_refused():
     content = bytearray(Path("a.flac").read_bytes())
     content[22:26] = b"\xff" * 4
     Path("a.flac").write_bytes(content)
-    with pytest.raises(UserError, match="149 hours, of which at most 24 can be cut up"):
+    with pytest.raises(UserError, match="149 hours long; at most 24 hours can be read"):
         list(read_clips(Path("a.flac"), FRONT_END))
 
 
