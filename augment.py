@@ -240,7 +240,7 @@ def check_searched_speakers(searched_on: SpeakerSet | None, experiment: Experime
     if shared and "speakers" not in config.allow_leak:
         leak = f"the genotype was searched on test speakers ({abbreviate(shared)})"
         better = f"search on this fold (search.py --fold {config.fold}, the same --folds_by)"
-        raise leak_error(f"fold {config.fold}", leak, better)
+        raise leak_error(f"fold {config.fold}", leak, better, ["speakers", *config.allow_leak])
     return shared
 
 

@@ -202,7 +202,7 @@ class FrontEnd(BaseModel):
 
 FOLD_SCHEMES = ("auto", "session", "speaker", "official", "emodarts")
 
-Leak = Annotated[Literal["speakers", "sessions", "texts"], BeforeValidator(_lower_case)]
+Leak = Annotated[Literal["speakers", "sessions", "texts", "recordings"], BeforeValidator(_lower_case)]
 
 
 class FoldFlags(Flags):
@@ -213,7 +213,7 @@ class FoldFlags(Flags):
     of speakers), emodarts (as the published code did), auto (sessions if there are 3, else group5, or speaker if there
     are up to 6)."""
     allow_leak: tuple[Leak, ...] = ()
-    """What training and test may share all the same: speakers, sessions, texts; metrics.json records it."""
+    """What training and test may share all the same: speakers, sessions, texts, recordings; metrics.json records it."""
 
     @property
     def keep_unknown_speakers(self) -> bool:
@@ -323,6 +323,8 @@ class PrepareConfig(FrontEnd, FoldFlags):
     """MSP-IMPROV: the raters' consensus (default) or the intended emotion."""
     language: Literal["all", "english", "mandarin"] | None = None
     """ESD: all (default), english or mandarin."""
+    drop_leaks: tuple[Annotated[Literal["texts"], BeforeValidator(_lower_case)], ...] = ()
+    """texts: leave out the utterances whose text reveals the emotion, because other speakers say it in the same one."""
     perturb: tuple[Perturbation, ...] = ()
     """Perturbed copies of every utterance, for training only: speed:0.9 noise:10 (dB) pitch:-2 (semitones) ..."""
     strict: bool = False

@@ -116,7 +116,8 @@ def check_training_speakers(
             leak = f"{name} does not say which speakers it was trained on"
         else:
             leak = f"{name} was trained on test speakers ({abbreviate(shared[name])})"
-        raise leak_error(f"fold {config.fold}", leak, "evaluate it on the fold it was trained on")
+        advice = "evaluate it on the fold it was trained on"
+        raise leak_error(f"fold {config.fold}", leak, advice, ["speakers", *config.allow_leak])
     return shared
 
 

@@ -24,7 +24,7 @@ from data.datasets import dataset_folder, dataset_folds, list_corpus, prepare_da
 from data.features import UnreadableAudio, read_clips
 from data.fold_schemes import natural_sort_key
 from data.folds import Fold
-from data.leaks import abbreviate, check_leaks, find_leaks
+from data.leaks import abbreviate, check_leaks, describe_equal_recordings, describe_leaks, find_leaks
 from data.store import FeatureStore, Row
 from plots.charts import draw_balance
 from plots.spectrograms import draw_spectrograms
@@ -77,7 +77,8 @@ def check(config: PrepareConfig) -> None:
     print(f"{summary(store)}\n\n{fold_table(store, folds)}")
     for number, fold in enumerate(folds, 1):
         check_leaks(store.manifest, fold, config.allow_leak, f"fold {number}")
-    print(f"\nno leak in {len(folds)} folds by {config.folds_by}")
+    allowed = f", except {', '.join(config.allow_leak)} (--allow_leak)" if config.allow_leak else ""
+    print(f"\nno leak in {len(folds)} folds by {config.folds_by}{allowed}")
 
 
 def parts_of(fold: Fold) -> dict[str, Sequence[int]]:
@@ -101,6 +102,8 @@ def summary(store: FeatureStore) -> str:
         if set(counts) != {""}:
             lines = [(value or "-", counts[value]) for value in sorted(counts, key=natural_sort_key)]
             blocks.append(table((column, unit), lines))
+    if equal := describe_equal_recordings(store.manifest):
+        blocks.append("\n".join(f"warning: {printable(line)}" for line in equal))
     return "\n\n".join(blocks)
 
 
@@ -108,7 +111,6 @@ def fold_table(store: FeatureStore, folds: Sequence[Fold]) -> str:
     """Describe the folds: utterances, test speakers, and what training and test share."""
     known_sexes = sorted({row.sex for row in store.manifest} - {""})
     lines = []
-    leaks = []
     for number, fold in enumerate(folds, 1):
         sizes = [len({store.manifest[row].utterance for row in rows}) for rows in parts_of(fold).values()]
         speakers = sorted({store.speakers[row] for row in fold.test}, key=natural_sort_key)
@@ -117,9 +119,11 @@ def fold_table(store: FeatureStore, folds: Sequence[Fold]) -> str:
         )
         of_each = [sexes[sex] for sex in known_sexes]
         lines.append((number, *sizes, len(speakers), *of_each, abbreviate(speakers, MAX_NAMES)))
-        leaks += [f"fold {number}: {line}" for line in find_leaks(store.manifest, fold).lines()]
     text = table(("fold", *parts_of(folds[0]), "test speakers", *known_sexes, ""), lines)
-    return "\n".join([text, "", *leaks]) if leaks else text
+    leaks = describe_leaks([find_leaks(store.manifest, fold) for fold in folds])
+    if len(leaks) > MAX_LINES:
+        leaks[MAX_LINES:] = [f"... and {len(leaks) - MAX_LINES} more"]
+    return "\n".join([text, "", *map(printable, leaks)]) if leaks else text
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str | int]]) -> str:

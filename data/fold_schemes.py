@@ -36,6 +36,7 @@ class ManifestRow(Protocol):
     text: str
     copy: str  # how the row was perturbed, such as speed:0.9; empty for an original
     sex: str  # of the speaker; empty if not known
+    audio: str  # digest of the recording's samples; empty if not known
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,16 +78,16 @@ def by_session(utterances: Sequence[ManifestRow]) -> list[UtteranceFold]:
     Raises `UserError` if an utterance has no session, a speaker is in two, or there is only one session.
     """
     where = "fold scheme 'session'"
-    advice = "use speaker or group5"
     for each in utterances:
         if not each.session:
-            raise UserError(f"{where}: utterance {each.utterance} has no session; {advice}")
+            raise UserError(f"{where}: utterance {each.utterance} has no session")
     if speakers := _speakers_in_two_sessions(utterances):
-        problem = f"speaker {speakers[0]} is in more than one session, so would be in both training and test"
-        raise UserError(f"{where}: {problem}; {advice}")
+        raise UserError(
+            f"{where}: speaker {speakers[0]} is in more than one session, so would be in both training and test"
+        )
     tests = positions_by_name(field_values(utterances, "session"))
     if len(tests) < 2:
-        raise UserError(f"{where}: there is only one session; {advice}")
+        raise UserError(f"{where}: there is only one session")
     return _leave_out(utterances, tests)
 
 
@@ -105,7 +106,7 @@ def by_group(utterances: Sequence[ManifestRow], count: int) -> list[UtteranceFol
         raise UserError(f"fold scheme 'group{count}': {most} speakers make 2 to {most} groups")
     tests = group_speakers(utterances, count)
     if len(tests) < count:
-        raise UserError(f"fold scheme 'group{count}': too few utterances for so many groups; use speaker")
+        raise UserError(f"fold scheme 'group{count}': too few utterances for so many groups")
     return _leave_out(utterances, tests)
 
 
@@ -119,9 +120,7 @@ def official(utterances: Sequence[ManifestRow]) -> list[UtteranceFold]:
     meaning = {"eval": "validation" if "test" in kinds else "test"}
     parts = np.array([meaning.get(kind, kind) for kind in kinds], dtype=np.str_)
     if missing := [part for part in ("training", "test") if not any(parts == part)]:
-        raise UserError(
-            f"fold scheme 'official': no utterance is in a {missing[0]} split; use speaker or group5"
-        )
+        raise UserError(f"fold scheme 'official': no utterance is in a {missing[0]} split")
     splits = np.array([each.split.strip().lower() for each in utterances], dtype=np.str_)
     training = np.flatnonzero(parts == "training")
     validation = np.flatnonzero(parts == "validation")
@@ -148,10 +147,10 @@ def emodarts(utterances: Sequence[ManifestRow]) -> list[UtteranceFold]:
         kind = "session"
         tests = [("1",), ("2",), ("3",), ("5",)]
     else:
-        raise UserError("fold scheme 'emodarts' is only for IEMOCAP, MSP-IMPROV and MSP-Podcast; use auto")
+        raise UserError("fold scheme 'emodarts' is only for IEMOCAP, MSP-IMPROV and MSP-Podcast")
     values = field_values(utterances, kind)
     if missing := sorted(set().union(*tests) - set(values)):
-        raise UserError(f"fold scheme 'emodarts' tests {kind} {missing[0]}, which has no utterance; use auto")
+        raise UserError(f"fold scheme 'emodarts' tests {kind} {missing[0]}, which has no utterance")
     return _leave_out(utterances, [np.flatnonzero(np.isin(values, test)) for test in tests])
 
 
@@ -169,7 +168,7 @@ def _podcast_groups(utterances: Sequence[ManifestRow]) -> list[UtteranceFold]:
         tests[-1] += pool[speakers == speaker].tolist()
     if len(tests) < 5:
         pool_size = f"the {len(pool)} utterances of known speakers in Train, Test1 and Test2"
-        raise UserError(f"fold scheme 'emodarts': {pool_size} fill {len(tests)} of 5 groups; use group5")
+        raise UserError(f"fold scheme 'emodarts': {pool_size} fill {len(tests)} of 5 groups")
     return [UtteranceFold(np.setdiff1d(pool, test), np.sort(test)) for test in reversed(tests)]
 
 
@@ -178,7 +177,7 @@ def _kind_of_split(utterance: ManifestRow) -> str:
     name = utterance.split.strip().lower()
     where = f"fold scheme 'official': utterance {utterance.utterance}"
     if not name:
-        raise UserError(f"{where} has no split; use session, speaker or group5")
+        raise UserError(f"{where} has no split")
     found = SPLIT.match(name)
     if not found:
         known = "train, dev, validation, eval and test, and each with a suffix, such as dev-other"

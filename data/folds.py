@@ -30,6 +30,10 @@ FEW_SPEAKERS_ADVICE = (
 """What can be done with one or two speakers."""
 
 
+OTHER_SCHEMES = ("auto", "group5", "group3", "group2")  # tried where a scheme does not fit the data
+Parts = tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]  # positions of the utterances of training, validation and test
 NEAR = 0.05  # distance from a quarter, as a share of the training side, at which no other validation is looked for
 
 
@@ -79,11 +83,10 @@ def make_folds(
     is_original = np.array([not row.copy for row in rows], dtype=bool)
 
     folds = []
-    for number, fold in enumerate(utterance_folds(utterances, scheme), 1):
-        train, validation = _hold_out_validation(utterances, fold, f"fold {number} of scheme {scheme!r}")
+    for train, validation, test in _split_or_advise(utterances, scheme):
         in_train = np.isin(position_of_row, train)
         in_validation = np.isin(position_of_row, validation) & is_original
-        in_test = np.isin(position_of_row, fold.test) & is_original
+        in_test = np.isin(position_of_row, test) & is_original
         folds.append(Fold(*map(np.flatnonzero, (in_train, in_validation, in_test))))
     return folds
 
@@ -158,12 +161,41 @@ def _with_known_speakers(utterances: Sequence[ManifestRow], enough: int) -> list
     return known
 
 
+def _split_or_advise(utterances: Sequence[ManifestRow], scheme: str) -> list[Parts]:
+    """Return the folds of a scheme. Raises `UserError` if there are none, which names another scheme that has some."""
+    try:
+        return _split(utterances, scheme)
+    except UserError as error:
+        other = next((each for each in OTHER_SCHEMES if _has_folds(utterances, each)), None)
+        advice = f"--folds_by {other} has folds" if other else "no other --folds_by has folds either"
+        raise UserError(f"{error}; {advice}") from None
+
+
+def _has_folds(utterances: Sequence[ManifestRow], scheme: str) -> bool:
+    try:
+        _split(_with_known_speakers(utterances, enough=3), scheme)
+    except UserError:
+        return False
+    return True
+
+
+def _split(utterances: Sequence[ManifestRow], scheme: str) -> list[Parts]:
+    """Return the utterances of each fold of a scheme: those to train on, for validation, and for the test."""
+    folds = []
+    for number, fold in enumerate(utterance_folds(utterances, scheme), 1):
+        train, validation = _hold_out_validation(utterances, fold, f"fold {number} of scheme {scheme!r}")
+        folds.append((train, validation, fold.test))
+    return folds
+
+
 def _hold_out_validation(
     utterances: Sequence[ManifestRow], fold: UtteranceFold, where: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the utterances of a fold to train on and those for validation."""
     emotions = field_values(utterances, "emotion")
     classes = set(emotions[np.concatenate([fold.training, fold.test, fold.validation])])
+    if len(classes) < 2:
+        raise UserError(f"{where}: {', '.join(classes)} is its only class; a classifier needs two")
     missing = ", ".join(sorted(classes - set(emotions[fold.training])))
     has_validation = len(fold.validation) > 0
     validation = fold.validation if has_validation else _choose_validation(utterances, fold.training, classes)
@@ -172,8 +204,7 @@ def _hold_out_validation(
         if missing:
             others = "test and validation" if has_validation else "test"
             problem = f"only {others} speakers have {missing}, so training would lack a class"
-        advice = "use another scheme (speaker, group3), or leave out the rare classes"
-        raise UserError(f"{where}: {problem}; {advice}")
+        raise UserError(f"{where}: {problem}, unless --emotions leaves out the rare classes")
     return np.setdiff1d(fold.training, validation), validation
 
 

@@ -13,4 +13,5 @@ class Row:
     text: str = ""
     copy: str = ""
     sex: str = ""
+    audio: str = ""
     number: int = 0  # distinguishes the windows and copies of an utterance

@@ -246,7 +246,7 @@ TEST = [("1", "Test1"), ("2", "Test2")]
         (balanced(4), "group1", "2 to 4 groups"),
         (balanced(4)[::2], "group0", "2 to 4 groups"),
         (balanced(4), "groupK", "unknown .* 'groupK': known are auto, session, speaker, official, emodarts"),
-        (balanced(4), "official", "utterance 0 has no split; use session, speaker or group5"),
+        (balanced(4), "official", "utterance 0 has no split; --folds_by auto has folds"),
         (podcast(*TRAIN, ("3", "holdout")), "official", "0004 is in the unknown split 'holdout'"),
         (podcast(*TRAIN, ("3", "Train")), "official", "no utterance is in a test split"),
         (podcast(*TEST, ("3", "dev")), "official", "no utterance is in a training split"),
@@ -261,6 +261,44 @@ TEST = [("1", "Test1"), ("2", "Test2")]
 def test_unsuitable_manifests_are_refused(rows: list[Row], scheme: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_folds(rows, scheme)
+
+
+def test_the_scheme_that_an_error_names_has_folds() -> None:
+    """Otherwise one refusal would send to the next: group5 here lacks a class where group2 does not."""
+    rows = [replace(row, emotion="angry") for row in balanced(8)]
+    rows += [Row(f"sad{s}{n}", f"S{s}", "sad") for s in range(4) for n in range(4)]
+    named = 0
+    for scheme in ("session", "official", "emodarts", "group5", "group4", "speaker"):
+        try:
+            make_folds(rows, scheme)
+        except UserError as error:
+            named += 1
+            other = re.search(r"--folds_by (\w+) has folds$", str(error))
+            assert make_folds(rows, other[1])
+    assert named >= 3
+    alone = [replace(row, emotion="angry") if row.speaker != "S0" else row for row in balanced(8)]
+    with pytest.raises(UserError, match=r"speakers have sad, .*; no other --folds_by has folds either$"):
+        make_folds(alone, "speaker")
+
+
+@pytest.mark.parametrize("scheme", ["auto", "session", "speaker", "group3", "official"])
+def test_one_class_is_refused(scheme: str) -> None:
+    rows = [
+        replace(row, emotion="sad", split=("train", "dev", "test")[int(row.session) - 1])
+        for row in balanced(9, sessions=3)
+    ]
+    with pytest.raises(
+        UserError, match=r"fold 1 of scheme .*: sad is its only class; a classifier needs two"
+    ):
+        make_folds(rows, scheme)
+
+
+def test_one_class_in_the_splits_of_a_fold_is_refused() -> None:
+    """The other class is in a test set of its own."""
+    rows = [replace(row, emotion="sad") for row in podcast(*TRAIN, ("3", "Test1"))]
+    rows += [replace(row, utterance=f"x{row.utterance}") for row in podcast(("4", "Test2"))]
+    with pytest.raises(UserError, match="fold 1 of scheme 'official': sad is its only class"):
+        make_folds(rows, "official")
 
 
 @pytest.mark.parametrize("scheme", [*SCHEMES, "group2", "group10", "group99"])
