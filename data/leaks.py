@@ -14,7 +14,7 @@ import numpy as np
 from data.corpora.utterance import IMPROVISED, Utterance
 from data.fold_schemes import ManifestRow, natural_sort_key
 from data.folds import Fold, first_original_rows, is_known_speaker, make_folds
-from data.speakers import SpeakerSet
+from data.speakers import SpeakerSet, TestSpeakers, pack_recordings
 from data.store import FeatureStore
 from utils import UserError
 
@@ -181,15 +181,28 @@ def describe_equal_recordings(rows: Sequence[ManifestRow]) -> list[str]:
     ]
 
 
-def speaker_set(store: FeatureStore, rows: Iterable[int], dataset: str) -> SpeakerSet:
-    """Return the speakers of these rows of the dataset's store."""
-    return SpeakerSet(dataset=dataset, corpus=store.corpus, speakers=speakers_of(store.manifest, rows))
+def speaker_set(store: FeatureStore, rows: Collection[int], dataset: str) -> SpeakerSet:
+    """Return the speakers of these rows of the dataset's store, with their recordings."""
+    recordings = pack_recordings(store.manifest[row].audio for row in rows)
+    speakers = speakers_of(store.manifest, rows)
+    return SpeakerSet(dataset=dataset, corpus=store.corpus, speakers=speakers, recordings=recordings)
+
+
+def speakers_under_test(store: FeatureStore, rows: Collection[int], dataset: str) -> TestSpeakers:
+    """Return the speakers of these rows of the dataset's store, each with the recordings in these rows."""
+    audio: dict[str, set[str]] = {name: set() for name in speakers_of(store.manifest, rows)}
+    for row in rows:
+        audio[_person(store.manifest[row])].add(store.manifest[row].audio)
+    return TestSpeakers(dataset, store.corpus, audio, frozenset(row.audio for row in store.manifest))
 
 
 def speakers_of(manifest: Sequence[ManifestRow], rows: Iterable[int]) -> tuple[str, ...]:
     """Return the speakers of these rows in natural order; all unknown speakers count as one, Unknown."""
-    names = {manifest[row].speaker if is_known_speaker(manifest[row].speaker) else "Unknown" for row in rows}
-    return tuple(sorted(names, key=natural_sort_key))
+    return tuple(sorted({_person(manifest[row]) for row in rows}, key=natural_sort_key))
+
+
+def _person(row: ManifestRow) -> str:
+    return row.speaker if is_known_speaker(row.speaker) else "Unknown"
 
 
 def _scripted_utterances(manifest: Sequence[ManifestRow], rows: np.ndarray) -> list[ManifestRow]:
