@@ -228,7 +228,7 @@ class BestEpoch:
 
 
 def check_searched_speakers(searched_on: SpeakerSet | None, experiment: Experiment) -> list[str] | None:
-    """The test speakers on which the genotype was searched; None if that is not known.
+    """The test speakers on which the genotype was searched; None if that is not known or cannot be told.
 
     Raises `UserError` if there are any, unless --allow_leak speakers. Validation speakers may be among those of the
     search: they pick the epoch, and the test uses others.
@@ -236,11 +236,11 @@ def check_searched_speakers(searched_on: SpeakerSet | None, experiment: Experime
     if searched_on is None:
         return None
     config = experiment.config
-    shared = searched_on.overlap(experiment.speakers(experiment.fold.test))
+    shared = searched_on.heard(experiment.test_speakers)
     if shared and "speakers" not in config.allow_leak:
         leak = f"the genotype was searched on test speakers ({abbreviate(shared)})"
         better = f"search on this fold (search.py --fold {config.fold}, the same --folds_by)"
-        raise leak_error(f"fold {config.fold}", leak, better)
+        raise leak_error(f"fold {config.fold}", leak, better, ["speakers", *config.allow_leak])
     return shared
 
 

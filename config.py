@@ -203,7 +203,7 @@ class FrontEnd(BaseModel):
 
 FOLD_SCHEMES = ("auto", "session", "speaker", "official", "emodarts")
 
-Leak = Annotated[Literal["speakers", "sessions", "texts"], BeforeValidator(_lower_case)]
+Leak = Annotated[Literal["speakers", "sessions", "texts", "recordings"], BeforeValidator(_lower_case)]
 
 
 class FoldFlags(Flags):
@@ -211,9 +211,10 @@ class FoldFlags(Flags):
 
     folds_by: Annotated[str, Field(pattern=rf"^({'|'.join(FOLD_SCHEMES)}|group[1-9]\d?)$")] = "auto"
     """How speakers are held out: session or speaker (leave one out), official (the publisher's split), groupK (K groups
-    of speakers), emodarts (as the published code did), auto (sessions if there are 3, else group5)."""
+    of speakers), emodarts (as the published code did), auto (sessions if there are 3, else group5, or speaker if there
+    are up to 6)."""
     allow_leak: tuple[Leak, ...] = ()
-    """What training and test may share all the same: speakers, sessions, texts; metrics.json records it."""
+    """What training and test may share all the same: speakers, sessions, texts, recordings; metrics.json records it."""
 
     @property
     def keep_unknown_speakers(self) -> bool:
@@ -225,8 +226,16 @@ class FoldFlags(Flags):
 
 FEATURES = Path("features")
 """The folder of the feature stores."""
-CORPORA = ("demo", "iemocap", "msp_improv", "msp_podcast")
-"""Names of datasets that are known before prepare.py has made them: the demo corpus and those of emoDARTS."""
+CORPORA = (
+    "cremad", "demo", "emodb", "esd", "iemocap", "msp_improv", "msp_podcast", "ravdess", "savee", "tess"
+)  # fmt: skip
+"""The corpora that have a reader, which are also names of datasets; a manifest is named after its CSV."""
+
+
+def corpus_name(name: str) -> str:
+    """The reader that `name` stands for, without regard to case and separators (`EMO-DB`); else `name` itself."""
+    letters = re.sub(r"[\W_]", "", name.lower())
+    return next((each for each in (*CORPORA, "manifest") if each.replace("_", "") == letters), name)
 
 
 def store_name(name: str) -> str:
@@ -295,9 +304,9 @@ class PrepareConfig(FrontEnd, FoldFlags):
 
     command: ClassVar[str] = "prepare"
 
-    corpus: str = "manifest"
+    corpus: Annotated[str, AfterValidator(corpus_name)] = "manifest"
     """The reader: cremad, demo, emodb, esd, iemocap, msp_improv, msp_podcast, ravdess, savee, tess, or manifest (a CSV
-    of your own: file,speaker,emotion[,session,split,text,start,end])."""
+    of your own: file,speaker,emotion[,session,split,text,sex,start,end]). Case and dashes do not matter."""
     root: Path | None = None
     """Where the corpus is: its folder, or the CSV of a manifest. The demo corpus needs none."""
     out: Path | None = None
@@ -315,6 +324,8 @@ class PrepareConfig(FrontEnd, FoldFlags):
     """MSP-IMPROV: the raters' consensus (default) or the intended emotion."""
     language: Literal["all", "english", "mandarin"] | None = None
     """ESD: all (default), english or mandarin."""
+    drop_leaks: tuple[Annotated[Literal["texts"], BeforeValidator(_lower_case)], ...] = ()
+    """texts: leave out the utterances whose text reveals the emotion, because other speakers say it in the same one."""
     perturb: tuple[Perturbation, ...] = ()
     """Perturbed copies of every utterance, for training only: speed:0.9 noise:10 (dB) pitch:-2 (semitones) ..."""
     strict: bool = False

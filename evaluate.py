@@ -19,8 +19,8 @@ import numpy as np
 from data.batches import Features
 from data.datasets import dataset_folds, open_dataset
 from data.folds import choose_fold
-from data.leaks import Leaks, abbreviate, check_leaks, leak_error, speaker_set
-from data.speakers import SpeakerSet
+from data.leaks import Leaks, abbreviate, check_leaks, leak_error, speakers_under_test
+from data.speakers import TestSpeakers
 from data.store import FeatureStore
 from models.saved import SavedModel
 from training.devices import choose_device
@@ -43,9 +43,9 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         check_compatible(name, model, store)
     folds = dataset_folds(store, config)
     fold = choose_fold(folds, config.fold)
-    test_speakers = speaker_set(store, fold.test, config.dataset)
+    test_speakers = speakers_under_test(store, fold.test, config.dataset)
     trained_on = check_training_speakers(models, test_speakers, config)
-    trained_here = any(m.trained_on and m.trained_on.comparable_with(test_speakers) for m in models.values())
+    trained_here = any(m.trained_on and m.trained_on.related_to(test_speakers) for m in models.values())
     leaks = (
         check_leaks(store.manifest, fold, config.allow_leak, f"fold {config.fold}")
         if trained_here
@@ -101,22 +101,25 @@ def check_compatible(name: str, model: SavedModel, store: FeatureStore) -> None:
 
 
 def check_training_speakers(
-    models: Mapping[str, SavedModel], test_speakers: SpeakerSet, config: EvaluateConfig
+    models: Mapping[str, SavedModel], test_speakers: TestSpeakers, config: EvaluateConfig
 ) -> dict[str, list[str] | None]:
-    """By model, the test speakers that its search or training used; None if the model file does not say.
+    """By model, the test speakers that its search or training used; None if that cannot be told.
 
     Raises `UserError` if there are any, or if it is not known, unless --allow_leak speakers.
     """
     shared = {}
     for name, model in models.items():
-        shared[name] = model.trained_on.overlap(test_speakers) if model.trained_on else None
+        shared[name] = model.trained_on.heard(test_speakers) if model.trained_on else None
         if shared[name] == [] or "speakers" in config.allow_leak:
             continue
-        if shared[name] is None:
+        if model.trained_on is None:
             leak = f"{name} does not say which speakers it was trained on"
+        elif shared[name] is None:
+            leak = f"it cannot be told whether {name} was trained on test speakers: it was trained on other recordings"
         else:
             leak = f"{name} was trained on test speakers ({abbreviate(shared[name])})"
-        raise leak_error(f"fold {config.fold}", leak, "evaluate it on the fold it was trained on")
+        advice = "evaluate it on the fold it was trained on"
+        raise leak_error(f"fold {config.fold}", leak, advice, ["speakers", *config.allow_leak])
     return shared
 
 

@@ -11,6 +11,7 @@ if __name__ == "__main__":
     # The flags are parsed before torch is imported, so that --help and mistakes are answered at once.
     CONFIG = command_line(PrepareConfig)
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
@@ -26,7 +27,7 @@ from data.emotions import left_out
 from data.features import UnreadableAudio, read_clips
 from data.fold_schemes import natural_sort_key
 from data.folds import Fold, is_known_speaker
-from data.leaks import check_leaks, find_leaks
+from data.leaks import abbreviate, check_leaks, describe_equal_recordings, describe_leaks, find_leaks
 from data.store import FeatureStore, Row
 from plots.charts import draw_balance
 from plots.spectrograms import draw_spectrograms
@@ -39,10 +40,14 @@ MAX_NAMES = 8  # of speakers in a line
 MUCH = 0.01  # share of the energy whose loss is worth an advice
 
 
-def run(config: PrepareConfig) -> FeatureStore:
-    """Make a feature store or bring it up to date, describe it and draw it. Or only check it."""
+def run(config: PrepareConfig) -> bool:
+    """Make a feature store or bring it up to date, describe it and draw it. Or only check it.
+
+    Return whether it has folds.
+    """
     if config.check:
-        return check(config)
+        check(config)
+        return True
     utterances = list_corpus(config)
     for line in count_differences(config.corpus, utterances, config.reader_options()):
         print(f"incomplete?  {line}")
@@ -70,10 +75,10 @@ def run(config: PrepareConfig) -> FeatureStore:
         print(f"picture  {store.folder / 'spectrograms.png'}")
     if folds:
         print(f"next     python search.py --dataset {store.folder.name} --fold 1")
-    return store
+    return bool(folds)
 
 
-def check(config: PrepareConfig) -> FeatureStore:
+def check(config: PrepareConfig) -> None:
     """Print what training and test share in each fold of a store.
 
     Raises `UserError` if there is a leak that --allow_leak does not allow.
@@ -83,8 +88,8 @@ def check(config: PrepareConfig) -> FeatureStore:
     print(f"{summary(store)}\n\n{fold_table(store, folds)}")
     for number, fold in enumerate(folds, 1):
         check_leaks(store.manifest, fold, config.allow_leak, f"fold {number}")
-    print(f"\nno leak in {len(folds)} folds by {config.folds_by}")
-    return store
+    allowed = f", except {', '.join(config.allow_leak)} (--allow_leak)" if config.allow_leak else ""
+    print(f"\nno leak in {len(folds)} folds by {config.folds_by}{allowed}")
 
 
 def labels_left_out(counts: Mapping[str, int]) -> str:
@@ -112,12 +117,14 @@ def summary(store: FeatureStore) -> str:
         f" {hours:.2f} hours in {store.folder}; {skipped}"
     ]
     blocks[0] = "\n".join([blocks[0], *length_lines(store, originals), *skipped_lines(store)])
-    for column in ("emotion", "session", "split", "copy", "speaker"):
+    for column in ("emotion", "session", "split", "sex", "copy", "speaker"):
         rows, unit = (store.manifest, "clips") if column == "copy" else (originals, "utterances")
         counts = Counter(getattr(row, column) for row in rows)
         if set(counts) != {""}:
             lines = [(value or "-", counts[value]) for value in sorted(counts, key=natural_sort_key)]
             blocks.append(table((column, unit), lines))
+    if equal := describe_equal_recordings(store.manifest):
+        blocks.append("\n".join(f"warning: {printable(line)}" for line in equal))
     return "\n\n".join(blocks)
 
 
@@ -147,18 +154,21 @@ def skipped_lines(store: FeatureStore) -> list[str]:
 
 def fold_table(store: FeatureStore, folds: Sequence[Fold]) -> str:
     """Describe the folds: utterances, test speakers, and what training and test share."""
+    known_sexes = sorted({row.sex for row in store.manifest} - {""})
     lines = []
-    leaks = []
     for number, fold in enumerate(folds, 1):
         sizes = [len({store.manifest[row].utterance for row in rows}) for rows in parts_of(fold).values()]
         speakers = sorted({store.speakers[row] for row in fold.test}, key=natural_sort_key)
-        names = ", ".join(speakers[:MAX_NAMES])
-        if len(speakers) > MAX_NAMES:
-            names += f" and {len(speakers) - MAX_NAMES} more"
-        lines.append((number, *sizes, len(speakers), names))
-        leaks += [f"fold {number}: {line}" for line in find_leaks(store.manifest, fold).lines()]
-    text = table(("fold", *parts_of(folds[0]), "test speakers", ""), lines)
-    return "\n".join([text, "", *leaks]) if leaks else text
+        sexes = Counter(
+            sex for _, sex in {(store.speakers[row], store.manifest[row].sex) for row in fold.test}
+        )
+        of_each = [sexes[sex] for sex in known_sexes]
+        lines.append((number, *sizes, len(speakers), *of_each, abbreviate(speakers, MAX_NAMES)))
+    text = table(("fold", *parts_of(folds[0]), "test speakers", *known_sexes, ""), lines)
+    leaks = describe_leaks([find_leaks(store.manifest, fold) for fold in folds])
+    if len(leaks) > MAX_LINES:
+        leaks[MAX_LINES:] = [f"... and {len(leaks) - MAX_LINES} more"]
+    return "\n".join([text, "", *map(printable, leaks)]) if leaks else text
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str | int]]) -> str:
@@ -221,4 +231,4 @@ def example_rows(store: FeatureStore) -> list[Row]:
 
 
 if __name__ == "__main__":
-    run_command(run, CONFIG)
+    sys.exit(0 if run_command(run, CONFIG) else 1)

@@ -171,7 +171,7 @@ def finish(
     """Write the genotype and the speakers it was searched on, and print the next command."""
     path = folder.path / "genotype.json"
     if folder.writes:
-        genotype.save(path, searched_on and searched_on.model_dump())
+        genotype.save(path, searched_on and searched_on.to_json())
     log.info("\n%s\n", genotype)
     log.info("genotype  %s\npictures  %s", path, folder.plots)
     command = f"python augment.py --name {config.name} --dataset {config.dataset} --fold {config.fold}"

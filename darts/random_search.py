@@ -13,11 +13,10 @@ from training.run_folder import RunFolder, log
 class RandomSearch:
     """Draws a genotype from the search space, without training (Li and Talwalkar, UAI 2019)."""
 
-    searched_on = None  # no speakers
-
     def __init__(self, config: SearchConfig, experiment: Experiment, folder: RunFolder):
         self.config = config
         self.folder = folder
+        self.searched_on = experiment.speakers(())  # nobody
 
     def run(self) -> Genotype:
         """Draw the genotype of this seed and fold."""

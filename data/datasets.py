@@ -5,12 +5,13 @@ A dataset is a feature store, as a rule in features/NAME.
 
 from pathlib import Path
 
-from cli import from_file
+from cli import from_file, note
 from config import FEATURES, FoldFlags, FrontEnd, PrepareConfig
 from data.corpora import read_corpus
 from data.corpora.utterance import Utterance
 from data.emotions import ALL, FOUR, pick_emotions
 from data.folds import Fold, make_folds
+from data.leaks import without_telling_texts
 from data.preparation import Settings, prepare
 from data.store import FeatureStore
 from utils import UserError
@@ -53,6 +54,16 @@ def prepare_dataset(config: PrepareConfig, utterances: list[Utterance]) -> tuple
         strict=config.strict,
         overwrite=config.overwrite,
     )
+    if "texts" in config.drop_leaks:
+        kept = without_telling_texts(utterances)
+        dropped = len(utterances) - len(kept)
+        note(f"--drop_leaks texts leaves out {dropped:,} of {len(utterances):,} utterances")
+        utterances = kept
+    classes = {each.emotion for each in utterances}
+    if len(classes) < 2:
+        raise UserError(
+            f"the utterances have {len(classes)} classes ({', '.join(classes)}); a classifier needs two"
+        )
     return prepare(utterances, settings, dataset_folder(config))
 
 

@@ -17,8 +17,12 @@ from sklearn.model_selection import StratifiedGroupKFold
 from utils import UserError
 
 SHUFFLE_SEED = 0  # of the speakers before they are grouped; fixed, since folds must be the same everywhere
-TRAIN_SPLITS = ("train", "training")
-VALIDATION_SPLITS = ("development", "dev", "validation", "valid", "val", "evaluation")
+FEW_SPEAKERS = 6  # up to this many, `auto` leaves one speaker out; five groups would differ in size
+SPLIT = re.compile(
+    r"(?:(?P<training>train(?:ing)?)|(?P<validation>dev(?:el(?:opment)?)?|val(?:id(?:ation)?)?)"
+    r"|(?P<eval>eval(?:uation)?))(?:set)?(?![a-z])|(?P<test>test)"
+)
+"""The beginning of a split's name in lower case; more may follow, as in `dev-other` and `test1`."""
 
 
 class ManifestRow(Protocol):
@@ -31,6 +35,8 @@ class ManifestRow(Protocol):
     split: str
     text: str
     copy: str  # how the row was perturbed, such as speed:0.9; empty for an original
+    sex: str  # of the speaker; empty if not known
+    audio: str  # digest of the recording's samples; empty if not known
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,14 +61,15 @@ def utterance_folds(utterances: Sequence[ManifestRow], scheme: str) -> list[Utte
 
 
 def auto(utterances: Sequence[ManifestRow]) -> list[UtteranceFold]:
-    """Leave one session out if the sessions allow it; otherwise one of up to five groups of speakers.
+    """Leave one session out if the sessions allow it; otherwise one speaker of up to six, or one of five groups.
 
-    Every utterance must have a session, no speaker may be in two, and there must be three or more.
+    The sessions do if every utterance has one, no speaker is in two, and there are three or more.
     """
     sessions = {each.session for each in utterances}
     if len(sessions) >= 3 and "" not in sessions and not _speakers_in_two_sessions(utterances):
         return by_session(utterances)
-    return by_group(utterances, min(5, len(set(field_values(utterances, "speaker")))))
+    few = len({each.speaker for each in utterances}) <= FEW_SPEAKERS
+    return by_speaker(utterances) if few else by_group(utterances, 5)
 
 
 def by_session(utterances: Sequence[ManifestRow]) -> list[UtteranceFold]:
@@ -71,16 +78,16 @@ def by_session(utterances: Sequence[ManifestRow]) -> list[UtteranceFold]:
     Raises `UserError` if an utterance has no session, a speaker is in two, or there is only one session.
     """
     where = "fold scheme 'session'"
-    advice = "use speaker or group5"
     for each in utterances:
         if not each.session:
-            raise UserError(f"{where}: utterance {each.utterance} has no session; {advice}")
+            raise UserError(f"{where}: utterance {each.utterance} has no session")
     if speakers := _speakers_in_two_sessions(utterances):
-        problem = f"speaker {speakers[0]} is in more than one session, so would be in both training and test"
-        raise UserError(f"{where}: {problem}; {advice}")
+        raise UserError(
+            f"{where}: speaker {speakers[0]} is in more than one session, so would be in both training and test"
+        )
     tests = positions_by_name(field_values(utterances, "session"))
     if len(tests) < 2:
-        raise UserError(f"{where}: there is only one session; {advice}")
+        raise UserError(f"{where}: there is only one session")
     return _leave_out(utterances, tests)
 
 
@@ -90,35 +97,37 @@ def by_speaker(utterances: Sequence[ManifestRow]) -> list[UtteranceFold]:
 
 
 def by_group(utterances: Sequence[ManifestRow], count: int) -> list[UtteranceFold]:
-    """Leave out one of `count` groups of speakers, similar in size and class balance.
+    """Leave out one of `count` groups of speakers, similar in size and in the balance of classes and sexes.
 
     Raises `UserError` if `count` is less than 2 or too many for the data.
     """
-    speakers = field_values(utterances, "speaker")
-    most = len(set(speakers))
+    most = len({each.speaker for each in utterances})
     if not 2 <= count <= most:
         raise UserError(f"fold scheme 'group{count}': {most} speakers make 2 to {most} groups")
-    tests = group_speakers(field_values(utterances, "emotion"), speakers, count)
+    tests = group_speakers(utterances, count)
     if len(tests) < count:
-        raise UserError(f"fold scheme 'group{count}': too few utterances for so many groups; use speaker")
+        raise UserError(f"fold scheme 'group{count}': too few utterances for so many groups")
     return _leave_out(utterances, tests)
 
 
 def official(utterances: Sequence[ManifestRow]) -> list[UtteranceFold]:
     """The publisher's split: one fold per test set, in natural order; other test sets are not in the fold.
 
+    An `eval` or `evaluation` set is for validation if there is another test set, and otherwise the test set.
     Raises `UserError` if an utterance has no split or an unknown one, or there is no training or test split.
     """
-    splits = np.array([_split_of(each) for each in utterances], dtype=np.str_)
-    test_sets = sorted({split for split in splits if split.startswith("test")}, key=natural_sort_key)
-    if not test_sets or "train" not in splits:
-        missing = "training" if test_sets else "test"
-        raise UserError(
-            f"fold scheme 'official': no utterance is in a {missing} split; use speaker or group5"
-        )
-    training = np.flatnonzero(splits == "train")
-    validation = np.flatnonzero(splits == "validation")
-    return [UtteranceFold(training, np.flatnonzero(splits == test), validation) for test in test_sets]
+    kinds = [_kind_of_split(each) for each in utterances]
+    meaning = {"eval": "validation" if "test" in kinds else "test"}
+    parts = np.array([meaning.get(kind, kind) for kind in kinds], dtype=np.str_)
+    if missing := [part for part in ("training", "test") if not any(parts == part)]:
+        raise UserError(f"fold scheme 'official': no utterance is in a {missing[0]} split")
+    splits = np.array([each.split.strip().lower() for each in utterances], dtype=np.str_)
+    training = np.flatnonzero(parts == "training")
+    validation = np.flatnonzero(parts == "validation")
+    return [
+        UtteranceFold(training, np.flatnonzero((parts == "test") & (splits == test)), validation)
+        for test in sorted(set(splits[parts == "test"]), key=natural_sort_key)
+    ]
 
 
 def emodarts(utterances: Sequence[ManifestRow]) -> list[UtteranceFold]:
@@ -138,10 +147,10 @@ def emodarts(utterances: Sequence[ManifestRow]) -> list[UtteranceFold]:
         kind = "session"
         tests = [("1",), ("2",), ("3",), ("5",)]
     else:
-        raise UserError("fold scheme 'emodarts' is only for IEMOCAP, MSP-IMPROV and MSP-Podcast; use auto")
+        raise UserError("fold scheme 'emodarts' is only for IEMOCAP, MSP-IMPROV and MSP-Podcast")
     values = field_values(utterances, kind)
     if missing := sorted(set().union(*tests) - set(values)):
-        raise UserError(f"fold scheme 'emodarts' tests {kind} {missing[0]}, which has no utterance; use auto")
+        raise UserError(f"fold scheme 'emodarts' tests {kind} {missing[0]}, which has no utterance")
     return _leave_out(utterances, [np.flatnonzero(np.isin(values, test)) for test in tests])
 
 
@@ -159,24 +168,21 @@ def _podcast_groups(utterances: Sequence[ManifestRow]) -> list[UtteranceFold]:
         tests[-1] += pool[speakers == speaker].tolist()
     if len(tests) < 5:
         pool_size = f"the {len(pool)} utterances of known speakers in Train, Test1 and Test2"
-        raise UserError(f"fold scheme 'emodarts': {pool_size} fill {len(tests)} of 5 groups; use group5")
+        raise UserError(f"fold scheme 'emodarts': {pool_size} fill {len(tests)} of 5 groups")
     return [UtteranceFold(np.setdiff1d(pool, test), np.sort(test)) for test in reversed(tests)]
 
 
-def _split_of(utterance: ManifestRow) -> str:
-    """Return `train`, `validation`, or the name of the test set."""
+def _kind_of_split(utterance: ManifestRow) -> str:
+    """Return `training`, `validation`, `eval` or `test`."""
     name = utterance.split.strip().lower()
     where = f"fold scheme 'official': utterance {utterance.utterance}"
     if not name:
-        raise UserError(f"{where} has no split; use session, speaker or group5")
-    if name in TRAIN_SPLITS:
-        return "train"
-    if name in VALIDATION_SPLITS:
-        return "validation"
-    if not name.startswith("test"):
-        known = ", ".join((*TRAIN_SPLITS, *VALIDATION_SPLITS))
-        raise UserError(f"{where} is in the unknown split {utterance.split!r}: known are {known}, test...")
-    return name
+        raise UserError(f"{where} has no split")
+    found = SPLIT.match(name)
+    if not found:
+        known = "train, dev, validation, eval and test, and each with a suffix, such as dev-other"
+        raise UserError(f"{where} is in the unknown split {utterance.split!r}: known are {known}")
+    return found.lastgroup
 
 
 def _speakers_in_two_sessions(utterances: Sequence[ManifestRow]) -> list[str]:
@@ -202,21 +208,30 @@ def natural_sort_key(text: str) -> tuple:
 
 def positions_by_name(names: np.ndarray) -> list[np.ndarray]:
     """Return the positions of each distinct name, in natural order of the names."""
-    return [np.flatnonzero(names == name) for name in sorted(set(names), key=natural_sort_key)]
+    distinct, ids, counts = np.unique(names, return_inverse=True, return_counts=True)
+    positions = np.split(np.argsort(ids, kind="stable"), np.cumsum(counts)[:-1])
+    by_name = dict(zip(distinct.tolist(), positions, strict=False))  # np.split gives one part of nothing
+    return [by_name[name] for name in sorted(by_name, key=natural_sort_key)]
 
 
-def group_speakers(emotions: np.ndarray, speakers: np.ndarray, count: int) -> list[np.ndarray]:
-    """Return the positions of `count` groups of whole speakers, similar in size and class balance.
+def group_speakers(utterances: Sequence[ManifestRow], count: int) -> list[np.ndarray]:
+    """Return the positions of `count` groups of whole speakers.
 
-    There are fewer groups, or none, if the data are too few.
+    The groups are similar in size and in their shares of each emotion spoken by women and by men; where the sex is
+    not known, of each emotion. There are fewer groups, or none, if the data are too few.
     """
-    if count > np.unique(emotions, return_counts=True)[1].max():  # scikit-learn raises an error
+    speakers = field_values(utterances, "speaker")
+    for strata in ([(each.emotion, each.sex) for each in utterances], [each.emotion for each in utterances]):
+        ids = np.unique(strata, axis=0, return_inverse=True)[1]
+        if count <= np.bincount(ids).max():  # otherwise scikit-learn raises an error
+            break
+    else:
         return []
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=SHUFFLE_SEED)
     with warnings.catch_warnings():
-        # It warns if a class has fewer utterances than there are groups; the callers check the classes.
+        # It warns if a stratum has fewer utterances than there are groups; the callers check the classes.
         warnings.simplefilter("ignore", UserWarning)
-        groups = [group for _, group in splitter.split(emotions, emotions, speakers)]
+        groups = [group for _, group in splitter.split(ids, ids, speakers)]
     return [group for group in groups if len(group)]
 
 

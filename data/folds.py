@@ -5,6 +5,7 @@ manifest: all windows and perturbed copies of an utterance stay together. The re
 manifest only, and not on the order of its rows.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,20 @@ from data.fold_schemes import (
 )
 from data.names import is_unknown
 from utils import UserError
+
+FEW_SPEAKERS_ADVICE = (
+    "training, validation and test need at least 3, one each; to train on these and test on another corpus, or to "
+    "split them yourself, list the recordings in a CSV (--corpus manifest) with a column split, and pass "
+    "--folds_by official"
+)
+"""What can be done with one or two speakers."""
+
+
+OTHER_SCHEMES = ("auto", "group5", "group3", "group2")  # tried where a scheme does not fit the data
+Parts = tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]  # positions of the utterances of training, validation and test
+NEAR = 0.05  # distance from a quarter, as a share of the training side, at which no other validation is looked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,30 +65,29 @@ def make_folds(
 ) -> list[Fold]:
     """Split the rows of a manifest into the folds of a cross-validation.
 
-    `data.fold_schemes` describes the schemes. About a quarter of each training side is held out for
-    validation, in whole speakers, unless `official` has a split for it. Utterances of unknown speakers are
+    `data.fold_schemes` describes the schemes. The speakers nearest to a quarter of each training side are
+    held out for validation, unless `official` has a split for it. Utterances of unknown speakers are
     in no fold, unless `official` is used with `unknown_speakers`.
 
     Raises `UserError` if the scheme is unknown or does not fit the data, fewer than three speakers are
-    known, an utterance has only perturbed copies, a part would be empty, or the training part would lack
-    one of the classes.
+    known (`official` needs one), an utterance has only perturbed copies, a part would be empty, or the training
+    part would lack one of the classes.
     """
     if unknown_speakers and scheme != "official":
         raise UserError(f"fold scheme {scheme!r}: only official can keep utterances of unknown speakers")
     first_rows = first_original_rows(rows, range(len(rows)))
     utterances = [rows[first_rows[name]] for name in sorted(first_rows)]
     if not unknown_speakers:
-        utterances = _with_known_speakers(utterances)
+        utterances = _with_known_speakers(utterances, enough=1 if scheme == "official" else 3)
     positions = {each.utterance: position for position, each in enumerate(utterances)}
     position_of_row = np.array([positions.get(row.utterance, -1) for row in rows], dtype=np.int64)
     is_original = np.array([not row.copy for row in rows], dtype=bool)
 
     folds = []
-    for number, fold in enumerate(utterance_folds(utterances, scheme), 1):
-        train, validation = _hold_out_validation(utterances, fold, f"fold {number} of scheme {scheme!r}")
+    for train, validation, test in _split_or_advise(utterances, scheme):
         in_train = np.isin(position_of_row, train)
         in_validation = np.isin(position_of_row, validation) & is_original
-        in_test = np.isin(position_of_row, fold.test) & is_original
+        in_test = np.isin(position_of_row, test) & is_original
         folds.append(Fold(*map(np.flatnonzero, (in_train, in_validation, in_test))))
     return folds
 
@@ -137,14 +151,42 @@ def is_known_speaker(speaker: str) -> bool:
     return not is_unknown(speaker)
 
 
-def _with_known_speakers(utterances: Sequence[ManifestRow]) -> list[ManifestRow]:
+def _with_known_speakers(utterances: Sequence[ManifestRow], enough: int) -> list[ManifestRow]:
+    """Return the utterances of known speakers. Raises `UserError` if these are not `enough` speakers."""
     known = [each for each in utterances if is_known_speaker(each.speaker)]
     count = len({each.speaker for each in known})
-    if count < 3:
+    if count < enough:
         unknown = len(utterances) - len(known)
         reason = f" ({unknown} utterances have no known speaker and are left out)" if unknown else ""
-        raise UserError(f"{count} speakers: training, validation and test need at least 3, one each{reason}")
+        raise UserError(f"{count} speakers: {FEW_SPEAKERS_ADVICE}{reason}")
     return known
+
+
+def _split_or_advise(utterances: Sequence[ManifestRow], scheme: str) -> list[Parts]:
+    """Return the folds of a scheme. Raises `UserError` if there are none, which names another scheme that has some."""
+    try:
+        return _split(utterances, scheme)
+    except UserError as error:
+        other = next((each for each in OTHER_SCHEMES if _has_folds(utterances, each)), None)
+        advice = f"--folds_by {other} has folds" if other else "no other --folds_by has folds either"
+        raise UserError(f"{error}; {advice}") from None
+
+
+def _has_folds(utterances: Sequence[ManifestRow], scheme: str) -> bool:
+    try:
+        _split(_with_known_speakers(utterances, enough=3), scheme)
+    except UserError:
+        return False
+    return True
+
+
+def _split(utterances: Sequence[ManifestRow], scheme: str) -> list[Parts]:
+    """Return the utterances of each fold of a scheme: those to train on, for validation, and for the test."""
+    folds = []
+    for number, fold in enumerate(utterance_folds(utterances, scheme), 1):
+        train, validation = _hold_out_validation(utterances, fold, f"fold {number} of scheme {scheme!r}")
+        folds.append((train, validation, fold.test))
+    return folds
 
 
 def _hold_out_validation(
@@ -153,6 +195,8 @@ def _hold_out_validation(
     """Return the utterances of a fold to train on and those for validation."""
     emotions = field_values(utterances, "emotion")
     classes = set(emotions[np.concatenate([fold.training, fold.test, fold.validation])])
+    if len(classes) < 2:
+        raise UserError(f"{where}: {', '.join(classes)} is its only class; a classifier needs two")
     missing = ", ".join(sorted(classes - set(emotions[fold.training])))
     has_validation = len(fold.validation) > 0
     validation = fold.validation if has_validation else _choose_validation(utterances, fold.training, classes)
@@ -161,8 +205,7 @@ def _hold_out_validation(
         if missing:
             others = "test and validation" if has_validation else "test"
             problem = f"only {others} speakers have {missing}, so training would lack a class"
-        advice = "use another scheme (speaker, group3), or leave out the rare classes"
-        raise UserError(f"{where}: {problem}; {advice}")
+        raise UserError(f"{where}: {problem}, unless --emotions leaves out the rare classes")
     return np.setdiff1d(fold.training, validation), validation
 
 
@@ -171,29 +214,44 @@ def _choose_validation(
 ) -> np.ndarray:
     """Return the utterances of the training side to hold out for validation; empty if none can be held out.
 
-    Takes the first group of speakers that has all classes and leaves all classes for training. If there is
-    none, takes the group with the most classes of those that leave all. Utterances of unknown speakers stay
-    in training, since their speakers may be anyone.
+    Of the groups of speakers that leave all classes for training, takes those with the most classes, and of
+    these the nearest to a quarter, the first if several are equal. Utterances of unknown speakers stay in
+    training, since their speakers may be anyone.
     """
     emotions = field_values(utterances, "emotion")
-    speakers = field_values(utterances, "speaker")
-    known = np.array([each for each in training if is_known_speaker(speakers[each])], dtype=np.int64)
+    sexes = field_values(utterances, "sex")
+    known = np.array(
+        [each for each in training if is_known_speaker(utterances[each].speaker)], dtype=np.int64
+    )
+    available = Counter(emotions[training])
+    wanted = Counter(sexes[training])
     best = known[:0]
-    most_classes = 0
-    for group in _validation_groups(emotions[known], speakers[known]):
-        held_out = known[group]
-        class_count = len(set(emotions[held_out]))
-        remaining = set(emotions[np.setdiff1d(training, held_out)])
-        if class_count > most_classes and remaining >= classes:
-            best = held_out
-            most_classes = class_count
-            if class_count == len(classes):
-                break
+    best_rank = (0, 0.0)
+    for groups in _validation_groups([utterances[each] for each in known]):
+        for group in groups:
+            held_out = known[group]
+            taken = Counter(emotions[held_out])
+            rank = (len(taken), -_distance_from_quarter(Counter(sexes[held_out]), wanted))
+            if rank > best_rank and all(available[emotion] > taken[emotion] for emotion in classes):
+                best = held_out
+                best_rank = rank
+        if best_rank >= (len(classes), -NEAR):  # for speed
+            break
     return best
 
 
-def _validation_groups(emotions: np.ndarray, speakers: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield groups of about a quarter of the utterances, then larger ones, then single speakers."""
+def _validation_groups(utterances: Sequence[ManifestRow]) -> Iterator[list[np.ndarray]]:
+    """Yield four groups of speakers, then fewer and larger ones, then single speakers."""
+    speakers = field_values(utterances, "speaker")
     for count in range(min(4, len(set(speakers))), 1, -1):
-        yield from group_speakers(emotions, speakers, count)
-    yield from positions_by_name(speakers)
+        yield group_speakers(utterances, count)
+    yield positions_by_name(speakers)
+
+
+def _distance_from_quarter(group: Counter, training: Counter) -> float:
+    """Return how far a group is from a quarter of the training side: in its size, and in the numbers by sex.
+
+    The arguments count the utterances by sex. The result is a share of the training side.
+    """
+    by_sex = sum(abs(4 * group[sex] - training[sex]) for sex in training)
+    return (abs(4 * group.total() - training.total()) + by_sex) / (8 * training.total())

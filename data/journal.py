@@ -75,8 +75,9 @@ class Entry:
     def rows(self, u: Utterance) -> list[Row]:
         """The rows of the manifest, one per clip, with the present labels of the utterance."""
         labels = u.utterance, self.file, u.speaker, u.session, u.emotion, u.split
+        sound = self.audio, self.lost, u.sex
         return [
-            Row(*labels, self.duration, u.text, self.copy, start, self.stamp, end, self.audio, self.lost)
+            Row(*labels, self.duration, u.text, self.copy, start, self.stamp, end, *sound)
             for start, end in self.clips
         ]
 

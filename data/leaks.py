@@ -1,6 +1,7 @@
-"""Leaks of a fold: speakers, sessions, and texts that reveal the emotion, shared by training and test.
+"""Leaks of a fold: what its parts share, and a test must not profit from.
 
-Here, training includes the validation part.
+Leaks are speakers, sessions, texts that reveal the emotion, and recordings that are listed twice. As a rule, training
+includes the validation part.
 """
 
 from collections import Counter, defaultdict
@@ -10,19 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from data.corpora.utterance import UNKNOWN_SPEAKER, is_improvised
+from data.corpora.utterance import UNKNOWN_SPEAKER, Utterance
 from data.fold_schemes import ManifestRow, natural_sort_key
-from data.folds import Fold, first_original_rows, is_known_speaker
-from data.speakers import SpeakerSet
+from data.folds import Fold, first_original_rows, is_known_speaker, make_folds
+from data.speakers import SpeakerSet, TestSpeakers, pack_recordings
 from data.store import FeatureStore
 from utils import UserError
 
 TEXT_LEAK = 0.25  # shared texts leak if guessing by text covers this share of the way from chance to UA 1
-ADVICE = {
-    "speakers": "--folds_by speaker keeps them apart",
-    "sessions": "--folds_by session keeps them apart",
-    "texts": "no --folds_by keeps texts apart: leave out the utterances whose text reveals the emotion",
+KINDS = ("speakers", "sessions", "texts", "recordings")
+SCHEMES_TO_ADVISE = ("session", "auto")  # the second makes groups of speakers where the first does not fit
+REMEDIES = {
+    "texts": "prepare.py --drop_leaks texts leaves out the utterances whose text reveals the emotion",
+    "recordings": "keep one of each of these recordings",
 }
+"""What helps if no fold scheme does."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,13 @@ class Leaks:
     texts: tuple[str, ...] = ()  # of scripts, in training and test
     text_ua: float | None = None  # UA of guessing by the text alone; None if no text is shared
     chance: float | None = None  # UA of guessing without any information, on the same utterances
+    recordings: tuple[str, ...] = ()  # equal ones in two of training, validation and test, as `one = other`
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of leak that were found. Shared texts are a leak only if they predict the emotion."""
         predictive = bool(self.texts) and self.text_ua > self.chance + TEXT_LEAK * (1 - self.chance)
-        shared = {"speakers": self.speakers, "sessions": self.sessions, "texts": predictive}
-        return tuple(kind for kind, leak in shared.items() if leak)
+        return tuple(kind for kind in KINDS if (predictive if kind == "texts" else getattr(self, kind)))
 
     def describe(self, kind: str) -> str:
         """Return a sentence that says what is shared of this kind."""
@@ -49,13 +52,16 @@ class Leaks:
             scores = f"a UA of {100 * self.text_ua:.1f} % (chance {100 * self.chance:.1f} %)"
             return f"{texts} in training and test; guessing the emotion from the text alone gives {scores}"
         names = getattr(self, kind)
+        if kind == "recordings":
+            several = "the same recording is" if len(names) == 1 else f"{len(names)} recordings are"
+            return f"{several} in two of training, validation and test ({abbreviate(names)})"
         subject = f"{kind[:-1]} {names[0]} is" if len(names) == 1 else f"{kind} {abbreviate(names)} are"
         parts = "training and test" if kind == "sessions" else "two of training, validation and test"
         return f"{subject} in {parts}"
 
     def lines(self) -> list[str]:
         """Return a sentence for each kind that is shared, whether it is a leak or not."""
-        return [self.describe(kind) for kind in ADVICE if getattr(self, kind)]
+        return [self.describe(kind) for kind in KINDS if getattr(self, kind)]
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry in metrics.json, with the number of texts only, since there may be hundreds."""
@@ -66,6 +72,7 @@ class Leaks:
             "texts": len(self.texts),
             "text_ua": self.text_ua,
             "chance": self.chance,
+            "recordings": list(self.recordings),
         }
 
 
@@ -81,41 +88,127 @@ def find_leaks(rows: Sequence[ManifestRow], fold: Fold) -> Leaks:
     test = _scripted_utterances(rows, fold.test)
     texts = {each.text for each in test} & {each.text for each in training}
     shared = (tuple(sorted(names, key=natural_sort_key)) for names in (speakers, sessions, texts))
-    return Leaks(*shared, *(_guess_by_text(training, test) if texts else ()))
+    ua, chance = _guess_by_text(training, test) if texts else (None, None)
+    return Leaks(*shared, ua, chance, _shared_recordings(rows, parts))
 
 
 def check_leaks(rows: Sequence[ManifestRow], fold: Fold, allowed: Collection[str], where: str) -> Leaks:
-    """Return the leaks of a fold. Raises `UserError`, starting with `where`, if one is not in `allowed`."""
+    """Return the leaks of a fold. Raises `UserError`, starting with `where`, if one is not in `allowed`.
+
+    The error names all of them, and a fold scheme without any, if there is one.
+    """
     leaks = find_leaks(rows, fold)
-    for kind in leaks.kinds:
-        if kind not in allowed:
-            raise leak_error(where, leaks.describe(kind), ADVICE[kind], kind)
+    if refused := [kind for kind in leaks.kinds if kind not in allowed]:
+        found = "; ".join(map(leaks.describe, refused))
+        raise leak_error(where, found, _advise(rows, refused, allowed), [*refused, *allowed])
     return leaks
 
 
-def leak_error(where: str, leak: str, advice: str, kind: str = "speakers") -> UserError:
-    """Return the error for a leak of this kind, which says how to avoid or allow it."""
-    return UserError(
-        f"{where}: {leak}; {advice}; to run anyway, pass --allow_leak {kind} (metrics.json will record it)"
-    )
+def _advise(rows: Sequence[ManifestRow], refused: Collection[str], allowed: Collection[str]) -> str:
+    """Return what would avoid these leaks: a scheme of which no fold has any, or else what is left to do."""
+    for scheme in SCHEMES_TO_ADVISE:
+        try:
+            folds = make_folds(rows, scheme)
+        except UserError:
+            continue
+        if all(set(find_leaks(rows, fold).kinds) <= set(allowed) for fold in folds):
+            return f"--folds_by {scheme} shares none"
+    remedies = [REMEDIES[kind] for kind in refused if kind in REMEDIES]
+    return "; ".join(remedies or [f"no --folds_by keeps the {' and '.join(refused)} apart"])
 
 
-def speaker_set(store: FeatureStore, rows: Iterable[int], dataset: str) -> SpeakerSet:
-    """Return the speakers of these rows of the dataset's store."""
-    return SpeakerSet(dataset=dataset, corpus=store.corpus, speakers=speakers_of(store.manifest, rows))
+def leak_error(where: str, leak: str, advice: str, kinds: Collection[str] = ("speakers",)) -> UserError:
+    """Return the error for leaks of these kinds, which says how to avoid or allow them."""
+    flag = f"--allow_leak {' '.join(kind for kind in KINDS if kind in kinds)}"
+    return UserError(f"{where}: {leak}; {advice}; to run anyway, pass {flag} (metrics.json will record it)")
+
+
+def _shared_recordings(rows: Sequence[ManifestRow], parts: Iterable[np.ndarray]) -> tuple[str, ...]:
+    """Return the recordings that are in two parts, each as the names of its utterances: `one = other`."""
+    names: dict[str, set[str]] = defaultdict(set)
+    part_counts: Counter = Counter()
+    for part in parts:
+        for row in part:
+            names[rows[row].audio].add(rows[row].utterance)
+        part_counts.update({rows[row].audio for row in part} - {""})
+    equal = [sorted(names[audio], key=natural_sort_key) for audio, count in part_counts.items() if count > 1]
+    return tuple(" = ".join(group) for group in sorted(equal))
+
+
+def describe_leaks(leaks_of_folds: Sequence[Leaks]) -> list[str]:
+    """Return a line for each leak, marked LEAK, and one for all shared texts that reveal nothing."""
+    lines = []
+    harmless = []
+    for number, leaks in enumerate(leaks_of_folds, 1):
+        lines += [f"LEAK  fold {number}: {leaks.describe(kind)}" for kind in leaks.kinds]
+        if leaks.texts and "texts" not in leaks.kinds:
+            harmless.append(leaks)
+    if harmless:
+        most = max(len(leaks.texts) for leaks in harmless)
+        ua, chance = max((leaks.text_ua, leaks.chance) for leaks in harmless)
+        lines.append(
+            f"no leak: in {len(harmless)} of {len(leaks_of_folds)} folds, training and test share up to {most} texts,"
+            f" but guessing the emotion from the text alone gives a UA of at most {100 * ua:.1f} %"
+            f" (chance {100 * chance:.1f} %)"
+        )
+    return lines
+
+
+def describe_equal_recordings(rows: Sequence[ManifestRow]) -> list[str]:
+    """Return a line for each kind of utterances whose recordings are equal: of two speakers, two labels, or neither."""
+    groups: dict[str, dict[str, ManifestRow]] = defaultdict(dict)
+    for row in rows:
+        if row.audio and not row.copy:
+            groups[row.audio].setdefault(row.utterance, row)
+    found: dict[str, list[str]] = {"of two speakers": [], "with two labels": [], "listed twice": []}
+    for group in groups.values():
+        if len(group) > 1:
+            speakers, emotions = (
+                {getattr(each, field) for each in group.values()} for field in ("speaker", "emotion")
+            )
+            kind = (
+                "of two speakers"
+                if len(speakers) > 1
+                else "with two labels"
+                if len(emotions) > 1
+                else "listed twice"
+            )
+            found[kind].append(" = ".join(sorted(group, key=natural_sort_key)))
+    return [
+        f"{len(equal)} equal recordings {kind}: {abbreviate(sorted(equal))}"
+        for kind, equal in found.items()
+        if equal
+    ]
+
+
+def speaker_set(store: FeatureStore, rows: Collection[int], dataset: str) -> SpeakerSet:
+    """Return the speakers of these rows of the dataset's store, with their recordings."""
+    recordings = pack_recordings(store.manifest[row].audio for row in rows)
+    speakers = speakers_of(store.manifest, rows)
+    return SpeakerSet(dataset=dataset, corpus=store.corpus, speakers=speakers, recordings=recordings)
+
+
+def speakers_under_test(store: FeatureStore, rows: Collection[int], dataset: str) -> TestSpeakers:
+    """Return the speakers of these rows of the dataset's store, each with the recordings in these rows."""
+    audio: dict[str, set[str]] = {name: set() for name in speakers_of(store.manifest, rows)}
+    for row in rows:
+        audio[_person(store.manifest[row])].add(store.manifest[row].audio)
+    return TestSpeakers(dataset, store.corpus, audio, frozenset(row.audio for row in store.manifest))
 
 
 def speakers_of(manifest: Sequence[ManifestRow], rows: Iterable[int]) -> tuple[str, ...]:
     """Return the speakers of these rows in natural order; all unknown speakers count as one, Unknown."""
-    names = {manifest[row].speaker for row in rows}
-    known = {name if is_known_speaker(name) else UNKNOWN_SPEAKER for name in names}
-    return tuple(sorted(known, key=natural_sort_key))
+    return tuple(sorted({_person(manifest[row]) for row in rows}, key=natural_sort_key))
+
+
+def _person(row: ManifestRow) -> str:
+    return row.speaker if is_known_speaker(row.speaker) else UNKNOWN_SPEAKER
 
 
 def _scripted_utterances(manifest: Sequence[ManifestRow], rows: np.ndarray) -> list[ManifestRow]:
     """Return the utterances with a script text, that is, with fixed words."""
     utterances = [manifest[row] for row in first_original_rows(manifest, rows).values()]
-    return [each for each in utterances if each.text and not is_improvised(each.text)]
+    return list(filter(_has_script, utterances))
 
 
 def _guess_by_text(training: Sequence[ManifestRow], test: Sequence[ManifestRow]) -> tuple[float, float]:
@@ -131,11 +224,54 @@ def _guess_by_text(training: Sequence[ManifestRow], test: Sequence[ManifestRow])
     totals = Counter(each.emotion for each in test)
     correct: Counter = Counter()
     for each in test:
-        counts = emotion_counts[each.text]
-        guess = min(counts, key=lambda emotion: (-counts[emotion], emotion), default=min(totals))
-        correct[each.emotion] += guess == each.emotion
+        correct[each.emotion] += _guess(emotion_counts[each.text], min(totals)) == each.emotion
     ua = sum(correct[emotion] / totals[emotion] for emotion in totals) / len(totals)
     return ua, 1 / len(totals)
+
+
+def without_telling_texts(utterances: Sequence[Utterance]) -> list[Utterance]:
+    """Leave out the utterances of every text that reveals the emotion.
+
+    The emotion of each utterance is guessed from what the other speakers of its text express, as `find_leaks`
+    guesses it. A text is left out if the share of right guesses, in which every emotion has the same weight, is
+    more than `TEXT_LEAK` of the way from chance to 1. A text of one speaker reveals nothing of others.
+    """
+    kept = list(utterances)
+    while telling := _telling_texts(kept):
+        kept = [each for each in kept if each.text not in telling]
+    return kept
+
+
+def _telling_texts(utterances: Sequence[Utterance]) -> set[str]:
+    scripted = [each for each in utterances if _has_script(each)]
+    totals = Counter(each.emotion for each in scripted)
+    by_text: dict[str, list[Utterance]] = defaultdict(list)
+    for each in scripted:
+        by_text[each.text].append(each)
+    chance = 1 / max(1, len(totals))
+    telling = set()
+    for text, group in by_text.items():
+        said = Counter(each.emotion for each in group)
+        said_by = {each.speaker: Counter() for each in group}
+        for each in group:
+            said_by[each.speaker][each.emotion] += 1
+        right = sum(
+            (_guess(said - said_by[each.speaker]) == each.emotion) / totals[each.emotion] for each in group
+        )
+        share = right / sum(1 / totals[each.emotion] for each in group)
+        if share > chance + TEXT_LEAK * (1 - chance):
+            telling.add(text)
+    return telling
+
+
+def _has_script(utterance: ManifestRow | Utterance) -> bool:
+    """Whether its words are fixed and known."""
+    return bool(utterance.text) and not utterance.text.startswith(IMPROVISED)
+
+
+def _guess(counts: Counter, default: str | None = None) -> str | None:
+    """Return the most frequent emotion, the first by name if several are equal."""
+    return min(counts, key=lambda emotion: (-counts[emotion], emotion), default=default)
 
 
 def abbreviate(names: Sequence[str], most: int = 8) -> str:

@@ -45,6 +45,7 @@ class Row:
     end: float = 0.0  # seconds, where the sound of the clip ends in the recording; padding is not counted
     audio: str = ""  # digest of the utterance's samples, the same for every front-end and for its copies
     lost: float = 0.0  # share of the utterance's energy that is in none of its clips, 0 to 1
+    sex: str = ""  # of the speaker: female, male, or empty if not known
 
 
 COLUMNS = tuple(field.name for field in fields(Row))

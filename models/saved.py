@@ -114,7 +114,7 @@ class SavedModel:
             "front_end": dict(self.front_end),
         }
         if self.trained_on:
-            header["trained_on"] = self.trained_on.model_dump()
+            header["trained_on"] = self.trained_on.to_json()
         with whole_file(path) as beside:
             save_file(tensors, beside, {"emodarts": json.dumps(header)})
 

@@ -42,8 +42,8 @@ def draw_scores(results: Mapping[str, Any]) -> Markup:
         ua = [trial["ua"] for trial in results["trials"] if trial["method"] == method]
         axes.scatter(ua, [row + 0.22] * len(ua), s=16, color=colour, alpha=0.45, linewidths=0)
         if score := found["pooled"]:
-            low, high = score["ci95"]["ua"] or (score["ua"], score["ua"])
-            axes.plot([low, high], [row - 0.08] * 2, color=colour, linewidth=3, solid_capstyle="round")
+            if interval := score["ci95"]["ua"]:
+                axes.plot(interval, [row - 0.08] * 2, color=colour, linewidth=3, solid_capstyle="round")
             axes.scatter([score["ua"]], [row - 0.08], s=64, color=colour, zorder=3)
     axes.axvline(1 / len(results["classes"]), color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
     axes.set_yticks(range(len(methods)), [method_title(method) for method in methods], parse_math=False)

@@ -73,7 +73,7 @@ class PooledTest:
     """The test sets of all folds as one, with the predictions of every trial.
 
     A fold is included if any trial has finished it; all trials of a fold have the same test set.
-    Shapes: N utterances, S seeds, P speakers, C classes.
+    Shapes: N utterances, S seeds, P speakers, C classes. `sexes` (P,) has an empty text where it is not known.
     """
 
     def __init__(self, trials: Sequence[Trial]):
@@ -86,6 +86,7 @@ class PooledTest:
         self.labels = np.concatenate([test.labels for test in tests])
         speaker_names = [name for test in tests for name in test.speakers]
         self.speakers, self.speaker_ids = np.unique(speaker_names, return_inverse=True)
+        self.sexes = np.array([sex_of_speaker(name, trials) for name in self.speakers])
 
     def complete_seeds(self, method: str) -> list[int]:
         """The seeds with which a method has finished every fold."""
@@ -110,6 +111,12 @@ class PooledTest:
             if key.method == method and (key.seed in seeds or not seeds):
                 np.add.at(confusion, (trial.labels, trial.predicted), 1)
         return confusion
+
+
+def sex_of_speaker(speaker: str, trials: Sequence[Trial]) -> str:
+    """The sex of a speaker by the metrics of the trials; empty if they do not tell it, or do not agree."""
+    found = {sex for trial in trials for sex, names in trial.speakers_by_sex.items() if speaker in names}
+    return found.pop() if len(found) == 1 else ""
 
 
 def conditions(trials: Sequence[Trial]) -> dict[str, Any]:
@@ -176,7 +183,8 @@ def pooled_scores(method: str, test: PooledTest) -> dict[str, Any] | None:
     if not seeds:
         return None
     counts = test.counts(method, seeds)
-    return {"seeds": seeds, **mean_scores(counts), "ci95": intervals(counts)}
+    by_sex = {sex: mean_scores(counts[:, test.sexes == sex])["ua"] for sex in sorted({*test.sexes} - {""})}
+    return {"seeds": seeds, **mean_scores(counts), "ci95": intervals(counts), "ua_by_sex": by_sex}
 
 
 def _recalls(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, float | None]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from training.metrics import BOOTSTRAPS
+from training.metrics import BOOTSTRAPS, MIN_SPEAKERS
 
 EXACT_SPEAKERS = 16  # with at most this many speakers, all 2 ** P swaps (65,536) are counted
 PERMUTATIONS = 10_000
@@ -73,13 +73,13 @@ def intervals(counts: np.ndarray, seed: int = 0) -> dict[str, list[float] | None
 
 
 def expanded_interval(values: np.ndarray, speakers: int) -> list[float] | None:
-    """The 95 % expanded percentile interval (Hesterberg 2015); None for one speaker.
+    """The 95 % expanded percentile interval (Hesterberg 2015); None for fewer than `MIN_SPEAKERS`.
 
     With few speakers, plain percentiles give too narrow an interval: the variance of the draws is
     (P - 1) / P of the variance that they estimate, and normal quantiles replace those of Student's
     t. Percentiles further out correct both.
     """
-    if speakers < 2:
+    if speakers < MIN_SPEAKERS:
         return None
     tail = stats.norm.cdf(stats.t.ppf(0.025, speakers - 1) * np.sqrt(speakers / (speakers - 1)))
     return [float(bound) for bound in np.quantile(values, [tail, 1 - tail])]

@@ -69,6 +69,17 @@ def recall_table(results: dict[str, Any]) -> Table:
     return Table(["method", *results["classes"]], rows)
 
 
+def sex_table(results: dict[str, Any]) -> Table:
+    """The pooled UA of each sex; without columns if no sex is known."""
+    methods = results["methods"].items()
+    pooled = {method: found["pooled"]["ua_by_sex"] for method, found in methods if found["pooled"]}
+    sexes = sorted(set().union(*pooled.values()))
+    rows = []
+    for method, by_sex in pooled.items():
+        rows.append([method_title(method), *(text.format_percent(by_sex[sex]) for sex in sexes)])
+    return Table(["method", *sexes], rows)
+
+
 def cost_table(results: dict[str, Any]) -> Table:
     """Parameters, multiply-adds and seconds; a cost that is not known for any method has no column."""
     methods = results["methods"]
@@ -119,6 +130,7 @@ SECTIONS = (
     ("Over folds and seeds", "Mean ± standard deviation of the trials.", score_table),
     ("Comparisons", "A positive difference favours the first method.", comparison_table),
     ("Recall of each class", "Pooled over folds and seeds.", recall_table),
+    ("UA of each sex", "Pooled over folds; seeds are averaged.", sex_table),
     ("Cost", "Mean over trials, with the range if they differ.", cost_table),
     ("Missing trials", "These trials are not included in any number.", missing_table),
     ("Published results", PROTOCOLS_DIFFER, published_table),

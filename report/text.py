@@ -5,6 +5,7 @@ from typing import Any
 
 from genotypes import Node
 from report.trials import METHODS, SEARCHED, SVM, is_svm
+from training.metrics import TOO_FEW_SPEAKERS
 
 SIGNIFICANCE_LEVEL = 0.05
 NO_VALUE = "\N{EN DASH}"
@@ -14,8 +15,8 @@ METHODOLOGY = (
     "seeds. A seed with which a method has not finished every fold is left out.",
     "95 % intervals are expanded percentile intervals of a bootstrap that draws speakers with replacement: "
     "2,000 draws, shared by both methods of a comparison. In simulations their coverage was 95 % with eight "
-    "or more speakers, 93 % with six and 88 % with four. They describe the variation between speakers; the "
-    "variation between trainings is part of the standard deviations.",
+    "or more speakers, 93 % with six and 88 % with four; with fewer than four there is no interval. They "
+    "describe the variation between speakers; the variation between trainings is part of the standard deviations.",
     "p-values come from a two-sided, paired permutation test of the difference in UA, which swaps the "
     "predictions of the two methods speaker by speaker, in all seeds together. With up to 16 speakers all "
     "swaps are counted; with more, 10,000 are drawn, and the observed data count as one more. Holm's "
@@ -51,7 +52,7 @@ def format_mean_std(summary: dict[str, Any] | None) -> str:
 def format_interval(bounds: Sequence[float] | None, signed: bool = False) -> str:
     """`58.0 to 68.2`, in percent."""
     if bounds is None:
-        return NO_VALUE
+        return TOO_FEW_SPEAKERS
     sign = "+" if signed else ""
     low, high = (_minus(f"{100 * bound:{sign}.1f}") for bound in bounds)
     return f"{low} to {high}"
@@ -137,7 +138,8 @@ def _comparison_sentence(comparison: dict[str, Any]) -> str:
 
 
 def _interval_in_brackets(bounds: Sequence[float] | None, signed: bool = False) -> str:
-    return f" (95 % interval {format_interval(bounds, signed)})" if bounds else ""
+    interval = format_interval(bounds, signed)
+    return f" (95 % interval {interval})" if bounds else f" ({interval})"
 
 
 def caveats(results: dict[str, Any]) -> list[str]:

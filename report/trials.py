@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product, starmap
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,6 +69,14 @@ class Trial:
     histories: dict[str, list[dict[str, Any]]]  # by stage; an empty list if the stage has no history
     genotype: Genotype | None
     seconds: dict[str, Any]  # training time by stage; empty if not known
+
+    @cached_property
+    def speakers_by_sex(self) -> dict[str, set[str]]:
+        """The test speakers of each sex, if metrics.json names them; the file may hold anything."""
+        by_sex = self.metrics.get("by_sex")
+        entries = by_sex.items() if isinstance(by_sex, dict) else ()
+        names = {sex: entry.get("speakers") for sex, entry in entries if isinstance(entry, dict)}
+        return {sex: set(map(str, each)) for sex, each in names.items() if isinstance(each, list)}
 
     @property
     def test_set(self) -> tuple[Any, ...]:

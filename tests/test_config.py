@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cli import Flags, build_parser, fields_by_flag, from_file, other_names, parse
 from config import (
+    CORPORA,
     AugmentConfig,
     EvaluateConfig,
     ExportConfig,
@@ -19,6 +20,7 @@ from config import (
     SearchConfig,
     VisualizeConfig,
 )
+from data.corpora import READERS
 from genotypes import CNN_OPS, RNN_OPS
 from training.experiment import start_experiment
 from utils import UserError
@@ -496,3 +498,23 @@ def test_config_is_frozen():
 def test_prepare_checks_that_its_sizes_fit():
     with pytest.raises(UserError, match=re.escape("n_mfcc (200) must be at most n_mels (128)")):
         parse(PrepareConfig, ["--n_mfcc", "200"])
+
+
+@pytest.mark.parametrize(
+    ("word", "corpus"),
+    [
+        ("RAVDESS", "ravdess"),
+        ("EMO-DB", "emodb"),
+        ("Crema_D", "cremad"),
+        ("MSP-Improv", "msp_improv"),
+        ("MSPPodcast", "msp_podcast"),
+        ("Manifest", "manifest"),
+        ("unknown-Corpus", "unknown-Corpus"),
+    ],
+)
+def test_corpora_are_named_in_any_case(word: str, corpus: str) -> None:
+    assert parse(PrepareConfig, ["--corpus", word]).corpus == corpus
+
+
+def test_every_reader_can_be_named() -> None:
+    assert {*CORPORA, "manifest"} == set(READERS)

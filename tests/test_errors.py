@@ -47,7 +47,7 @@ def place(workspace: Path) -> Path:
     soundfile.write(workspace / "silent.wav", [0.0] * 8000, 8000)
     (workspace / "no_column.csv").write_text("file,emotion\na.wav,sad\n")
     (workspace / "no_audio.csv").write_text("path\na.wav\n")
-    (workspace / "no_file.csv").write_text("file,speaker,emotion\na.wav,S1,sad\n")
+    (workspace / "no_file.csv").write_text("file,speaker,emotion\na.wav,S1,sad\nb.wav,S1,angry\n")
     (workspace / "typo.yaml").write_text("search: {epoch: 3}\n")
     return workspace
 
@@ -116,7 +116,7 @@ WRONG = [
     ("prepare", "", "--root is missing"),
     ("prepare", "--root nowhere.csv", "no manifest at nowhere.csv"),
     ("prepare", "--root no_column.csv", "column 'speaker' is missing"),
-    ("prepare", "--root no_file.csv", "none of its 1 files is readable"),
+    ("prepare", "--root no_file.csv", "none of its 2 files is readable"),
     ("prepare", "--root no_file.csv --n_mfcc 200", "n_mfcc (200) must be at most n_mels (128)"),
 ]
 

@@ -157,7 +157,7 @@ def test_model_without_training_speakers_is_refused_unless_allowed(place: Path):
     [
         ("demo", "manifest", True),
         ("else", "demo", True),
-        ("else", "manifest", False),
+        ("else", "manifest", None),  # it cannot be told without the recordings
         ("else", "emodb", False),
     ],
 )
@@ -167,8 +167,31 @@ def test_speakers_are_compared_by_name_within_a_dataset_or_a_corpus(place, datas
     model = rewrite_header("other.safetensors", trained_on=trained_on)
     if same:
         assert_refused(model, message=f"was trained on test speakers ({speakers[0]})")
+    elif same is None:
+        assert_refused(model, message=f"cannot be told whether {model} was trained on test speakers")
+        found = evaluate_models(model, out="untold", allow_leak=["speakers"])
+        assert found["heard_in_training"] == {model: None}
     else:
         assert evaluate_models(model, out=f"{dataset}-{corpus}")["heard_in_training"] == {model: []}
+
+
+def test_speakers_are_known_in_another_store_of_the_same_recordings(place: Path):
+    """A CSV of the demo corpus under another name, with other names of the speakers."""
+    lines = Path("corpora/demo/manifest.csv").read_text().splitlines()
+    Path("corpora/demo/again.csv").write_text(
+        "\n".join(lines).replace(",F0", ",woman").replace(",M0", ",man")
+    )
+    flags = ["--config", "tiny.yaml", "--corpus", "manifest", "--root", "corpora/demo/again.csv"]
+    succeed("prepare", *flags, cwd=place)
+    test_speakers = read_json("runs/e/one/augment/metrics.json")[
+        "test_speakers"
+    ]  # fold 1 trains on all of them
+    renamed = sorted(name.replace("F0", "woman").replace("M0", "man") for name in test_speakers)
+    assert_refused("runs/e/elsewhere", dataset="again", message="was trained on test speakers (")
+    found = evaluate_models("runs/e/elsewhere", dataset="again", out="again-leaky", allow_leak=["speakers"])
+    assert found["heard_in_training"] == {"runs/e/elsewhere": renamed}
+    found = evaluate_models("runs/e/one", dataset="again", out="again-fair")
+    assert found["heard_in_training"] == {"runs/e/one": []}
 
 
 def test_leaks_of_the_fold_stop_only_models_that_were_trained_on_the_dataset(place: Path):

@@ -262,6 +262,88 @@ def test_a_check_writes_nothing(corpus: Path, stores: str) -> None:
     assert {path: path.stat().st_mtime_ns for path in (corpus / "features").rglob("*")} == before
 
 
+def write_csv(folder: Path, name: str, rows: list[str], header: str = "file,speaker,emotion") -> None:
+    (folder / f"{name}.csv").write_text("\n".join([header, *rows]))
+
+
+def test_leaks_are_marked_and_harmless_texts_have_one_line(corpus: Path, stores: str) -> None:
+    """Each of the four folds by speaker shares a session, and six texts that everyone says in every emotion."""
+    printed = execute("prepare", "--root", "fair.csv", "--check", "--folds_by", "speaker", cwd=corpus).stdout
+    lines = [
+        line
+        for line in printed.splitlines()
+        if " in training and test" in line or "training and test share" in line
+    ]
+    assert [line[:12] for line in lines] == [*(f"LEAK  fold {n}" for n in range(1, 5)), "no leak: in "]
+    assert "in 4 of 4 folds, training and test share up to 6 texts" in lines[-1]
+
+
+def test_a_recording_of_two_speakers_is_named_and_stops_a_check(corpus: Path) -> None:
+    rows = [f"{n:02d}.wav,S{n % 4},{EMOTIONS[n // 4 % 4]}" for n in range(64)]
+    for copy, original in (
+        ("64.wav", "00.wav"),
+        ("65.flac", "02.wav"),
+    ):  # of S0 and S2, but now listed as S1's
+        sound, rate = soundfile.read(corpus / original)
+        soundfile.write(corpus / f"copy{copy}", sound, rate)
+        rows.append(f"copy{copy},S1,angry")
+    write_csv(corpus, "equal", rows)
+    printed = succeed("prepare", "--root", "equal.csv", *SMALL.split(), cwd=corpus)
+    assert "warning: 2 equal recordings of two speakers: 00 = copy64, 02 = copy65" in printed
+    done = execute("prepare", "--root", "equal.csv", "--check", "--folds_by", "speaker", cwd=corpus)
+    assert done.returncode == 2
+    found = "2 recordings are in two of training, validation and test (00 = copy64, 02 = copy65)"
+    assert done.stderr.startswith(f"error: fold 1: {found}; keep one of each of these recordings; ")
+    allow = ["--allow_leak", "recordings"]
+    succeed("prepare", "--root", "equal.csv", "--check", "--folds_by", "speaker", *allow, cwd=corpus)
+
+
+def test_drop_leaks_leaves_out_the_texts_that_reveal_the_emotion(corpus: Path, stores: str) -> None:
+    """The first half of the recordings has such texts."""
+    rows = []
+    for name in ("telling", "fair"):
+        lines = (corpus / f"{name}.csv").read_text().splitlines()[1:97]
+        rows += lines[:48] if name == "telling" else lines[48:]
+    write_csv(corpus, "mixed", rows, "file,speaker,emotion,session,text")
+    flags = ["--root", "mixed.csv", *SMALL.split(), "--drop_leaks", "texts"]
+    done = execute("prepare", *flags, cwd=corpus)
+    assert done.returncode == 0
+    assert done.stderr == "note: --drop_leaks texts leaves out 48 of 96 utterances\n"
+    assert {row.text for row in FeatureStore.open(corpus / "features" / "mixed").manifest} == {
+        f"take {n}" for n in (3, 4, 5)
+    }
+    assert " texts are in training and test" not in done.stdout
+
+
+@pytest.mark.parametrize("emotion", ["sad", "angry:sad sad"])
+def test_one_class_is_refused_before_anything_is_written(corpus: Path, emotion: str) -> None:
+    flags = ["--root", "fair.csv", "--out", "features/single", *SMALL.split(), "--emotions", *emotion.split()]
+    done = execute("prepare", *flags, cwd=corpus)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: the utterances have 1 classes (sad); a classifier needs two")
+    assert not (corpus / "features" / "single").exists()
+
+
+FOLDLESS = {
+    "two speakers": [0, 1],
+    "one speaker": [0, 0],
+    "unknown speakers": [0, 1, "unknown"],
+}
+
+
+@pytest.mark.parametrize("case", FOLDLESS)
+def test_without_folds_the_store_is_written_and_the_exit_code_is_1(corpus: Path, case: str) -> None:
+    rows = [f"{n:02d}.wav,{FOLDLESS[case][n % len(FOLDLESS[case])]},{EMOTIONS[n % 2]}" for n in range(12)]
+    name = case.replace(" ", "_")
+    write_csv(corpus, name, rows)
+    done = execute("prepare", "--root", f"{name}.csv", *SMALL.split(), cwd=corpus)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "no speaker-independent folds: " in done.stdout
+    assert "with a column split" in done.stdout
+    assert "next " not in done.stdout
+    assert len(FeatureStore.open(corpus / "features" / name)) == 12
+
+
 def test_a_closed_output_pipe_prints_no_traceback(corpus: Path, stores: str) -> None:
     words = [*line("prepare", "--root", "fair.csv", "--check", "--folds_by", "session")]
     piped = ["bash", "-c", '"$@" | head -1', "bash", *words]

@@ -12,6 +12,7 @@ import search
 from cli import parse
 from config import AugmentConfig, EvaluateConfig, SearchConfig
 from data.folds import make_folds
+from data.speakers import pack_recordings
 from data.store import FeatureStore
 from genotypes import Genotype
 from models.saved import SavedModel
@@ -75,7 +76,13 @@ def genotype_searched_on(folder: Path, searched_on: dict) -> Path:
 
 
 def test_search_records_its_speakers_and_the_genotype_of_the_last_epoch(searched_on: dict) -> None:
-    assert list(searched_on) == ["dataset", "corpus", "speakers"]
+    assert list(searched_on) == ["dataset", "corpus", "speakers", "recordings"]
+    rows = [
+        row
+        for row in FeatureStore.open(Path("features/demo")).manifest
+        if row.speaker in searched_on["speakers"]
+    ]
+    assert searched_on["recordings"] == pack_recordings(row.audio for row in rows)
     assert (searched_on["dataset"], searched_on["corpus"]) == ("demo", "demo")
     assert len(searched_on["speakers"]) == len(set(searched_on["speakers"]))
     assert set(searched_on["speakers"]) == speakers(1, "train")
@@ -127,17 +134,21 @@ def test_genotype_without_speakers_may_be_tested_on_any(searched_on: dict, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("change", "refused"),
+    ("change", "refused", "heard"),
     [
-        ({}, True),
-        ({"dataset": "else"}, True),
-        ({"corpus": "manifest"}, True),
-        ({"dataset": "else", "corpus": "manifest"}, False),
-        ({"dataset": "else", "corpus": "emodb"}, False),
+        ({}, True, None),
+        ({"dataset": "else"}, True, None),
+        ({"corpus": "manifest"}, True, None),
+        ({"dataset": "else", "corpus": "manifest"}, True, None),  # known by their recordings
+        ({"dataset": "else", "corpus": "emodb"}, True, None),
+        ({"dataset": "else", "recordings": ""}, True, None),
+        ({"corpus": "manifest", "recordings": ""}, True, None),
+        ({"dataset": "else", "corpus": "manifest", "recordings": ""}, False, None),  # it cannot be told
+        ({"dataset": "else", "corpus": "emodb", "recordings": ""}, False, []),
     ],
 )
-def test_speakers_of_another_dataset_and_corpus_are_different_people(
-    searched_on: dict, tmp_path: Path, change: dict[str, str], refused: bool
+def test_speakers_of_the_search_are_known_by_name_or_by_their_recordings(
+    searched_on: dict, tmp_path: Path, change: dict[str, str], refused: bool, heard: list | None
 ) -> None:
     file = genotype_searched_on(tmp_path, {**searched_on, **change})
     if refused:
@@ -146,10 +157,11 @@ def test_speakers_of_another_dataset_and_corpus_are_different_people(
         assert is_refusal(str(caught.value))
     else:
         task = prepared(file)
-        assert task.test_speakers_in_search == []
+        assert task.test_speakers_in_search == heard
         assert set(task.trained_on.speakers) == speakers(2, "train", "validation")
 
 
 def test_validation_speakers_may_be_speakers_of_the_search(searched_on: dict, tmp_path: Path) -> None:
-    file = genotype_searched_on(tmp_path, {**searched_on, "speakers": sorted(speakers(2, "validation"))})
+    validation = {"speakers": sorted(speakers(2, "validation")), "recordings": ""}
+    file = genotype_searched_on(tmp_path, {**searched_on, **validation})
     assert prepared(file).test_speakers_in_search == []

@@ -11,8 +11,8 @@ from config import RunConfig
 from data.batches import Features, TrainingBatches
 from data.datasets import dataset_folds, open_dataset
 from data.folds import Fold, choose_fold
-from data.leaks import Leaks, check_leaks, speaker_set
-from data.speakers import SpeakerSet
+from data.leaks import Leaks, check_leaks, speaker_set, speakers_under_test
+from data.speakers import SpeakerSet, TestSpeakers
 from data.store import FeatureStore, statistics
 from models.fused import synchronise
 from training import distributed
@@ -60,6 +60,11 @@ class Experiment:
     def speakers(self, rows: np.ndarray) -> SpeakerSet:
         """The speakers in these rows."""
         return speaker_set(self.store, rows, self.config.dataset)
+
+    @property
+    def test_speakers(self) -> TestSpeakers:
+        """The speakers of the test."""
+        return speakers_under_test(self.store, self.fold.test, self.config.dataset)
 
     def origin(self, **inputs: Any) -> Origin:
         """The provenance of a run on this dataset and on `inputs`; empty except on rank 0, which writes it."""

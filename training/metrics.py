@@ -20,6 +20,14 @@ from utils import write_text
 
 BOOTSTRAPS = 2000
 """Resamples of a bootstrap."""
+MIN_SPEAKERS = 4
+"""The fewest speakers of which a bootstrap gives an interval.
+
+The resamples of P speakers stay between the lowest and the highest of their scores. This range holds the median of all
+speakers with a probability of 1 - 2 ** (1 - P): 0 with one speaker, 50 % with two, 75 % with three. With up to three,
+the interval would be this range: the lowest resample, which has a probability of P ** -P, is more than 2.5 % of all.
+"""
+TOO_FEW_SPEAKERS = "too few speakers for an interval"
 
 
 def scores(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
@@ -33,9 +41,17 @@ def scores(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
 
 
 def report(
-    labels: np.ndarray, predicted: np.ndarray, speakers: Sequence[str], classes: Sequence[str], seed: int = 0
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    speakers: Sequence[str],
+    classes: Sequence[str],
+    sexes: Sequence[str] = (),
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Return all scores that metrics.json holds; the recall of a class that does not occur is None."""
+    """Return all scores that metrics.json holds; the recall of a class that does not occur is None.
+
+    `speakers` (N,) and `sexes`, (N,) or empty, are those of the utterances; a sex that is not known is an empty text.
+    """
     ids = range(len(classes))
     recalls = recall_score(labels, predicted, labels=ids, average=None, zero_division=np.nan)
     return {
@@ -45,18 +61,33 @@ def report(
         "recall": {c: None if np.isnan(r) else float(r) for c, r in zip(classes, recalls, strict=True)},
         "confusion": confusion_matrix(labels, predicted, labels=ids).tolist(),
         "ci95": confidence_intervals(labels, predicted, speakers, len(classes), seed),
+        "by_sex": scores_by_sex(labels, predicted, speakers, sexes),
     }
+
+
+def scores_by_sex(
+    labels: np.ndarray, predicted: np.ndarray, speakers: Sequence[str], sexes: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Return {sex: {"ua", "n", "speakers"}} for each sex that is known."""
+    found = {}
+    for sex in sorted(set(sexes) - {""}):
+        own = np.asarray(sexes) == sex
+        names = sorted(set(np.asarray(speakers)[own].tolist()))
+        found[sex] = {"ua": scores(labels[own], predicted[own])["ua"], "n": int(own.sum()), "speakers": names}
+    return found
 
 
 def confidence_intervals(
     labels: np.ndarray, predicted: np.ndarray, speakers: Sequence[str], classes: int, seed: int = 0
-) -> dict[str, list[float]]:
+) -> dict[str, list[float] | None]:
     """Return 95 % percentile bootstrap intervals {"ua": [low, high], "wa": [low, high]}.
 
     The bootstrap resamples speakers, not utterances, because the utterances of a speaker are not
-    independent.
+    independent. With fewer than `MIN_SPEAKERS`, both are None.
     """
     names, speaker = np.unique(np.asarray(speakers), return_inverse=True)
+    if len(names) < MIN_SPEAKERS:
+        return {"ua": None, "wa": None}
     confusions = np.zeros((len(names), classes, classes))  # (speakers, true, predicted)
     np.add.at(confusions, (speaker, labels, predicted), 1)
     draws = np.random.default_rng(seed).integers(len(names), size=(BOOTSTRAPS, len(names)))
@@ -71,7 +102,8 @@ def confidence_intervals(
 def table(metrics: dict[str, Any]) -> str:
     """Format the content of metrics.json for the terminal."""
     interval = {
-        name: f"95 % interval {low:.1%} to {high:.1%}" for name, (low, high) in metrics["ci95"].items()
+        name: "95 % interval {:.1%} to {:.1%}".format(*bounds) if bounds else TOO_FEW_SPEAKERS
+        for name, bounds in metrics["ci95"].items()
     }
     lines = [f"test on {metrics['n']} utterances of {', '.join(metrics['test_speakers'])}"]
     if "best_epoch" in metrics:
@@ -81,6 +113,9 @@ def table(metrics: dict[str, Any]) -> str:
         f"  WA        {metrics['wa']:6.1%}   {interval['wa']}",
         f"  macro-F1  {metrics['macro_f1']:6.1%}",
     ]
+    for sex, found in metrics["by_sex"].items():
+        of = f"{found['n']} utterances of {len(found['speakers'])} {sex} speakers"
+        lines.append(f"  UA        {found['ua']:6.1%}   {of}")
     lines += [f"  recall    {r:6.1%}   {name}" for name, r in metrics["recall"].items() if r is not None]
     return "\n".join(lines)
 

@@ -60,7 +60,8 @@ class Predictions:
     def report(self) -> dict[str, Any]:
         """The entries of metrics.json that every test has."""
         speakers = [self.store.speakers[row] for row in self.rows]
-        metrics = report(self.labels, self.predicted, speakers, self.store.classes)
+        sexes = [self.store.manifest[row].sex for row in self.rows]
+        metrics = report(self.labels, self.predicted, speakers, self.store.classes, sexes)
         return {**metrics, "test_speakers": sorted(set(speakers))}
 
     def write(self, path: Path) -> None:

@@ -3,13 +3,13 @@
     wav/03a01Wa.wav
 
 A file name consists of speaker, text (a or b and a number), emotion and version, without separators. The
-emotion is the first letter of its German word. Speakers 03, 10, 11, 12 and 15 are men.
+emotion is the first letter of its German word.
 """
 
 from pathlib import Path
 
 from data.corpora.file_names import read_by_name
-from data.corpora.utterance import Utterance
+from data.corpora.utterance import FEMALE, MALE, Utterance
 
 NAME = r"(?P<speaker>03|08|09|1[0-6])(?P<text>[ab]\d\d)(?P<emotion>[WLEAFTN])[a-f]"
 EXAMPLE = "wav/03a01Wa.wav"
@@ -22,6 +22,7 @@ LABELS = {
     "T": "sad",  # Trauer
     "N": "neutral",
 }
+MEN = ("03", "10", "11", "12", "15")
 COMPLETE_COUNTS = {
     "": {
         "angry": 127,
@@ -47,4 +48,4 @@ COMPLETE_SECONDS = {
 
 def read(root: Path) -> list[Utterance]:
     """Return the utterances below the folder `root`. Raises `UserError` if there are none."""
-    return read_by_name(root, NAME, LABELS, EXAMPLE)
+    return read_by_name(root, NAME, LABELS, EXAMPLE, lambda speaker: MALE if speaker in MEN else FEMALE)

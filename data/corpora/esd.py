@@ -17,7 +17,7 @@ from pathlib import Path
 
 from data.corpora.file_names import NamedFiles, find_named_files
 from data.corpora.label_files import look_up
-from data.corpora.utterance import Utterance
+from data.corpora.utterance import FEMALE, MALE, Utterance
 from utils import UserError
 
 EXAMPLE = "0001/Angry/0001_000351.wav"
@@ -38,6 +38,7 @@ SPEAKERS = {
     "english": r"00(?:1[1-9]|20)",
     "mandarin": r"00(?:0[1-9]|10)",
 }
+MEN = ("0004", "0005", "0006", "0008", "0010", "0011", "0012", "0013", "0014", "0020")
 # Keys: the option `language`. Each of the five emotions is spoken by all speakers.
 COMPLETE_COUNTS = {
     language: dict.fromkeys(LABELS.values(), 350 * speakers)
@@ -80,7 +81,8 @@ def _utterance(where: str, name: str, label: str | None, folder: Path, audio: Na
     language = "zh" if speaker <= "0010" else "en"
     text = f"{language}{(int(number) - 1) % SENTENCES + 1:03d}"
     split = file.parent.name if file.parent.name in SPLITS else ""
-    return Utterance(name, file, speaker, LABELS[label], split=split, text=text)
+    sex = MALE if speaker in MEN else FEMALE
+    return Utterance(name, file, speaker, LABELS[label], split=split, text=text, sex=sex)
 
 
 def _labels(path: Path, speaker: str) -> Iterator[tuple[str, str, str | None]]:

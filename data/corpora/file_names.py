@@ -2,7 +2,7 @@
 
 import filecmp
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from data.audio_files import FOREIGN, READABLE, describe_foreign, files_below
@@ -15,17 +15,24 @@ NamedFiles = dict[str, tuple[Path, re.Match]]
 MAX_PAIRS = 3  # of files that differ, in an error
 
 
-def read_by_name(root: Path, pattern: str, labels: Mapping[str, str], example: str) -> list[Utterance]:
+def read_by_name(
+    root: Path,
+    pattern: str,
+    labels: Mapping[str, str],
+    example: str,
+    sex_of: Callable[[str], str] = lambda speaker: "",
+) -> list[Utterance]:
     """Return the recordings below `root` whose name matches `pattern`, sorted by utterance.
 
     `pattern` has the groups `speaker`, `emotion` and `text`; `labels` maps the publisher's emotion to the
-    common vocabulary. `find_named_files` describes the names and the errors.
+    common vocabulary, and `sex_of` a speaker to FEMALE, MALE or an empty string. `find_named_files` describes
+    the names and the errors.
     """
-    files = find_named_files(root, pattern, example)
-    return [
-        Utterance(name, file, match["speaker"], labels[match["emotion"]], text=match["text"])
-        for name, (file, match) in sorted(files.items())
-    ]
+    utterances = []
+    for name, (file, match) in sorted(find_named_files(root, pattern, example).items()):
+        speaker, label, text = match.group("speaker", "emotion", "text")
+        utterances.append(Utterance(name, file, speaker, labels[label], text=text, sex=sex_of(speaker)))
+    return utterances
 
 
 def find_named_files(root: Path, pattern: str, example: str, suffix: str = "") -> NamedFiles:

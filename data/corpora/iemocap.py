@@ -12,7 +12,7 @@ from pathlib import Path
 from data.corpora.folders import find_parts
 from data.corpora.formats import in_any_format
 from data.corpora.label_files import look_up, read_lines, unique
-from data.corpora.utterance import IMPROVISED, Utterance
+from data.corpora.utterance import IMPROVISED, Utterance, parse_sex
 from utils import UserError
 
 LABELS = {
@@ -98,4 +98,5 @@ def _utterance(session_folder: Path, name: str, label: str, where: str) -> Utter
     file = session_folder / "sentences" / "wav" / dialog / f"{name}.wav"
     emotion = look_up(LABELS, label, f"{where}: unknown label")
     text = f"{IMPROVISED}{text}" if text.startswith("impro") else text
-    return Utterance(name, file, f"0{session}{sex}", emotion, session=session, text=text)
+    speaker = f"0{session}{sex}"
+    return Utterance(name, file, speaker, emotion, session=session, text=text, sex=parse_sex(sex))

@@ -1,7 +1,8 @@
-"""A corpus listed in a CSV file with the columns `file,speaker,emotion` and optional `session,split,text,start,end`.
+"""A corpus listed in a CSV file with the columns `file,speaker,emotion` and, if they are known,
+`session,split,text,sex,start,end`.
 
-`text` is any name of the spoken words, or `improvised` and the scenario if the words were free. `start` and `end`
-make a row a part of its file; an empty `end` is the end of the file.
+`text` is any name of the spoken words, or `improvised` and the scenario if the words were free. `sex`, or `gender`, is
+the speaker's (see `parse_sex`). `start` and `end` make a row a part of its file; an empty `end` is the end of the file.
 """
 
 import os
@@ -11,12 +12,13 @@ from pathlib import Path, PurePath
 
 from cli import note
 from data.corpora.tables import Table, looks_like, read_csv
-from data.corpora.utterance import Utterance
+from data.corpora.utterance import Utterance, parse_sex
 from data.segments import Segment, fragment, parse_seconds
 from utils import UserError
 
 REQUIRED = ("file", "speaker", "emotion")
 LABELS = ("session", "split", "text")
+SEX = ("sex", "gender")
 TIMES = ("start", "end")
 
 
@@ -30,8 +32,9 @@ def read(root: Path) -> list[Utterance]:
     Raises `UserError`, with file and line, if the CSV file is missing or invalid, a column is missing, a row has no
     file or an invalid time, or the same part of a file is listed twice.
     """
-    table = _read_table(root, REQUIRED, (*LABELS, *TIMES))
-    _note_unused(root, table.unused, (*LABELS, *TIMES))
+    optional = (*LABELS, *SEX, *TIMES)
+    table = _read_table(root, REQUIRED, optional)
+    _note_unused(root, table.unused, optional)
     utterances = []
     first_line: dict[tuple, int] = {}
     for line, values, part in _parts(root, table):
@@ -44,7 +47,8 @@ def read(root: Path) -> list[Utterance]:
         name = PurePath(os.path.splitext(_with_slashes(listed))[0]).as_posix()
         name += fragment(part.start, part.end)
         labels = {column: values.get(column, "") for column in ("speaker", "emotion", *LABELS)}
-        utterances.append(Utterance(name, part.file, **labels, start=part.start, end=part.end))
+        sex = parse_sex(next(filter(None, map(values.get, SEX)), ""))
+        utterances.append(Utterance(name, part.file, **labels, start=part.start, end=part.end, sex=sex))
     return utterances
 
 

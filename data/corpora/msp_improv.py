@@ -10,7 +10,7 @@ from pathlib import Path
 from data.corpora.folders import find_parts
 from data.corpora.formats import in_any_format
 from data.corpora.label_files import look_up, read_lines, unique
-from data.corpora.utterance import IMPROVISED, Utterance
+from data.corpora.utterance import IMPROVISED, Utterance, parse_sex
 from utils import UserError
 
 LABELS = {
@@ -78,7 +78,8 @@ def _utterances(ratings: Path, audio: Path, label: str) -> Iterator[tuple[str, U
         if label == "intended":
             emotion = LABELS[intended]
         text = sentence if scenario in TARGET else f"{IMPROVISED}{sentence}"
-        yield where, Utterance(name, file, speaker, emotion, session=session, text=text)
+        sex = parse_sex(speaker[0])
+        yield where, Utterance(name, file, speaker, emotion, session=session, text=text, sex=sex)
 
 
 def _consensuses(path: Path) -> Iterator[tuple[str, str, str]]:

@@ -12,7 +12,7 @@ from data.corpora.folders import find_parts
 from data.corpora.formats import in_any_format
 from data.corpora.label_files import look_up, unique
 from data.corpora.tables import read_csv
-from data.corpora.utterance import Utterance
+from data.corpora.utterance import Utterance, parse_sex
 from utils import UserError
 
 LABELS = {
@@ -44,8 +44,9 @@ NAME = re.compile(r"(MSP-PODCAST_\w+)\.wav", re.ASCII)
 def read(root: Path) -> list[Utterance]:
     """Return the labelled utterances of all splits below `root`; unlabelled rows of Test3 are left out.
 
-    Speakers are numbers as text, or `Unknown`, which may be anyone. Raises `UserError` if the folder is not
-    the corpus or a column is missing, or, with file and line, if a value is invalid.
+    Speakers are numbers as text, or `Unknown`, which may be anyone. The column Gender may be missing.
+    Raises `UserError` if the folder is not the corpus or another column is missing, or, with file and line, if a
+    value is invalid.
     """
     label_file, audio = find_parts(root, "MSP-Podcast", labels=LABEL_FILES, audio=AUDIO)
     return in_any_format(unique(_utterances(label_file, audio)))
@@ -53,7 +54,7 @@ def read(root: Path) -> list[Utterance]:
 
 def _utterances(label_file: Path, audio: Path) -> Iterator[tuple[str, Utterance]]:
     """Yield the place and the utterance of each labelled row."""
-    for number, row in read_csv(label_file, COLUMNS).rows:
+    for number, row in read_csv(label_file, COLUMNS, ("Gender",)).rows:
         where = f"{label_file}, line {number}"
         file, label, speaker, split = (row[column] for column in COLUMNS)
         if split == "Test3" and label.lower() in ("", "nan"):
@@ -65,4 +66,5 @@ def _utterances(label_file: Path, audio: Path) -> Iterator[tuple[str, Utterance]
             raise UserError(f"{where}: SpkrID is empty: it should be a number or Unknown")
         emotion = look_up(LABELS, label, f"{where}: unknown EmoClass")
         split = look_up(SPLITS, split, f"{where}: unknown Split_Set")
-        yield where, Utterance(name[1], audio / file, speaker, emotion, split=split)
+        sex = parse_sex(row.get("Gender", ""))
+        yield where, Utterance(name[1], audio / file, speaker, emotion, split=split, sex=sex)

@@ -11,7 +11,7 @@ are men. All files have 48 kHz; some are stereo. The two repetitions 03-01-03-01
 from pathlib import Path
 
 from data.corpora.file_names import read_by_name
-from data.corpora.utterance import Utterance
+from data.corpora.utterance import FEMALE, MALE, Utterance
 
 NAME = r"03-01-(?P<emotion>0[1-8])-0[12]-(?P<text>0[12])-0[12]-(?P<speaker>0[1-9]|1\d|2[0-4])"
 EXAMPLE = "Actor_12/03-01-05-02-01-02-12.wav"
@@ -41,4 +41,4 @@ COMPLETE_SECONDS = {
 
 def read(root: Path) -> list[Utterance]:
     """Return the spoken utterances below the folder `root`. Raises `UserError` if there are none."""
-    return read_by_name(root, NAME, LABELS, EXAMPLE)
+    return read_by_name(root, NAME, LABELS, EXAMPLE, lambda actor: MALE if int(actor) % 2 else FEMALE)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.corpora.file_names import read_by_name
-from data.corpora.utterance import Utterance
+from data.corpora.utterance import MALE, Utterance
 
 NAME = r"(?P<speaker>DC|JE|JK|KL)[/_](?P<text>(?P<emotion>sa|su|[adfhn])\d\d)"
 EXAMPLE = "AudioData/DC/a01.wav"
@@ -40,5 +40,5 @@ SAME_TEXT = IN_EVERY_EMOTION | NEUTRAL_AGAIN | IN_ONE_EMOTION
 
 def read(root: Path) -> list[Utterance]:
     """Return the utterances below the folder `root`. Raises `UserError` if there are none."""
-    utterances = read_by_name(root, NAME, LABELS, EXAMPLE)
+    utterances = read_by_name(root, NAME, LABELS, EXAMPLE, lambda speaker: MALE)
     return [replace(each, text=SAME_TEXT.get(each.text, each.text)) for each in utterances]

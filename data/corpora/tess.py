@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.corpora.file_names import read_by_name
-from data.corpora.utterance import Utterance
+from data.corpora.utterance import FEMALE, Utterance
 
 NAME = r"(?P<speaker>OAF?|YAF)_(?P<text>[A-Za-z]+)_(?P<emotion>angry|disgust|fear|happy|neutral|ps|sad)"
 EXAMPLE = "OAF_angry/OAF_back_angry.wav"
@@ -28,5 +28,5 @@ COMPLETE_COUNTS = {"": dict.fromkeys(LABELS.values(), 400)}
 
 def read(root: Path) -> list[Utterance]:
     """Return the utterances below the folder `root`. Raises `UserError` if there are none."""
-    utterances = read_by_name(root, NAME, LABELS, EXAMPLE)
+    utterances = read_by_name(root, NAME, LABELS, EXAMPLE, lambda speaker: FEMALE)
     return [replace(each, speaker="OAF") if each.speaker == "OA" else each for each in utterances]

@@ -9,6 +9,19 @@ IMPROVISED = "improvised "
 """Prefix of the text of an improvised utterance; a scenario follows. Any other text names fixed words."""
 UNKNOWN_SPEAKER = "Unknown"
 """The speaker of an utterance that anyone may have spoken."""
+FEMALE = "female"
+MALE = "male"
+SEXES = {
+    FEMALE: ("female", "f", "woman", "w", "girl", "weiblich", "frau"),
+    MALE: ("male", "m", "man", "boy", "männlich", "mann"),
+}
+"""The names that `parse_sex` knows, in lower case."""
+
+
+def parse_sex(text: str) -> str:
+    """Return FEMALE or MALE if the text names one of them, in any case; otherwise an empty string."""
+    name = text.strip().casefold()
+    return next((sex for sex, names in SEXES.items() if name in names), "")
 
 
 @dataclass(frozen=True)
@@ -24,6 +37,7 @@ class Utterance:
     text: str = ""  # the spoken sentence or script, or IMPROVISED and the scenario; empty if unknown
     start: float = 0.0  # seconds, where the utterance begins in the file
     end: float | None = None  # seconds, where it ends; None: at the end of the file
+    sex: str = ""  # of the speaker: FEMALE, MALE, or empty if not known
 
     @property
     def part(self) -> str:

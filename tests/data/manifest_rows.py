@@ -12,4 +12,6 @@ class Row:
     split: str = ""
     text: str = ""
     copy: str = ""
+    sex: str = ""
+    audio: str = ""
     number: int = 0  # distinguishes the windows and copies of an utterance

@@ -77,9 +77,12 @@ def test_speaker_folds_are_in_natural_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("speakers", "sessions", "folds"), [(12, 4, 4), (12, 2, 5), (12, 0, 5), (4, 0, 4), (3, 0, 3)]
+    ("speakers", "sessions", "folds"),
+    [(12, 4, 4), (12, 2, 5), (12, 0, 5), (7, 0, 5), (6, 0, 6), (6, 2, 6), (5, 0, 5), (4, 0, 4), (3, 0, 3)],
 )
-def test_auto_uses_three_or_more_sessions_else_five_groups(speakers: int, sessions: int, folds: int) -> None:
+def test_auto_uses_three_or_more_sessions_else_up_to_six_speakers_else_five_groups(
+    speakers: int, sessions: int, folds: int
+) -> None:
     assert len(make_folds(balanced(speakers, sessions))) == folds
 
 
@@ -115,11 +118,49 @@ def test_official_folds_of_esd_share_speakers() -> None:
     assert values(rows, fold.test, "speaker") == values(rows, fold.train, "speaker") == "0011 0012 0013"
 
 
-@pytest.mark.parametrize("name", ["development", "DEV", "Validation", "valid", "val", " evaluation "])
-@pytest.mark.parametrize(("train", "test"), [("train", "TEST"), ("Training", "test_unseen")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "development",
+        "DEV",
+        "Validation",
+        "valid",
+        "val",
+        "evaluation",
+        "eval",
+        "Eval",
+        "devel",
+        "dev-other",
+        "dev_clean",
+        "dev2",
+        "devset",
+    ],
+)
+@pytest.mark.parametrize(
+    ("train", "test"), [("train", "TEST"), ("Training", "test_unseen"), (" train-clean-100", "test-other")]
+)
 def test_official_accepts_common_names_of_splits(name: str, train: str, test: str) -> None:
     rows = podcast(("1", train), ("2", name), ("3", test), ("4", train))
     assert official_splits(rows) == [(train, name, test)]
+
+
+@pytest.mark.parametrize("name", ["eval", "Evaluation", "eval92"])
+def test_eval_is_the_test_set_if_there_is_no_other(name: str) -> None:
+    """As in corpora that are split into train, dev and eval."""
+    assert official_splits(podcast(("1", "train"), ("2", "dev"), ("3", name))) == [("train", "dev", name)]
+
+
+def test_official_merges_the_validation_sets_and_keeps_the_test_sets_apart() -> None:
+    names = ("train-clean", "train-other", "dev-clean", "dev-other", "test-clean", "test-other")
+    rows = podcast(*((str(n), name) for n, name in enumerate(names)))
+    train, validation = "train-clean train-other", "dev-clean dev-other"
+    assert official_splits(rows) == [(train, validation, test) for test in ("test-clean", "test-other")]
+
+
+@pytest.mark.parametrize("name", ["trainer", "device", "value", "evaluate", "holdout", "unused"])
+def test_other_words_are_no_splits(name: str) -> None:
+    with pytest.raises(UserError, match=f"is in the unknown split '{name}': known are train, dev,"):
+        make_folds(podcast(("1", "train"), ("2", name), ("3", "test"), ("4", "train")), "official")
 
 
 def test_official_without_validation_split_holds_out_training_speakers() -> None:
@@ -205,7 +246,7 @@ TEST = [("1", "Test1"), ("2", "Test2")]
         (balanced(4), "group1", "2 to 4 groups"),
         (balanced(4)[::2], "group0", "2 to 4 groups"),
         (balanced(4), "groupK", "unknown .* 'groupK': known are auto, session, speaker, official, emodarts"),
-        (balanced(4), "official", "utterance 0 has no split; use session, speaker or group5"),
+        (balanced(4), "official", "utterance 0 has no split; --folds_by auto has folds"),
         (podcast(*TRAIN, ("3", "holdout")), "official", "0004 is in the unknown split 'holdout'"),
         (podcast(*TRAIN, ("3", "Train")), "official", "no utterance is in a test split"),
         (podcast(*TEST, ("3", "dev")), "official", "no utterance is in a training split"),
@@ -220,6 +261,44 @@ TEST = [("1", "Test1"), ("2", "Test2")]
 def test_unsuitable_manifests_are_refused(rows: list[Row], scheme: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_folds(rows, scheme)
+
+
+def test_the_scheme_that_an_error_names_has_folds() -> None:
+    """Otherwise one refusal would send to the next: group5 here lacks a class where group2 does not."""
+    rows = [replace(row, emotion="angry") for row in balanced(8)]
+    rows += [Row(f"sad{s}{n}", f"S{s}", "sad") for s in range(4) for n in range(4)]
+    named = 0
+    for scheme in ("session", "official", "emodarts", "group5", "group4", "speaker"):
+        try:
+            make_folds(rows, scheme)
+        except UserError as error:
+            named += 1
+            other = re.search(r"--folds_by (\w+) has folds$", str(error))
+            assert make_folds(rows, other[1])
+    assert named >= 3
+    alone = [replace(row, emotion="angry") if row.speaker != "S0" else row for row in balanced(8)]
+    with pytest.raises(UserError, match=r"speakers have sad, .*; no other --folds_by has folds either$"):
+        make_folds(alone, "speaker")
+
+
+@pytest.mark.parametrize("scheme", ["auto", "session", "speaker", "group3", "official"])
+def test_one_class_is_refused(scheme: str) -> None:
+    rows = [
+        replace(row, emotion="sad", split=("train", "dev", "test")[int(row.session) - 1])
+        for row in balanced(9, sessions=3)
+    ]
+    with pytest.raises(
+        UserError, match=r"fold 1 of scheme .*: sad is its only class; a classifier needs two"
+    ):
+        make_folds(rows, scheme)
+
+
+def test_one_class_in_the_splits_of_a_fold_is_refused() -> None:
+    """The other class is in a test set of its own."""
+    rows = [replace(row, emotion="sad") for row in podcast(*TRAIN, ("3", "Test1"))]
+    rows += [replace(row, utterance=f"x{row.utterance}") for row in podcast(("4", "Test2"))]
+    with pytest.raises(UserError, match="fold 1 of scheme 'official': sad is its only class"):
+        make_folds(rows, "official")
 
 
 @pytest.mark.parametrize("scheme", [*SCHEMES, "group2", "group10", "group99"])

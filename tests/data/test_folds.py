@@ -1,6 +1,9 @@
 """Properties of the folds and of the split between weights and alphas, on random manifests."""
 
+import os
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from manifest_rows import Row
 
+from data.corpora import read_corpus
 from data.folds import Fold, choose_fold, halves, make_folds
 from utils import UserError
 
@@ -29,6 +33,7 @@ def balanced(speakers: int, per_class: int = 2, sessions: int = 0) -> list[Row]:
 def manifests(draw) -> list[Row]:
     """One row per utterance; two to six sessions of two speakers; known speakers are in one split each."""
     prefix = draw(st.sampled_from(["", "Ses0", "MSP-IMPROV-", "MSP-PODCAST_"]))
+    sexes = draw(st.sampled_from([{"M": "", "F": ""}, {"M": "male", "F": "female"}, {"M": "male", "F": ""}]))
     splits = ["Train", "train", "Train", "Validation", "Test1", "test10", "Test2"]
     rows = []
     for n in range(1, draw(st.integers(5 if prefix else 2, 6)) + 1):
@@ -37,7 +42,8 @@ def manifests(draw) -> list[Row]:
             emotions = draw(st.lists(st.sampled_from(EMOTIONS), min_size=1, max_size=6))
             for i, emotion in enumerate(emotions):
                 speaker = draw(st.sampled_from([f"0{n}{side}"] * 8 + ["", "Unknown", " unknown"]))
-                rows.append(Row(f"{prefix}{n}{side}{i}", speaker, emotion, str(n), split))
+                name = f"{prefix}{n}{side}{i}"
+                rows.append(Row(name, speaker, emotion, str(n), split, sex=sexes[side]))
     return draw(st.permutations(rows))
 
 
@@ -176,6 +182,119 @@ def test_a_quarter_of_the_training_side_is_for_validation() -> None:
     assert {len(speakers_of(balanced(10, 4), fold.validation)) for fold in folds} == {2}
 
 
+@pytest.mark.parametrize("speakers", range(3, 14))
+def test_validation_is_nearest_to_a_quarter_also_of_few_speakers(speakers: int) -> None:
+    """With five speakers on the training side, one is nearer to a quarter than two."""
+    rows = balanced(speakers)
+    for fold in make_folds(rows, "speaker"):
+        held_out = len(speakers_of(rows, fold.validation))
+        best = min(abs(4 * count - (speakers - 1)) for count in range(1, speakers - 1))
+        assert abs(4 * held_out - (speakers - 1)) == best
+
+
+def test_validation_of_unequal_speakers_is_the_nearest_to_a_quarter_that_has_all_classes() -> None:
+    """The training side has S1 (6), S2 (6), S3 (24) and S4 (2 of one class) of 38 utterances: a quarter is 9.5."""
+    each = {"S0": 2, "S1": 2, "S2": 2, "S3": 8}
+    rows = [Row(f"{s}{e}{i}", s, e) for s, count in each.items() for e in EMOTIONS for i in range(count)]
+    rows += [Row(f"S4{i}", "S4", "sad") for i in range(2)]
+    held_out = speakers_of(rows, make_folds(rows, "speaker")[0].validation)
+    sizes = {"S1": 6, "S2": 6, "S3": 24, "S4": 2}
+    assert abs(sum(sizes[speaker] for speaker in held_out) - 9.5) <= 3.5
+    assert held_out != {"S4"}
+
+
+# ---------------------------------------------------------------- women and men
+
+EMODB = {  # utterances of each speaker of EMO-DB, in all seven emotions
+    "03": 49, "08": 58, "09": 43, "10": 38, "11": 55, "12": 35, "13": 61, "14": 69, "15": 56, "16": 71
+}  # fmt: skip
+
+
+def with_sexes(counts: dict[str, int], men: str) -> list[Row]:
+    """Rows in which every speaker has so many utterances, of three emotions in turn."""
+    sexes = {speaker: "male" if speaker in men.split() else "female" for speaker in counts}
+    return [
+        Row(f"{speaker}{i:03d}", speaker, EMOTIONS[i % 3], sex=sexes[speaker])
+        for speaker, count in counts.items()
+        for i in range(count)
+    ]
+
+
+def sexes_of(rows, part: np.ndarray) -> dict[str, int]:
+    """The number of speakers of each sex."""
+    speakers = {(rows[i].speaker, rows[i].sex) for i in part}
+    return dict(Counter(sex for _, sex in speakers))
+
+
+def test_folds_of_ten_speakers_test_a_woman_and_a_man_each() -> None:
+    rows = with_sexes(EMODB, "03 10 11 12 15")
+    folds = make_folds(rows, "auto")
+    check(rows, folds)
+    for fold in folds:
+        assert sexes_of(rows, fold.test) == sexes_of(rows, fold.validation) == {"female": 1, "male": 1}
+
+
+def test_folds_of_24_actors_test_two_or_three_women_and_men() -> None:
+    rows = with_sexes(
+        {f"{actor:02d}": 12 for actor in range(1, 25)}, " ".join(f"{a:02d}" for a in range(1, 25, 2))
+    )
+    for scheme in ("auto", "group4", "group3", "speaker"):
+        for fold in make_folds(rows, scheme):
+            parts = [sexes_of(rows, part) for part in (fold.train, fold.validation, fold.test)]
+            assert all(abs(part.get("female", 0) - part.get("male", 0)) <= 1 for part in parts)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    counts=st.lists(st.integers(6, 40), min_size=8, max_size=20),
+    men=st.integers(4, 16),
+    groups=st.integers(2, 4),
+)
+def test_every_group_has_both_sexes_if_there_are_enough_speakers(counts, men: int, groups: int) -> None:
+    assume(len(counts) - men >= 4)
+    speakers = {f"S{number:02d}": count for number, count in enumerate(counts)}
+    rows = with_sexes(speakers, " ".join(list(speakers)[:men]))
+    assert all(len(sexes_of(rows, fold.test)) == 2 for fold in make_folds(rows, f"group{groups}"))
+
+
+@pytest.mark.parametrize("scheme", ["auto", "speaker", "group3"])
+def test_folds_of_one_sex_are_those_of_unknown_sexes(scheme: str) -> None:
+    unknown = balanced(9, per_class=3)[:-7]
+    women = [replace(row, sex="female") for row in unknown]
+    for one, other in zip(make_folds(unknown, scheme), make_folds(women, scheme), strict=True):
+        assert [part.tolist() for part in parts_of(one)] == [part.tolist() for part in parts_of(other)]
+
+
+def test_the_only_woman_stays_in_training() -> None:
+    rows = with_sexes({f"S{n}": 9 for n in range(8)}, "S0 S1 S2 S3 S4 S5 S6")
+    for fold in make_folds(rows, "speaker")[:7]:
+        assert sexes_of(rows, fold.validation) == {"male": 2}
+
+
+def test_sexes_that_leave_too_few_utterances_for_the_groups_do_not_prevent_them() -> None:
+    rows = [
+        Row(str(n), f"S{n}", "sad" if n % 2 else "happy", sex=("male", "female")[n // 5]) for n in range(10)
+    ]
+    assert len(make_folds(rows, "group5")) == 5
+
+
+@pytest.mark.parametrize("corpus", ["emodb", "ravdess"])
+def test_folds_of_the_real_corpora_test_and_validate_on_both_sexes(corpus: str) -> None:
+    if "EMODARTS_CORPORA" not in os.environ:
+        pytest.skip("EMODARTS_CORPORA does not name the folder of the corpora")
+    utterances = read_corpus(corpus, Path(os.environ["EMODARTS_CORPORA"], corpus))
+    rows = [Row(each.utterance, each.speaker, each.emotion, sex=each.sex) for each in utterances]
+    for scheme in ("auto", "group4", "group3"):
+        folds = make_folds(rows, scheme)
+        check(rows, folds)
+        for fold in folds:
+            assert len(sexes_of(rows, fold.test)) == len(sexes_of(rows, fold.validation)) == 2
+            assert 0.2 <= len(fold.validation) / len(np.concatenate([fold.train, fold.validation])) <= 0.3
+
+
+# ---------------------------------------------------------------- unknown speakers and rare classes
+
+
 def test_unknown_speakers_are_left_out() -> None:
     known = balanced(6)
     rows = [*known, *(Row(f"x{name}", name, "sad") for name in ("", "unknown", "Unknown", " UNKNOWN "))]
@@ -210,16 +329,34 @@ TWO_SPEAKERS = [*balanced(2), Row("x", "Unknown", "sad"), Row("y", "", "sad")]
 @pytest.mark.parametrize(
     ("rows", "scheme", "message"),
     [
-        (balanced(2), "auto", "^2 speakers: training, validation and test need at least 3, one each$"),
+        (
+            balanced(2),
+            "auto",
+            "^2 speakers: .* need at least 3, one each; to train on these and test on another",
+        ),
+        (balanced(1), "speaker", "^1 speakers: .*a CSV .* with a column split, and pass --folds_by official"),
         ([], "auto", "0 speakers"),
         (TWO_SPEAKERS, "auto", r"2 speakers.*\(2 utterances have no"),
-        (TWO_SPEAKERS[:-1], "official", "2 speakers"),
+        (TWO_SPEAKERS[:-1], "official", "utterance 0-angry-0 has no split"),
         ([*balanced(4), Row("x", "S1", "sad", copy="speed:0.9")], "auto", "utterance x has .* no original"),
     ],
 )
 def test_unsuitable_manifests_are_refused(rows, scheme: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_folds(rows, scheme)
+
+
+def test_two_speakers_can_be_trained_on_and_tested_on_another_corpus() -> None:
+    """TESS, for example, has two speakers; a column split adds others."""
+    rows = [replace(row, split="train") for row in balanced(2)]
+    rows += [replace(row, utterance=f"x{row.utterance}", speaker="X", split="test") for row in balanced(1)]
+    (fold,) = make_folds(rows, "official")
+    assert [len(speakers_of(rows, part)) for part in parts_of(fold)] == [1, 1, 1]
+    two = [
+        replace(row, split=("train", "val", "test")[n % 3])
+        for n, row in enumerate(sorted(balanced(2, 3), key=str))
+    ]
+    assert [len(part) for part in parts_of(make_folds(two, "official")[0])] == [6, 6, 6]
 
 
 def test_errors_do_not_depend_on_the_row_order() -> None:

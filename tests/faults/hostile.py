@@ -134,7 +134,7 @@ def write_store() -> None:
 
 def check_store() -> None:
     """Check a store, and prepare the corpus again."""
-    prepare.run(PrepareConfig(out="store", check=True, allow_leak=["texts", "sessions"]))
+    prepare.run(PrepareConfig(out="store", check=True, allow_leak=["texts", "sessions", "recordings"]))
     prepare_corpus()
 
 

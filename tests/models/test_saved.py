@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from data.speakers import SpeakerSet
+from data.speakers import SpeakerSet, pack_recordings
 from genotypes import Genotype
 from models.architecture import BaselineArchitecture, SearchedArchitecture
 from models.augment_network import AugmentNetwork, set_drop_path
@@ -24,7 +24,9 @@ from utils import UserError
 F, T = 8, 10
 CLASSES = ("angry", "happy", "ünïcode")
 FRONT_END = {"sample_rate": 8000, "n_mfcc": F, "frames": T}
-TRAINED_ON = SpeakerSet(dataset="demo", corpus="demo", speakers=("F01", "Zoë"))
+TRAINED_ON = SpeakerSet(
+    dataset="demo", corpus="demo", speakers=("F01", "Zoë"), recordings=pack_recordings(["0a", "ff"])
+)
 SIZE = Size(layers=2, init_channels=2, rnn_layers=1, rnn_channels=4)
 GENOTYPE = Genotype(
     normal=[[["sep_conv_3x3", 0], ["skip_connect", 1]]],
@@ -209,7 +211,7 @@ BAD_SIZE = {
     "stem_multiplier": [0],
     "more": [1],
 }
-BAD_SPEAKERS = {"speakers": ["F01", [1]], "more": [1]}
+BAD_SPEAKERS = {"speakers": ["F01", [1]], "more": [1], "recordings": ["?", "AAAA", 1], "also": [1, {}]}
 
 
 def changes(entry: dict, bad: dict[str, list]) -> list[dict]:

@@ -45,7 +45,7 @@ def write_trial(
     labels = np.array([classes.index(row.emotion) for row in rows])
     path = folder / f"{method}-fold{fold}-seed{seed}"
     (path / "augment").mkdir(parents=True)
-    scores = report(labels, predicted, [row.speaker for row in rows], classes)
+    scores = report(labels, predicted, [row.speaker for row in rows], classes, [row.sex for row in rows])
     details = {"protocol": "held_out", "best_epoch": 17, "dataset": "demo", "folds_by": "auto"}
     details |= {"fold": fold, "seed": seed, "allow_leak": [], "params": 200_000 + int(rng.integers(30_000))}
     config = {"name": "x", "fold": fold, "seed": seed, "lr": 0.025, "epochs": EPOCHS}

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -229,6 +230,47 @@ def test_single_trial_gives_a_report_without_comparisons(tmp_path: Path):
     assert results["methods"]["cnn"]["pooled"]["ci95"]["ua"] is None
     assert results["methods"]["cnn"]["ua"]["std"] is None
     assert "None" not in markdown + " ".join(PageParser(page).text)
+
+
+@pytest.mark.parametrize("speakers", [1, 2, 3])
+def test_few_speakers_have_no_interval_and_the_tables_say_so(tmp_path: Path, speakers: int):
+    for method in ("darts", "cnn"):
+        write_trial(tmp_path / "few", method, 1, 1, manifest(1, speakers=speakers))
+    results, markdown, page = read_report(write_report(tmp_path / "few").parent)
+    assert results["methods"]["darts"]["pooled"]["ci95"]["ua"] is None
+    assert results["comparisons"][0]["ci95"] is None
+    assert "% (too few speakers for an interval)" in markdown
+    assert "| too few speakers for an interval |" in markdown
+    assert "too few speakers" in page
+    assert not re.search(r"95 % interval \S* to", markdown)
+
+
+def test_ua_of_each_sex_is_pooled_over_the_folds(tmp_path: Path):
+    """Speakers a and c of each fold are women, b is a man, and d is not known."""
+    sexes = {"a": "female", "b": "male", "c": "female", "d": ""}
+    for fold in (1, 2):
+        rows = [replace(row, sex=sexes[row.speaker[-1]]) for row in manifest(fold)]
+        write_trial(tmp_path / "sexes", "cnn", fold, 1, rows)
+    results, markdown, _ = read_report(write_report(tmp_path / "sexes").parent)
+    found = results["methods"]["cnn"]["pooled"]["ua_by_sex"]
+    labels = {"female": [], "male": []}
+    for path in sorted((tmp_path / "sexes").glob("cnn-fold*/augment/predictions.csv")):
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                labels.setdefault(sexes[row["speaker"][-1]], []).append((row["emotion"], row["predicted"]))
+    expected = {sex: balanced_accuracy_score(*zip(*labels[sex], strict=True)) for sex in ("female", "male")}
+    assert found == pytest.approx(expected)
+    assert f"| CNN | {100 * expected['female']:.1f} % | {100 * expected['male']:.1f} % |" in markdown
+
+
+@pytest.mark.parametrize(
+    "by_sex", [None, [], 3, {"female": 3}, {"female": {"speakers": "S1a"}}, {"female": {}}]
+)
+def test_damaged_sexes_are_not_known(tmp_path: Path, by_sex: object):
+    write_trial(tmp_path / "odd", "cnn", 1, 1, manifest(1), by_sex=by_sex)
+    results, markdown, _ = read_report(write_report(tmp_path / "odd").parent)
+    assert results["methods"]["cnn"]["pooled"]["ua_by_sex"] == {}
+    assert "UA of each sex" not in markdown
 
 
 def test_report_says_that_four_speakers_are_too_few_for_significance(tmp_path: Path):

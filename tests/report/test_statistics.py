@@ -68,12 +68,13 @@ def test_bootstrap_of_one_seed_equals_the_bootstrap_of_metrics_json():
     assert expected == {name: pytest.approx(bounds) for name, bounds in found.items()}
 
 
-def test_interval_is_expanded_for_few_speakers_and_none_for_one():
+def test_interval_is_expanded_for_few_speakers_and_none_for_fewer_than_four():
     values = np.arange(100_001) / 100_000
     bounds = [0.00856, 0.99144]  # Phi(-+2.262 * sqrt(10 / 9)): Student's t with 9 degrees of freedom
     assert expanded_interval(values, 10) == pytest.approx(bounds, abs=1e-4)
     assert expanded_interval(values, 100_000) == pytest.approx([0.025, 0.975], abs=1e-4)
-    assert expanded_interval(values, 1) is None
+    assert expanded_interval(values, 4) is not None
+    assert [expanded_interval(values, count) for count in (1, 2, 3)] == [None] * 3
 
 
 def test_bootstrap_draws_the_same_speakers_for_all_seeds():

@@ -36,11 +36,11 @@ def test_all_labelled_utterances_are_listed(tmp_path) -> None:
     plant(tmp_path, {"ReadMe.txt": b"Five emotions."})
     absent = tmp_path / "0011/Angry/0011_000351.wav"
     assert read(tmp_path) == [
-        Utterance("0001_000700", files[0], "0001", "angry", text="zh350"),
-        Utterance("0001_001052", files[1], "0001", "sad", split="train", text="zh002"),
-        Utterance("0001_001401", files[2], "0001", "surprised", split="test", text="zh001"),
-        Utterance("0011_000001", files[3], "0011", "neutral", split="evaluation", text="en001"),
-        Utterance("0011_000351", absent, "0011", "angry", text="en001"),
+        Utterance("0001_000700", files[0], "0001", "angry", text="zh350", sex="female"),
+        Utterance("0001_001052", files[1], "0001", "sad", split="train", text="zh002", sex="female"),
+        Utterance("0001_001401", files[2], "0001", "surprised", split="test", text="zh001", sex="female"),
+        Utterance("0011_000001", files[3], "0011", "neutral", split="evaluation", text="en001", sex="male"),
+        Utterance("0011_000351", absent, "0011", "angry", text="en001", sex="male"),
     ]
 
 
@@ -98,8 +98,8 @@ def test_lines_with_missing_tabs_or_labels_are_read(tmp_path, line: str) -> None
     write_labels(tmp_path, "0013", line, "0013_000432\tthree\tAngry")
     files = [write_audio(tmp_path, f"0013/Angry/test/0013_{number}.wav") for number in ("000431", "000432")]
     assert read(tmp_path) == [
-        Utterance("0013_000431", files[0], "0013", "angry", split="test", text="en081"),
-        Utterance("0013_000432", files[1], "0013", "angry", split="test", text="en082"),
+        Utterance("0013_000431", files[0], "0013", "angry", split="test", text="en081", sex="male"),
+        Utterance("0013_000432", files[1], "0013", "angry", split="test", text="en082", sex="male"),
     ]
 
 
@@ -134,7 +134,7 @@ def test_root_may_be_a_folder_above_or_below(tmp_path) -> None:
 def test_label_files_may_be_in_a_separate_folder(tmp_path) -> None:
     plant(tmp_path, {"transcription/0001.txt": b"0001_000351\tone\tAngry\n"})
     file = write_audio(tmp_path, "angry/0001/0001_000351.wav")
-    assert read(tmp_path) == [Utterance("0001_000351", file, "0001", "angry", text="zh001")]
+    assert read(tmp_path) == [Utterance("0001_000351", file, "0001", "angry", text="zh001", sex="female")]
 
 
 def test_errors_give_the_problem_and_its_place(tmp_path) -> None:

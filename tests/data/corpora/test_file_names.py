@@ -98,9 +98,20 @@ def write_corpus(name: str, root: Path) -> Path:
     return plant(root, tree | dict.fromkeys(IGNORED[name], "speech"))
 
 
+MEN = {"ravdess": "07", "emodb": "03 10", "savee": "DC JE JK KL"}
+WOMEN = {"ravdess": "02 24", "emodb": "08 09 16", "tess": "OAF YAF"}
+
+
+def sex_of(corpus: str, speaker: str) -> str:
+    """The sex of a speaker of FILES; of CREMA-D's, a table of its own would tell it."""
+    if speaker in WOMEN.get(corpus, ""):
+        return "female"
+    return "male" if speaker in MEN.get(corpus, "") else ""
+
+
 def expected(name: str, root: Path) -> list[Utterance]:
     return [
-        Utterance(utterance, root / path, speaker, emotion, text=text)
+        Utterance(utterance, root / path, speaker, emotion, text=text, sex=sex_of(name, speaker))
         for utterance, path, _, speaker, emotion, text in LISTED[name]
     ]
 
@@ -399,4 +410,29 @@ def test_valid_names_are_read_and_invalid_ones_ignored(
         file = Path(folder, f"{name}.wav")
         file.write_bytes(sounds()["speech"])
         text = savee.SAME_TEXT.get(text, text) if corpus == "savee" else text
-        assert read(corpus, Path(folder)) == [Utterance(name, file, speaker, emotion, text=text)]
+        (found,) = read(corpus, Path(folder))
+        assert replace(found, sex="") == Utterance(name, file, speaker, emotion, text=text)
+
+
+MEN_OF_EMODB = {"03", "10", "11", "12", "15"}
+
+
+def test_sex_of_the_speakers_is_the_published_one(tmp_path: Path) -> None:
+    """Five of the ten speakers of EMO-DB are men, and the 12 actors of RAVDESS with an odd number."""
+    for speaker in ("03", "08", "09", *map(str, range(10, 17))):
+        plant(tmp_path / "emodb", {f"wav/{speaker}a01Wa.wav": "stub"})
+    for actor in range(1, 25):
+        plant(tmp_path / "ravdess", {f"Actor_{actor:02d}/03-01-05-01-01-01-{actor:02d}.wav": "stub"})
+    emodb = {each.speaker: each.sex for each in read("emodb", tmp_path / "emodb")}
+    assert emodb == {speaker: "male" if speaker in MEN_OF_EMODB else "female" for speaker in emodb}
+    ravdess = [each.sex for each in read("ravdess", tmp_path / "ravdess")]
+    assert ravdess == ["male", "female"] * 12
+
+
+@pytest.mark.parametrize("root", [".", "AudioWAV"])
+def test_sex_of_cremad_comes_from_the_table_of_its_actors(tmp_path: Path, root: str) -> None:
+    plant(tmp_path, {f"AudioWAV/{actor}_IEO_NEU_XX.wav": "stub" for actor in (1001, 1002, 1003)})
+    assert {each.sex for each in read("cremad", tmp_path / root)} == {""}
+    table = b"ActorID,Age,Sex,Race,Ethnicity\n1001,30,Male,x,y\n1002,30,Female,x,y\n"
+    plant(tmp_path, {"VideoDemographics.csv": table})
+    assert [each.sex for each in read("cremad", tmp_path / root)] == ["male", "female", ""]

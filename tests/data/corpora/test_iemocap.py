@@ -55,8 +55,9 @@ def root(tmp_path: Path) -> Path:
 
 
 def expected(root: Path) -> list[Utterance]:
+    sexes = {"F": "female", "M": "male"}
     return [
-        Utterance(name, root / audio_path(name), speaker, emotion, session=session, text=text)
+        Utterance(name, root / audio_path(name), speaker, emotion, session, text=text, sex=sexes[speaker[-1]])
         for name, _, _, speaker, emotion, session, text in TURNS
     ]
 

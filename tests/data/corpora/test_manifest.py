@@ -20,17 +20,33 @@ def write(folder: Path, text: str) -> Path:
 def test_all_columns_are_read(tmp_path: Path) -> None:
     root = write(
         tmp_path,
-        "session,file,speaker,emotion,split,age,text\n"
-        '1,wav/a.1.wav,Al,sad,train,33,"Well, yes."\n'
-        ",/x/b.flac,Bo,glad,,,improvised party \n"
-        "2,c.wav,Bo,glad,,,\n",
+        "session,file,speaker,emotion,split,age,text,sex\n"
+        '1,wav/a.1.wav,Al,sad,train,33,"Well, yes.",female\n'
+        ",/x/b.flac,Bo,glad,,,improvised party ,\n"
+        "2,c.wav,Bo,glad,,,,M\n",
     )
     a, c = tmp_path / "wav/a.1.wav", tmp_path / "c.wav"
     assert read_corpus("manifest", root) == [
-        Utterance("wav/a.1", a, "Al", "sad", session="1", split="train", text="Well, yes."),
+        Utterance("wav/a.1", a, "Al", "sad", session="1", split="train", text="Well, yes.", sex="female"),
         Utterance("/x/b", Path("/x/b.flac"), "Bo", "glad", text="improvised party"),
-        Utterance("c", c, "Bo", "glad", session="2"),
+        Utterance("c", c, "Bo", "glad", session="2", sex="male"),
     ]
+
+
+SEXES = {
+    "female": "female Female F f w woman weiblich",
+    "male": "male MALE M m man",
+    "": "x other unknown ? nan",
+}
+
+
+@pytest.mark.parametrize("column", ["sex", "gender"])
+@pytest.mark.parametrize("sex", SEXES)
+def test_sex_is_read_in_any_common_spelling(tmp_path: Path, column: str, sex: str) -> None:
+    spellings = SEXES[sex].split()
+    rows = "".join(f"{n}.wav,S,sad, {spelling} \n" for n, spelling in enumerate(spellings))
+    root = write(tmp_path, f"file,speaker,emotion,{column}\n{rows}")
+    assert [each.sex for each in read_corpus("manifest", root)] == [sex] * len(spellings)
 
 
 def test_csv_of_a_spreadsheet_is_read(tmp_path: Path) -> None:

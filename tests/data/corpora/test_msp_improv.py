@@ -52,7 +52,10 @@ def expected(audio: Path, label: str = "consensus") -> list[Utterance]:
     utterances = []
     for name, _, _, speaker, consensus, intended, session, text in TURNS:
         emotion = intended if label == "intended" else consensus
-        utterances.append(Utterance(name, audio / audio_path(name), speaker, emotion, session, text=text))
+        sex = {"F": "female", "M": "male"}[speaker[0]]
+        utterances.append(
+            Utterance(name, audio / audio_path(name), speaker, emotion, session, text=text, sex=sex)
+        )
     return utterances
 
 

@@ -69,7 +69,7 @@ def test_copies_in_other_formats_are_listed(root: Path, suffix: str, capsys) -> 
 
 def expected(audio: Path) -> list[Utterance]:
     return [
-        Utterance(name, audio / f"{name}.wav", speaker, emotion, split=split)
+        Utterance(name, audio / f"{name}.wav", speaker, emotion, split=split, sex="male")
         for name, _, _, speaker, _, emotion, split in TURNS
     ]
 
