@@ -266,7 +266,7 @@ def _telling_texts(utterances: Sequence[Utterance]) -> set[str]:
 
 def _has_script(utterance: ManifestRow | Utterance) -> bool:
     """Whether its words are fixed and known."""
-    return bool(utterance.text) and not utterance.text.startswith(IMPROVISED)
+    return bool(utterance.text) and not is_improvised(utterance.text)
 
 
 def _guess(counts: Counter, default: str | None = None) -> str | None:
