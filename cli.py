@@ -9,6 +9,7 @@ import difflib
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -175,7 +176,16 @@ def validate(kind: type[Config], values: dict[str, Any]) -> Config:
 
 
 class PlainLoader(yaml.SafeLoader):
-    """A YAML loader for plain values: no aliases, by which a few lines can stand for more values than fit in memory."""
+    """A YAML loader for plain values, each key once.
+
+    Aliases are refused: by them, a few lines can stand for more values than fit in memory.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if repeated := [key for key, count in keys.items() if count > 1]:
+            raise yaml.YAMLError(f"{repeated[0]} is given twice: give it once")
+        return super().construct_mapping(node, deep)
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
         if self.check_event(yaml.AliasEvent):
@@ -206,14 +216,21 @@ def read_file(path: Path, kind: type[Flags]) -> tuple[dict[str, Any], dict[str, 
             f"--config {path}: must map flags to values, at the top or under {', '.join(COMMANDS)}"
         )
     shared = {key: value for key, value in values.items() if key not in COMMANDS}
-    return rename_flags(shared, kind), rename_flags(values.get(kind.command) or {}, kind)
+    return rename_flags(shared, kind, path), rename_flags(values.get(kind.command) or {}, kind, path)
 
 
-def rename_flags(flags: dict[Any, Any], kind: type[Flags]) -> dict[str, Any]:
-    """Replace `-` by `_`, and further names of a flag by its own."""
+def rename_flags(flags: dict[Any, Any], kind: type[Flags], path: Path) -> dict[str, Any]:
+    """Replace `-` by `_`, and further names of a flag by its own. Raises `UserError` if two keys are one flag."""
     own = {other: name for name, field in fields_by_flag(kind).items() for other in other_names(field)}
-    names = {key: str(key).replace("-", "_") for key in flags}
-    return {own.get(name, name): flags[key] for key, name in names.items()}
+    renamed: dict[str, Any] = {}
+    for key, value in flags.items():
+        name = str(key).replace("-", "_")
+        name = own.get(name, name)
+        if name in renamed:
+            first, second = as_typed(renamed[name]), as_typed(value)
+            raise UserError(f"--config {path}: {name} is given twice, {first} and {second}: give it once")
+        renamed[name] = value
+    return renamed
 
 
 # ---------------------------------------------------------------- the parser
@@ -242,6 +259,8 @@ class Parser(argparse.ArgumentParser):
         for name, advice in self.kind.instead.items():
             if name in known:
                 raise UserError(f"--{name} is not a flag here: {advice}")
+        if unknown and not unknown[0].startswith("-"):
+            raise UserError(f"{unknown[0]} is one word too many: --help tells what {self.prog} takes")
         if unknown:
             raise UserError(unknown_flag(unknown[0].split("=")[0], self.kind))
         return known
@@ -251,13 +270,14 @@ class Parser(argparse.ArgumentParser):
 
 
 class StoreOnce(argparse.Action):
-    """Stores a value. A second one is an error, so that no value is dropped silently."""
+    """Stores a value, or `const` for a flag without one. A second is an error: no value is dropped silently."""
 
     def __call__(self, parser, namespace, values, option_string=None):
+        value = values if self.const is None else self.const
         if hasattr(namespace, self.dest):
             first = as_typed(getattr(namespace, self.dest))
-            raise UserError(f"{option_string} is given twice, {first} and {as_typed(values)}: give it once")
-        setattr(namespace, self.dest, values)
+            raise UserError(f"--{self.dest} is given twice, {first} and {as_typed(value)}: give it once")
+        setattr(namespace, self.dest, value)
 
 
 def build_parser(kind: type[Flags]) -> Parser:
@@ -271,8 +291,9 @@ def build_parser(kind: type[Flags]) -> Parser:
                 name, nargs=count, default=argparse.SUPPRESS, metavar=name.upper(), help=help_text
             )
         elif field.annotation is bool:
-            parser.add_argument(f"--{name}", action="store_true", help=help_text)
-            parser.add_argument(f"--no_{name}", dest=name, action="store_false", help=argparse.SUPPRESS)
+            switch = {"dest": name, "action": StoreOnce, "nargs": 0}
+            parser.add_argument(f"--{name}", const=True, help=help_text, **switch)
+            parser.add_argument(f"--no_{name}", const=False, help=argparse.SUPPRESS, **switch)
         elif get_origin(field.annotation) is tuple:
             value = name[:-1].rpartition("_")[2].upper()
             parser.add_argument(f"--{name}", nargs="+", action="extend", metavar=value, help=help_text)
@@ -281,7 +302,7 @@ def build_parser(kind: type[Flags]) -> Parser:
             value = metavar(field.annotation)
             parser.add_argument(*flags, dest=name, action=StoreOnce, metavar=value, help=help_text)
     for name in (*kind.ignored, *kind.instead):
-        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+        parser.add_argument(f"--{name}", action=StoreOnce, help=argparse.SUPPRESS)
     return parser
 
 

@@ -102,13 +102,13 @@ Perturbation = Annotated[str, AfterValidator(_normalise_perturbation)]
 
 
 def op_list(known: tuple[str, ...], scopes: Mapping[str, tuple[str, ...]]) -> Any:
-    """The type of a flag that takes distinct ops out of `known`, or the name of one scope; sorted as in `known`."""
+    """The type of a flag that takes ops out of `known` and names of scopes; the ops are distinct, sorted as `known`."""
 
-    def expand_scope(value: Any) -> Any:
+    def expand_scopes(value: Any) -> Any:
         words = [value] if isinstance(value, str) else value
-        if isinstance(words, list | tuple) and len(words) == 1:
-            return scopes.get(str(words[0]), words)
-        return words
+        if not isinstance(words, list | tuple):
+            return words
+        return [op for word in words for op in scopes.get(str(word), (word,))]
 
     def check(ops: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [op for op in ops if op not in known]
@@ -118,7 +118,7 @@ def op_list(known: tuple[str, ...], scopes: Mapping[str, tuple[str, ...]]) -> An
             raise ValueError("a search needs at least one op besides none")
         return tuple(op for op in known if op in ops)
 
-    return Annotated[tuple[str, ...], BeforeValidator(expand_scope), AfterValidator(check)]
+    return Annotated[tuple[str, ...], BeforeValidator(expand_scopes), AfterValidator(check)]
 
 
 # ---------------------------------------------------------------- the front-end
@@ -399,7 +399,7 @@ class SearchConfig(RunConfig):
     cnn_ops: op_list(CNN_OPS, {"all": CNN_OPS}) = CNN_OPS
     """Candidate ops of the CNN cells."""
     rnn_ops: op_list(RNN_OPS, RNN_SCOPES) = RNN_OPS
-    """Candidate ops of the SeqNN cells: a list, or one of all, lstm, rnn, lstm_att, rnn_att. If this is not given, the
+    """Candidate ops of the SeqNN cells: a list of ops or of all, lstm, rnn, lstm_att, rnn_att. If this is not given, the
     environment variable RNN_PRIMITIVES is used, as in emoDARTS."""
     order: Literal["first", "second"] = "second"
     """Order of the alpha gradient: second unrolls one weight step; first costs about 2.5 times less."""
@@ -501,6 +501,20 @@ def holds_model(value: Any) -> bool:
     return any(path.glob("augment/model.safetensors")) or any(path.glob("model.safetensors"))
 
 
+def _check_distinct_models(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Refuse a model that is named twice, also as runs/NAME and runs/NAME/augment: it would count twice."""
+
+    def run_folder(path: Path) -> str:
+        return re.sub(r"([/\\]augment)?([/\\]model\.safetensors)?$", "", os.path.realpath(path))
+
+    if len(set(map(run_folder, paths))) < len(paths):
+        raise ValueError("give each model once")
+    return paths
+
+
+Models = Annotated[tuple[Path, ...], Field(min_length=1), AfterValidator(_check_distinct_models)]
+
+
 class EvaluateConfig(DatasetFlags):
     """Test trained networks on the test speakers of a fold."""
 
@@ -509,7 +523,7 @@ class EvaluateConfig(DatasetFlags):
         "model_file": "pickled models are not read; give --model RUN, a run of augment.py, and --out FOLDER",
     }
 
-    model: Annotated[tuple[Path, ...], Field(min_length=1)]
+    model: Models
     """The run that holds the model, runs/NAME or its augment folder; several runs: their mean probabilities."""
     fold: PositiveInt = 1
     """The fold whose test speakers are used."""
@@ -522,13 +536,6 @@ class EvaluateConfig(DatasetFlags):
     overwrite: bool = False
     """Replace the evaluation that is there."""
 
-    @field_validator("model")
-    @classmethod
-    def _check_distinct(cls, models: tuple[Path, ...]) -> tuple[Path, ...]:
-        if len(set(models)) < len(models):
-            raise ValueError("give each model once")
-        return models
-
 
 class PredictConfig(Flags):
     """Predict the emotion of recordings."""
@@ -537,7 +544,7 @@ class PredictConfig(Flags):
 
     files: Annotated[tuple[Path, ...], Field(min_length=1, json_schema_extra=POSITIONAL)]
     """Recordings, folders of them, patterns, or a CSV with a column `file`; any format libsndfile reads, any rate."""
-    model: Annotated[tuple[Path, ...], Field(min_length=1)]
+    model: Models
     """The run that holds the model, runs/NAME or its augment folder; several runs: their mean probabilities."""
     windows: bool = False
     """Cover all of a long recording, and print each window with its times."""
@@ -549,6 +556,12 @@ class PredictConfig(Flags):
     """Print JSON instead of a table."""
     csv: bool = False
     """Print CSV instead of a table."""
+
+    @model_validator(mode="after")
+    def _check_format(self) -> Self:
+        if self.json_ and self.csv:
+            raise ValueError("--json and --csv are two formats: choose one")
+        return self
 
     @model_validator(mode="before")
     @classmethod
