@@ -8,10 +8,12 @@ import argparse
 import difflib
 import os
 import re
+import shlex
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
@@ -124,6 +126,46 @@ def note(text: str) -> None:
         print("note:", printable(text), file=sys.stderr)
 
 
+def command_to_type(
+    kind: type[Flags], file: Path | None, shown: Mapping[str, Any], others: Mapping[str, Any] | None = None
+) -> str:
+    """The command line, quoted for the shell, that gives these flags to a command.
+
+    `file` is its --config file, which is left out if it has no flags for the command, or wrong ones. `others` are flags
+    of another command, and are typed only where this one takes them and would else have another value.
+    """
+    try:
+        defaults = read_flags(file, kind) if file else {}
+        validate(kind, {**defaults, **shown})
+    except UserError:
+        defaults = {}
+    fields = fields_by_flag(kind)
+    flags = dict(shown)
+    for name, value in (others or {}).items():
+        if as_typed(value) != as_typed(defaults.get(name, fields[name].default)):
+            with suppress(UserError):
+                validate(kind, {**flags, name: value})
+                flags[name] = value
+    program = Path(sys.argv[0])
+    script = f"{kind.command}.py"
+    words = ["python", str(program.with_name(script)) if program.stem in COMMANDS else script]
+    for name, value in {**flags, **({"config": file} if defaults else {})}.items():
+        words += words_of(name, value, fields[name])
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def words_of(name: str, value: Any, field: FieldInfo) -> list[str]:
+    """The words by which a flag is typed."""
+    values = [str(each) for each in (value if isinstance(value, tuple | list) else [value])]
+    if is_positional(field):
+        return values
+    if field.annotation is bool:
+        return [f"--{name}" if value else f"--no_{name}"]
+    if any(each.startswith("-") for each in values):
+        return [f"--{name}={each}" for each in values]
+    return [f"--{name}", *values]
+
+
 # ---------------------------------------------------------------- reading flags
 
 
@@ -134,8 +176,7 @@ def parse(kind: type[Config], argv: list[str] | None = None) -> Config:
         if name in typed:
             note(f"--{name} {typed.pop(name)} is ignored: {reason}")
     if "config" in typed:
-        shared, own = read_file(Path(typed["config"]), kind)
-        typed = {**shared, **own, **typed}
+        typed = {**read_flags(Path(typed["config"]), kind), **typed}
     return validate(kind, {**read_environment(kind, typed), **typed})
 
 
@@ -194,6 +235,12 @@ class PlainLoader(yaml.SafeLoader):
         if node.tag == "tag:yaml.org,2002:int" and len(node.value) > MAX_DIGITS:
             raise yaml.YAMLError(f"a whole number of more than {MAX_DIGITS} characters")
         return node
+
+
+def read_flags(path: Path, kind: type[Flags]) -> dict[str, Any]:
+    """The flags that a configuration file gives to a command: those in its section, over those at the top."""
+    shared, own = read_file(path, kind)
+    return {**shared, **own}
 
 
 def read_file(path: Path, kind: type[Flags]) -> tuple[dict[str, Any], dict[str, Any]]:

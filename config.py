@@ -31,8 +31,11 @@ from genotypes import CNN_OPS, RNN_OPS, RNN_SCOPES
 # ---------------------------------------------------------------- value types
 
 
+NAME = r"\w[\w.-]{,99}"
+
+
 def _check_name(text: str) -> str:
-    if not re.fullmatch(r"\w[\w.-]{,99}", text):
+    if not re.fullmatch(NAME, text):
         raise ValueError("give letters, digits, dots, dashes and underscores, such as my_corpus")
     return text
 
@@ -250,13 +253,40 @@ def store_name(name: str) -> str:
     return found
 
 
+def _check_dataset(text: str) -> str:
+    """The name of a store in features/, or the path of any other store, which has at least one slash."""
+    if not {os.sep, os.altsep} & set(text):
+        return store_name(_check_name(text))
+    path = os.path.normpath(os.path.expanduser(text))
+    return dataset_of(Path(path))
+
+
+def dataset_of(folder: Path) -> str:
+    """The value of --dataset that stands for the store in a folder."""
+    name = folder.name
+    if re.fullmatch(NAME, name) and os.path.realpath(folder) == os.path.realpath(FEATURES / name):
+        return name
+    return str(folder) if os.sep in str(folder) else os.path.join(os.curdir, folder)
+
+
+def store_folder(dataset: str) -> Path:
+    """The folder of the store that a value of --dataset stands for."""
+    return Path(dataset) if os.sep in dataset else FEATURES / dataset
+
+
 class DatasetFlags(FoldFlags):
     """Which features are used: flags of every command that opens a feature store."""
 
-    dataset: Annotated[Name, AfterValidator(store_name)] = "demo"
-    """The feature store features/DATASET; demo is made on first use. Case and a final _kfold do not matter."""
+    dataset: Annotated[str, AfterValidator(_check_dataset)] = "demo"
+    """The feature store: features/DATASET, or the path of its folder, with a slash. demo is made on first use. Case and
+    a final _kfold of a name do not matter."""
     features: Annotated[Features | None, BeforeValidator(_lower_case)] = None
     """Stop if the feature store holds other features than these; default: take what it holds."""
+
+    @property
+    def dataset_name(self) -> str:
+        """The name of the dataset in results: that of the store's folder."""
+        return Path(self.dataset).name
 
 
 class ResultFlags(DatasetFlags):
@@ -382,6 +412,11 @@ class RunConfig(ResultFlags):
     """Minutes (5min) or steps (200) between checkpoints. With a number of steps, the end of every epoch has one too; 0:
     only the ends of epochs. The end of a run, SIGINT, SIGTERM and SIGUSR1 always write one."""
 
+    def shared_flags(self) -> dict[str, Any]:
+        """The flags, besides name, dataset and fold, that search.py and augment.py must share for one experiment."""
+        names = ("results_path", "features", "folds_by", "allow_leak", "seed", "gpus")
+        return {name: getattr(self, name) for name in names}
+
 
 class SearchConfig(RunConfig):
     """Search the cells of a joint CNN + LSTM/RNN network."""
@@ -399,7 +434,7 @@ class SearchConfig(RunConfig):
     cnn_ops: op_list(CNN_OPS, {"all": CNN_OPS}) = CNN_OPS
     """Candidate ops of the CNN cells."""
     rnn_ops: op_list(RNN_OPS, RNN_SCOPES) = RNN_OPS
-    """Candidate ops of the SeqNN cells: a list of ops or of all, lstm, rnn, lstm_att, rnn_att. If this is not given, the
+    """Candidate ops of the SeqNN cells: ops, or all, lstm, rnn, lstm_att, rnn_att. If this is not given, the
     environment variable RNN_PRIMITIVES is used, as in emoDARTS."""
     order: Literal["first", "second"] = "second"
     """Order of the alpha gradient: second unrolls one weight step; first costs about 2.5 times less."""

@@ -1,12 +1,12 @@
 """Datasets by name: list a corpus, prepare a dataset from it, open a prepared dataset.
 
-A dataset is a feature store, as a rule in features/NAME.
+A dataset is a feature store: the folder features/NAME, or any other folder that prepare.py has made.
 """
 
 from pathlib import Path
 
 from cli import from_file
-from config import FEATURES, FoldFlags, FrontEnd, PrepareConfig
+from config import FEATURES, FoldFlags, FrontEnd, PrepareConfig, store_folder
 from data.corpora import read_corpus
 from data.corpora.utterance import Utterance
 from data.emotions import ALL, FOUR, pick_emotions
@@ -49,15 +49,16 @@ def prepare_dataset(config: PrepareConfig, utterances: list[Utterance]) -> tuple
 
 
 def open_dataset(name: str, config_file: Path | None, features: str | None = None) -> FeatureStore:
-    """Open the dataset features/NAME. The demo dataset is made on first use, as `config_file` says.
+    """Open a dataset by its name, or by its path. The demo dataset is made on first use, as `config_file` says.
 
     Raises `UserError` if there is no such dataset, if it is damaged, or if it holds other features than `features`.
     """
-    if name == "demo" and not (FEATURES / name).exists():
+    folder = store_folder(name)
+    if name == "demo" and not folder.exists():
         config = from_file(PrepareConfig, config_file, corpus="demo")
         store = prepare_dataset(config, list_corpus(config))[0]
     else:
-        store = FeatureStore.open(FEATURES / name)
+        store = FeatureStore.open(folder)
     if features not in (None, store.front_end.features):
         raise UserError(
             f"--features {features}, but {store.folder} holds {store.front_end.features}: "

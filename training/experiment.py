@@ -59,7 +59,7 @@ class Experiment:
 
     def speakers(self, rows: np.ndarray) -> SpeakerSet:
         """The speakers in these rows."""
-        return speaker_set(self.store, rows, self.config.dataset)
+        return speaker_set(self.store, rows, self.config.dataset_name)
 
     def origin(self, **inputs: Any) -> Origin:
         """The provenance of a run on this dataset and on `inputs`; empty except on rank 0, which writes it."""
