@@ -45,7 +45,7 @@ def prepare_dataset(config: PrepareConfig, utterances: list[Utterance]) -> tuple
         strict=config.strict,
         overwrite=config.overwrite,
     )
-    return prepare(pick_emotions(utterances, picks), settings, dataset_folder(config))
+    return prepare(pick_emotions(utterances, picks), settings, dataset_folder(config), utterances)
 
 
 def open_dataset(name: str, config_file: Path | None, features: str | None = None) -> FeatureStore:
