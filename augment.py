@@ -71,7 +71,9 @@ def find_genotype(config: AugmentConfig) -> tuple[Genotype | None, SpeakerSet | 
     if config.genotype is None and not path.exists():
         raise UserError(missing_genotype(path, search, config))
     source = config.genotype or str(path)
-    genotype, searched_on = read_source(source)
+    genotype, searched_on, place = read_source(source)
+    if place:
+        note(place)
     return genotype, parse_speakers(searched_on, source)
 
 
