@@ -21,7 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from utils import Interrupted, UserError, printable
+from utils import WINDOWS, Interrupted, UserError, printable
 
 MAX_FILE = 100_000
 """Largest configuration file in bytes; a real one has a few thousand."""
@@ -151,7 +151,7 @@ def command_to_type(
     words = ["python", str(program.with_name(script)) if program.stem in COMMANDS else script]
     for name, value in {**flags, **({"config": file} if defaults else {})}.items():
         words += words_of(name, value, fields[name])
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+    return subprocess.list2cmdline(words) if WINDOWS else shlex.join(words)
 
 
 def words_of(name: str, value: Any, field: FieldInfo) -> list[str]:

@@ -68,6 +68,7 @@ def prepare(
             kept += _do_jobs(jobs[kept:], settings, earlier, journal)
         finally:
             journal.close()
+            earlier.close()
         _write_tables(partial, journal.entries, jobs, settings)
         _replace(folder, partial, old)
     return FeatureStore.open(folder), kept
@@ -129,6 +130,7 @@ class EarlierStore:
 
     def __init__(self, folder: Path, settings: Settings):
         self.rows: dict[tuple[str, str, str, str], list[int]] = {}
+        self.store: FeatureStore | None = None
         try:
             self.store = FeatureStore.open(folder)
         except UserError:  # no store, or a damaged one
@@ -136,6 +138,11 @@ class EarlierStore:
         if self.store.front_end == settings.front_end and not settings.overwrite:
             for number, row in enumerate(self.store.manifest):
                 self.rows.setdefault((row.utterance, row.file, row.copy, row.stamp), []).append(number)
+
+    def close(self) -> None:
+        """Close the files of the store, which can then be replaced."""
+        if self.store:
+            self.store.features.close()
 
     def find(self, entry: Entry) -> tuple[Entry, np.ndarray] | None:
         """The entry with its result and the features, if the store has them."""
