@@ -59,9 +59,15 @@ class Flags(BaseModel):
     """Flags of emoDARTS that have no effect here: accepted with one value and a note, which ends with this reason."""
     instead: ClassVar[dict[str, str]] = {}
     """Flags of emoDARTS that cannot be accepted: an error says what to type instead."""
+    only_results: ClassVar[bool] = False
+    """Whether the standard output is for results alone, which other programs may read."""
 
     config: Path | None = None
     """A YAML file of flags, at its top level or under the command's name; the command line overrides it."""
+
+    def opening(self) -> str:
+        """What the command is about to do, for its first line; empty for none."""
+        return ""
 
 
 Config = TypeVar("Config", bound=Flags)
@@ -73,10 +79,16 @@ Config = TypeVar("Config", bound=Flags)
 def command_line(kind: type[Config]) -> Config:
     """Parse this process's command line; on a mistake, print one line and exit with code 2.
 
-    The commands call this before they import torch, so that --help and mistakes are answered at once.
+    The commands call this before they import torch, which takes seconds, so that --help and mistakes are answered at
+    once. For the same reason, the first line of the output says here what the command is about to do.
     """
     with exit_codes():
-        return parse(kind)
+        config = parse(kind)
+        opening = config.opening()
+        if opening and "LOCAL_RANK" not in os.environ:  # torchrun sets it in every process
+            stream = sys.stderr if kind.only_results else sys.stdout
+            print(f"{kind.command:9} {printable(opening)}", file=stream, flush=True)
+        return config
 
 
 def run_command(run: Callable[[Config], Any], config: Config) -> Any:

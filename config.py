@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from cli import POSITIONAL, Flags, also, note
+from cli import POSITIONAL, Flags, also, as_typed, note
 from genotypes import CNN_OPS, RNN_OPS, RNN_SCOPES
 
 # ---------------------------------------------------------------- value types
@@ -355,6 +355,11 @@ class PrepareConfig(FrontEnd, FoldFlags):
     overwrite: bool = False
     """Compute everything anew, and replace a store of another corpus."""
 
+    def opening(self) -> str:
+        """The corpus, and where it is."""
+        place = f" at {self.root}" if self.root else ""
+        return f"{'checks ' if self.check else ''}the corpus {self.corpus}{place}"
+
     def reader_options(self) -> dict[str, str | None]:
         """The flags that only some corpus readers take; None where not given."""
         return {name: getattr(self, name) for name in ("utterances", "scenarios", "label", "language")}
@@ -411,6 +416,10 @@ class RunConfig(ResultFlags):
     checkpoint_every: Interval = "10min"
     """Minutes (5min) or steps (200) between checkpoints. With a number of steps, the end of every epoch has one too; 0:
     only the ends of epochs. The end of a run, SIGINT, SIGTERM and SIGUSR1 always write one."""
+
+    def opening(self) -> str:
+        """The dataset, and the folder of the run."""
+        return f"dataset {self.dataset}, fold {self.fold}, in {self.folder / self.command}"
 
     def shared_flags(self) -> dict[str, Any]:
         """The flags, besides name, dataset and fold, that search.py and augment.py must share for one experiment."""
@@ -571,11 +580,16 @@ class EvaluateConfig(DatasetFlags):
     overwrite: bool = False
     """Replace the evaluation that is there."""
 
+    def opening(self) -> str:
+        """The models and the dataset."""
+        return f"{as_typed(self.model)} on dataset {self.dataset}, fold {self.fold}, to {self.out}"
+
 
 class PredictConfig(Flags):
     """Predict the emotion of recordings."""
 
     command: ClassVar[str] = "predict"
+    only_results: ClassVar[bool] = True
 
     files: Annotated[tuple[Path, ...], Field(min_length=1, json_schema_extra=POSITIONAL)]
     """Recordings, folders of them, patterns, or a CSV with a column `file`; any format libsndfile reads, any rate."""
@@ -591,6 +605,11 @@ class PredictConfig(Flags):
     """Print JSON instead of a table."""
     csv: bool = False
     """Print CSV instead of a table."""
+
+    def opening(self) -> str:
+        """The recordings, as they were typed, and the models."""
+        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
+        return f"{self.files[0]}{more} by {as_typed(self.model)}"
 
     @model_validator(mode="after")
     def _check_format(self) -> Self:
@@ -629,6 +648,10 @@ class ExportConfig(Flags):
     overwrite: bool = False
     """Replace the file that is there."""
 
+    def opening(self) -> str:
+        """The model, the format and the file."""
+        return f"{self.model} as {self.format}, to {self.out}"
+
 
 class VisualizeConfig(Flags):
     """Draw every cell of a genotype."""
@@ -665,6 +688,10 @@ class CrossvalConfig(ResultFlags):
     """A Ray cluster to join, HOST:PORT or auto; default: this machine alone."""
     retries: NonNegativeInt = 3
     """How often a trial whose process dies is restarted from its last checkpoint."""
+
+    def opening(self) -> str:
+        """The dataset, the methods, and the folder of the study."""
+        return f"{as_typed(self.methods)} on dataset {self.dataset}, in {self.folder}"
 
     @field_validator("folds", "seeds", "methods")
     @classmethod

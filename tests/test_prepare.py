@@ -47,7 +47,8 @@ def stores(corpus: Path) -> str:
 
 
 def test_the_output_describes_the_store(stores: str) -> None:
-    assert stores.startswith("manifest: 96 utterances (192 clips) of 4 speakers, 0.01 hours in ")
+    assert stores.startswith("prepare   the corpus manifest at fair.csv\n")
+    assert "96 utterances (192 clips) of 4 speakers, 0.01 hours in " in stores
     for words in ("1 files skipped (see skipped.csv)", "test speakers", "balance.png", "spectrograms.png"):
         assert words in stores
     advice = (
