@@ -52,7 +52,7 @@ def test_the_output_describes_the_store(stores: str) -> None:
     for words in ("1 files skipped (see skipped.csv)", "test speakers", "balance.png", "spectrograms.png"):
         assert words in stores
     advice = (
-        "next     no fold can be searched yet: fold 1: session 0 is in training and test; --folds_by session"
+        "next     no fold can be searched yet: fold 1: session 1 is in training and test; --folds_by session"
     )
     assert stores.splitlines()[-1].startswith(advice)
 
