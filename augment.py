@@ -5,13 +5,14 @@ python augment.py --name NAME --dataset DATASET --fold K     ->  runs/NAME/augme
 --model cnn_lstm_att, for example, trains a network designed by hand instead; nothing else changes.
 """
 
-from cli import command_line, note, run_command
-from config import AugmentConfig
+from cli import command_line, command_to_type, note, run_command
+from config import AugmentConfig, PredictConfig, SearchConfig
 
 if __name__ == "__main__":
     CONFIG = command_line(AugmentConfig)  # before torch is imported: --help and mistakes take no time
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,13 +68,26 @@ def find_genotype(config: AugmentConfig) -> tuple[Genotype | None, SpeakerSet | 
         return None, None
     search = config.search_id or config.name
     path = config.results_path / search / "search" / "genotype.json"
-    if config.genotype is None and path.with_name("checkpoint.pt").exists() and not path.exists():
-        raise UserError(f"the search {search} is unfinished: run search.py --name {search} --resume first")
     if config.genotype is None and not path.exists():
-        raise UserError(f"--genotype is missing, and there is no {path}: run search.py --name {search} first")
+        raise UserError(missing_genotype(path, search, config))
     source = config.genotype or str(path)
-    genotype, searched_on = read_source(source)
+    genotype, searched_on, place = read_source(source)
+    if place:
+        note(place)
     return genotype, parse_speakers(searched_on, source)
+
+
+def missing_genotype(path: Path, search: str, config: AugmentConfig) -> str:
+    """The message for a search that has not ended, with the command that continues or starts it."""
+    settings = path.with_name("config.json")
+    if path.with_name("checkpoint.pt").exists() and settings.exists():
+        shown = {"resume": True, "results_path": config.results_path}
+        return (
+            f"the search {search} is unfinished; first run: {command_to_type(SearchConfig, settings, shown)}"
+        )
+    shown = {"name": search, "dataset": config.dataset, "fold": config.fold}
+    command = command_to_type(SearchConfig, config.config, shown, config.shared_flags())
+    return f"--genotype is missing, and there is no {path}; first run: {command}"
 
 
 def parse_speakers(searched_on: dict[str, Any] | None, source: str) -> SpeakerSet | None:
@@ -257,7 +271,7 @@ def test(folder: RunFolder, augment: Augment) -> dict[str, Any]:
         "best_epoch": augment.best.epoch,
         "params": augment.weight_count,
         "multiply_adds": multiply_adds(augment.network, store.front_end.shape),
-        "dataset": config.dataset,
+        "dataset": config.dataset_name,
         "fold": config.fold,
         "seed": config.seed,
         "folds_by": config.folds_by,
@@ -284,7 +298,8 @@ def test(folder: RunFolder, augment: Augment) -> dict[str, Any]:
         write_json(folder.path / "metrics.json", metrics)
     log.info("\n%s\n", table(metrics))
     log.info("metrics   %s\npictures  %s", folder.path / "metrics.json", folder.plots)
-    log.info("next      python predict.py --model %s FILE.wav", folder.path.parent)
+    shown = {"model": folder.path.parent, "files": ["FILE.wav"]}
+    log.info("next      %s", command_to_type(PredictConfig, config.config, shown, {"gpus": config.gpus}))
     return metrics
 
 

@@ -8,9 +8,12 @@ import argparse
 import difflib
 import os
 import re
+import shlex
+import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
@@ -18,7 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from utils import Interrupted, UserError, printable
+from utils import WINDOWS, Interrupted, UserError, printable
 
 MAX_FILE = 100_000
 """Largest configuration file in bytes; a real one has a few thousand."""
@@ -56,9 +59,15 @@ class Flags(BaseModel):
     """Flags of emoDARTS that have no effect here: accepted with one value and a note, which ends with this reason."""
     instead: ClassVar[dict[str, str]] = {}
     """Flags of emoDARTS that cannot be accepted: an error says what to type instead."""
+    only_results: ClassVar[bool] = False
+    """Whether the standard output is for results alone, which other programs may read."""
 
     config: Path | None = None
     """A YAML file of flags, at its top level or under the command's name; the command line overrides it."""
+
+    def opening(self) -> str:
+        """What the command is about to do, for its first line; empty for none."""
+        return ""
 
 
 Config = TypeVar("Config", bound=Flags)
@@ -70,10 +79,16 @@ Config = TypeVar("Config", bound=Flags)
 def command_line(kind: type[Config]) -> Config:
     """Parse this process's command line; on a mistake, print one line and exit with code 2.
 
-    The commands call this before they import torch, so that --help and mistakes are answered at once.
+    The commands call this before they import torch, which takes seconds, so that --help and mistakes are answered at
+    once. For the same reason, the first line of the output says here what the command is about to do.
     """
     with exit_codes():
-        return parse(kind)
+        config = parse(kind)
+        opening = config.opening()
+        if opening and "LOCAL_RANK" not in os.environ:  # torchrun sets it in every process
+            stream = sys.stderr if kind.only_results else sys.stdout
+            print(f"{kind.command:9} {printable(opening)}", file=stream, flush=True)
+        return config
 
 
 def run_command(run: Callable[[Config], Any], config: Config) -> Any:
@@ -123,6 +138,46 @@ def note(text: str) -> None:
         print("note:", printable(text), file=sys.stderr)
 
 
+def command_to_type(
+    kind: type[Flags], file: Path | None, shown: Mapping[str, Any], others: Mapping[str, Any] | None = None
+) -> str:
+    """The command line, quoted for the shell, that gives these flags to a command.
+
+    `file` is its --config file, which is left out if it has no flags for the command, or wrong ones. `others` are flags
+    of another command, and are typed only where this one takes them and would else have another value.
+    """
+    try:
+        defaults = read_flags(file, kind) if file else {}
+        validate(kind, {**defaults, **shown})
+    except UserError:
+        defaults = {}
+    fields = fields_by_flag(kind)
+    flags = dict(shown)
+    for name, value in (others or {}).items():
+        if as_typed(value) != as_typed(defaults.get(name, fields[name].default)):
+            with suppress(UserError):
+                validate(kind, {**flags, name: value})
+                flags[name] = value
+    program = Path(sys.argv[0])
+    script = f"{kind.command}.py"
+    words = ["python", str(program.with_name(script)) if program.stem in COMMANDS else script]
+    for name, value in {**flags, **({"config": file} if defaults else {})}.items():
+        words += words_of(name, value, fields[name])
+    return subprocess.list2cmdline(words) if WINDOWS else shlex.join(words)
+
+
+def words_of(name: str, value: Any, field: FieldInfo) -> list[str]:
+    """The words by which a flag is typed."""
+    values = [str(each) for each in (value if isinstance(value, tuple | list) else [value])]
+    if is_positional(field):
+        return values
+    if field.annotation is bool:
+        return [f"--{name}" if value else f"--no_{name}"]
+    if any(each.startswith("-") for each in values):
+        return [f"--{name}={each}" for each in values]
+    return [f"--{name}", *values]
+
+
 # ---------------------------------------------------------------- reading flags
 
 
@@ -133,8 +188,7 @@ def parse(kind: type[Config], argv: list[str] | None = None) -> Config:
         if name in typed:
             note(f"--{name} {typed.pop(name)} is ignored: {reason}")
     if "config" in typed:
-        shared, own = read_file(Path(typed["config"]), kind)
-        typed = {**shared, **own, **typed}
+        typed = {**read_flags(Path(typed["config"]), kind), **typed}
     return validate(kind, {**read_environment(kind, typed), **typed})
 
 
@@ -175,7 +229,16 @@ def validate(kind: type[Config], values: dict[str, Any]) -> Config:
 
 
 class PlainLoader(yaml.SafeLoader):
-    """A YAML loader for plain values: no aliases, by which a few lines can stand for more values than fit in memory."""
+    """A YAML loader for plain values, each key once.
+
+    Aliases are refused: by them, a few lines can stand for more values than fit in memory.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if repeated := [key for key, count in keys.items() if count > 1]:
+            raise yaml.YAMLError(f"{repeated[0]} is given twice: give it once")
+        return super().construct_mapping(node, deep)
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
         if self.check_event(yaml.AliasEvent):
@@ -184,6 +247,12 @@ class PlainLoader(yaml.SafeLoader):
         if node.tag == "tag:yaml.org,2002:int" and len(node.value) > MAX_DIGITS:
             raise yaml.YAMLError(f"a whole number of more than {MAX_DIGITS} characters")
         return node
+
+
+def read_flags(path: Path, kind: type[Flags]) -> dict[str, Any]:
+    """The flags that a configuration file gives to a command: those in its section, over those at the top."""
+    shared, own = read_file(path, kind)
+    return {**shared, **own}
 
 
 def read_file(path: Path, kind: type[Flags]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -206,14 +275,21 @@ def read_file(path: Path, kind: type[Flags]) -> tuple[dict[str, Any], dict[str, 
             f"--config {path}: must map flags to values, at the top or under {', '.join(COMMANDS)}"
         )
     shared = {key: value for key, value in values.items() if key not in COMMANDS}
-    return rename_flags(shared, kind), rename_flags(values.get(kind.command) or {}, kind)
+    return rename_flags(shared, kind, path), rename_flags(values.get(kind.command) or {}, kind, path)
 
 
-def rename_flags(flags: dict[Any, Any], kind: type[Flags]) -> dict[str, Any]:
-    """Replace `-` by `_`, and further names of a flag by its own."""
+def rename_flags(flags: dict[Any, Any], kind: type[Flags], path: Path) -> dict[str, Any]:
+    """Replace `-` by `_`, and further names of a flag by its own. Raises `UserError` if two keys are one flag."""
     own = {other: name for name, field in fields_by_flag(kind).items() for other in other_names(field)}
-    names = {key: str(key).replace("-", "_") for key in flags}
-    return {own.get(name, name): flags[key] for key, name in names.items()}
+    renamed: dict[str, Any] = {}
+    for key, value in flags.items():
+        name = str(key).replace("-", "_")
+        name = own.get(name, name)
+        if name in renamed:
+            first, second = as_typed(renamed[name]), as_typed(value)
+            raise UserError(f"--config {path}: {name} is given twice, {first} and {second}: give it once")
+        renamed[name] = value
+    return renamed
 
 
 # ---------------------------------------------------------------- the parser
@@ -246,6 +322,8 @@ class Parser(argparse.ArgumentParser):
         for name, advice in self.kind.instead.items():
             if name in known:
                 raise UserError(f"--{name} is not a flag here: {advice}")
+        if unknown and not unknown[0].startswith("-"):
+            raise UserError(f"{unknown[0]} is one word too many: --help tells what {self.prog} takes")
         if unknown:
             raise UserError(unknown_flag(unknown[0].split("=")[0], self.kind))
         return known
@@ -267,13 +345,14 @@ class Parser(argparse.ArgumentParser):
 
 
 class StoreOnce(argparse.Action):
-    """Stores a value. A second one is an error, so that no value is dropped silently."""
+    """Stores a value, or `const` for a flag without one. A second is an error: no value is dropped silently."""
 
     def __call__(self, parser, namespace, values, option_string=None):
+        value = values if self.const is None else self.const
         if hasattr(namespace, self.dest):
             first = as_typed(getattr(namespace, self.dest))
-            raise UserError(f"{option_string} is given twice, {first} and {as_typed(values)}: give it once")
-        setattr(namespace, self.dest, values)
+            raise UserError(f"--{self.dest} is given twice, {first} and {as_typed(value)}: give it once")
+        setattr(namespace, self.dest, value)
 
 
 def build_parser(kind: type[Flags]) -> Parser:
@@ -287,8 +366,9 @@ def build_parser(kind: type[Flags]) -> Parser:
                 name, nargs=count, default=argparse.SUPPRESS, metavar=name.upper(), help=help_text
             )
         elif field.annotation is bool:
-            parser.add_argument(f"--{name}", action="store_true", help=help_text)
-            parser.add_argument(f"--no_{name}", dest=name, action="store_false", help=argparse.SUPPRESS)
+            switch = {"dest": name, "action": StoreOnce, "nargs": 0}
+            parser.add_argument(f"--{name}", const=True, help=help_text, **switch)
+            parser.add_argument(f"--no_{name}", const=False, help=argparse.SUPPRESS, **switch)
         elif get_origin(field.annotation) is tuple:
             value = name[:-1].rpartition("_")[2].upper()
             parser.add_argument(f"--{name}", nargs="+", action="extend", metavar=value, help=help_text)
@@ -297,7 +377,7 @@ def build_parser(kind: type[Flags]) -> Parser:
             value = metavar(field.annotation)
             parser.add_argument(*flags, dest=name, action=StoreOnce, metavar=value, help=help_text)
     for name in (*kind.ignored, *kind.instead):
-        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+        parser.add_argument(f"--{name}", action=StoreOnce, help=argparse.SUPPRESS)
     return parser
 
 

@@ -25,14 +25,17 @@ from pydantic import (
     model_validator,
 )
 
-from cli import POSITIONAL, Flags, also, note
+from cli import POSITIONAL, Flags, also, as_typed, note
 from genotypes import CNN_OPS, RNN_OPS, RNN_SCOPES
 
 # ---------------------------------------------------------------- value types
 
 
+NAME = r"\w[\w.-]{,99}"
+
+
 def _check_name(text: str) -> str:
-    if not re.fullmatch(r"\w[\w.-]{,99}", text):
+    if not re.fullmatch(NAME, text):
         raise ValueError("give letters, digits, dots, dashes and underscores, such as my_corpus")
     return text
 
@@ -102,13 +105,13 @@ Perturbation = Annotated[str, AfterValidator(_normalise_perturbation)]
 
 
 def op_list(known: tuple[str, ...], scopes: Mapping[str, tuple[str, ...]]) -> Any:
-    """The type of a flag that takes distinct ops out of `known`, or the name of one scope; sorted as in `known`."""
+    """The type of a flag that takes ops out of `known` and names of scopes; the ops are distinct, sorted as `known`."""
 
-    def expand_scope(value: Any) -> Any:
+    def expand_scopes(value: Any) -> Any:
         words = [value] if isinstance(value, str) else value
-        if isinstance(words, list | tuple) and len(words) == 1:
-            return scopes.get(str(words[0]), words)
-        return words
+        if not isinstance(words, list | tuple):
+            return words
+        return [op for word in words for op in scopes.get(str(word), (word,))]
 
     def check(ops: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [op for op in ops if op not in known]
@@ -118,7 +121,7 @@ def op_list(known: tuple[str, ...], scopes: Mapping[str, tuple[str, ...]]) -> An
             raise ValueError("a search needs at least one op besides none")
         return tuple(op for op in known if op in ops)
 
-    return Annotated[tuple[str, ...], BeforeValidator(expand_scope), AfterValidator(check)]
+    return Annotated[tuple[str, ...], BeforeValidator(expand_scopes), AfterValidator(check)]
 
 
 # ---------------------------------------------------------------- the front-end
@@ -260,13 +263,40 @@ def store_name(name: str) -> str:
     return found
 
 
+def _check_dataset(text: str) -> str:
+    """The name of a store in features/, or the path of any other store, which has at least one slash."""
+    if not {os.sep, os.altsep} & set(text):
+        return store_name(_check_name(text))
+    path = os.path.normpath(os.path.expanduser(text))
+    return dataset_of(Path(path))
+
+
+def dataset_of(folder: Path) -> str:
+    """The value of --dataset that stands for the store in a folder."""
+    name = folder.name
+    if re.fullmatch(NAME, name) and os.path.realpath(folder) == os.path.realpath(FEATURES / name):
+        return name
+    return str(folder) if os.sep in str(folder) else os.path.join(os.curdir, folder)
+
+
+def store_folder(dataset: str) -> Path:
+    """The folder of the store that a value of --dataset stands for."""
+    return Path(dataset) if os.sep in dataset else FEATURES / dataset
+
+
 class DatasetFlags(FoldFlags):
     """Which features are used: flags of every command that opens a feature store."""
 
-    dataset: Annotated[Name, AfterValidator(store_name)] = "demo"
-    """The feature store features/DATASET; demo is made on first use. Case and a final _kfold do not matter."""
+    dataset: Annotated[str, AfterValidator(_check_dataset)] = "demo"
+    """The feature store: features/DATASET, or the path of its folder, with a slash. demo is made on first use. Case and
+    a final _kfold of a name do not matter."""
     features: Annotated[Features | None, BeforeValidator(_lower_case)] = None
     """Stop if the feature store holds other features than these; default: take what it holds."""
+
+    @property
+    def dataset_name(self) -> str:
+        """The name of the dataset in results: that of the store's folder."""
+        return Path(self.dataset).name
 
 
 class ResultFlags(DatasetFlags):
@@ -337,6 +367,11 @@ class PrepareConfig(FrontEnd, FoldFlags):
     overwrite: bool = False
     """Compute everything anew, and replace a store of another corpus."""
 
+    def opening(self) -> str:
+        """The corpus, and where it is."""
+        place = f" at {self.root}" if self.root else ""
+        return f"{'checks ' if self.check else ''}the corpus {self.corpus}{place}"
+
     def reader_options(self) -> dict[str, str | None]:
         """The flags that only some corpus readers take; None where not given."""
         return {name: getattr(self, name) for name in ("utterances", "scenarios", "label", "language")}
@@ -394,6 +429,15 @@ class RunConfig(ResultFlags):
     """Minutes (5min) or steps (200) between checkpoints. With a number of steps, the end of every epoch has one too; 0:
     only the ends of epochs. The end of a run, SIGINT, SIGTERM and SIGUSR1 always write one."""
 
+    def opening(self) -> str:
+        """The dataset, and the folder of the run."""
+        return f"dataset {self.dataset}, fold {self.fold}, in {self.folder / self.command}"
+
+    def shared_flags(self) -> dict[str, Any]:
+        """The flags, besides name, dataset and fold, that search.py and augment.py must share for one experiment."""
+        names = ("results_path", "features", "folds_by", "allow_leak", "seed", "gpus")
+        return {name: getattr(self, name) for name in names}
+
 
 class SearchConfig(RunConfig):
     """Search the cells of a joint CNN + LSTM/RNN network."""
@@ -411,7 +455,7 @@ class SearchConfig(RunConfig):
     cnn_ops: op_list(CNN_OPS, {"all": CNN_OPS}) = CNN_OPS
     """Candidate ops of the CNN cells."""
     rnn_ops: op_list(RNN_OPS, RNN_SCOPES) = RNN_OPS
-    """Candidate ops of the SeqNN cells: a list, or one of all, lstm, rnn, lstm_att, rnn_att. If this is not given, the
+    """Candidate ops of the SeqNN cells: ops, or all, lstm, rnn, lstm_att, rnn_att. If this is not given, the
     environment variable RNN_PRIMITIVES is used, as in emoDARTS."""
     order: Literal["first", "second"] = "second"
     """Order of the alpha gradient: second unrolls one weight step; first costs about 2.5 times less."""
@@ -513,6 +557,20 @@ def holds_model(value: Any) -> bool:
     return any(path.glob("augment/model.safetensors")) or any(path.glob("model.safetensors"))
 
 
+def _check_distinct_models(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Refuse a model that is named twice, also as runs/NAME and runs/NAME/augment: it would count twice."""
+
+    def run_folder(path: Path) -> str:
+        return re.sub(r"([/\\]augment)?([/\\]model\.safetensors)?$", "", os.path.realpath(path))
+
+    if len(set(map(run_folder, paths))) < len(paths):
+        raise ValueError("give each model once")
+    return paths
+
+
+Models = Annotated[tuple[Path, ...], Field(min_length=1), AfterValidator(_check_distinct_models)]
+
+
 class EvaluateConfig(DatasetFlags):
     """Test trained networks on the test speakers of a fold."""
 
@@ -521,7 +579,7 @@ class EvaluateConfig(DatasetFlags):
         "model_file": "pickled models are not read; give --model RUN, a run of augment.py, and --out FOLDER",
     }
 
-    model: Annotated[tuple[Path, ...], Field(min_length=1)]
+    model: Models
     """The run that holds the model, runs/NAME or its augment folder; several runs: their mean probabilities."""
     fold: PositiveInt = 1
     """The fold whose test speakers are used."""
@@ -534,23 +592,21 @@ class EvaluateConfig(DatasetFlags):
     overwrite: bool = False
     """Replace the evaluation that is there."""
 
-    @field_validator("model")
-    @classmethod
-    def _check_distinct(cls, models: tuple[Path, ...]) -> tuple[Path, ...]:
-        if len(set(models)) < len(models):
-            raise ValueError("give each model once")
-        return models
+    def opening(self) -> str:
+        """The models and the dataset."""
+        return f"{as_typed(self.model)} on dataset {self.dataset}, fold {self.fold}, to {self.out}"
 
 
 class PredictConfig(Flags):
     """Predict the emotion of recordings."""
 
     command: ClassVar[str] = "predict"
+    only_results: ClassVar[bool] = True
 
     files: Annotated[tuple[Path, ...], Field(min_length=1, json_schema_extra=POSITIONAL)]
     """Recordings, folders of them, patterns, or a CSV with the columns file[,start,end]; any format libsndfile reads,
     any rate. Names that begin with a dash go last, after --."""
-    model: Annotated[tuple[Path, ...], Field(min_length=1)]
+    model: Models
     """The run that holds the model, runs/NAME or its augment folder; several runs: their mean probabilities."""
     windows: bool = False
     """Cover all of a long recording, and print each window with its times."""
@@ -562,6 +618,17 @@ class PredictConfig(Flags):
     """Print JSON instead of a table."""
     csv: bool = False
     """Print CSV instead of a table."""
+
+    def opening(self) -> str:
+        """The recordings, as they were typed, and the models."""
+        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
+        return f"{self.files[0]}{more} by {as_typed(self.model)}"
+
+    @model_validator(mode="after")
+    def _check_format(self) -> Self:
+        if self.json_ and self.csv:
+            raise ValueError("--json and --csv are two formats: choose one")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -593,6 +660,10 @@ class ExportConfig(Flags):
     """Recordings on which the exported file is compared with the model, besides noise."""
     overwrite: bool = False
     """Replace the file that is there."""
+
+    def opening(self) -> str:
+        """The model, the format and the file."""
+        return f"{self.model} as {self.format}, to {self.out}"
 
 
 class VisualizeConfig(Flags):
@@ -652,6 +723,10 @@ class CrossvalConfig(ResultFlags):
     """A Ray cluster to join, HOST:PORT or auto; default: this machine alone."""
     retries: NonNegativeInt = 3
     """How often a trial whose process dies is restarted from its last checkpoint."""
+
+    def opening(self) -> str:
+        """The dataset, the methods, and the folder of the study."""
+        return f"{as_typed(self.methods)} on dataset {self.dataset}, in {self.folder}"
 
     @field_validator("folds", "seeds", "methods")
     @classmethod

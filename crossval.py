@@ -46,7 +46,7 @@ def run(config: CrossvalConfig) -> dict[TrialKey, str]:
         return failed
     command = shlex.join(["python", "crossval.py", *sys.argv[1:]])
     page = write_report(folder, command, keys, failed)
-    print(f"\n{page.with_name('results.md').read_text()}\nreport  {page}")
+    print(f"\n{page.with_name('results.md').read_text(encoding='utf-8')}\nreport  {page}")
     return failed
 
 

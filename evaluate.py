@@ -43,7 +43,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         check_compatible(name, model, store)
     folds = dataset_folds(store, config)
     fold = choose_fold(folds, config.fold)
-    test_speakers = speakers_under_test(store, fold.test, config.dataset)
+    test_speakers = speakers_under_test(store, fold.test, config.dataset_name)
     trained_on = check_training_speakers(models, test_speakers, config)
     trained_here = any(m.trained_on and m.trained_on.related_to(test_speakers) for m in models.values())
     leaks = (
@@ -60,7 +60,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     average = average_networks(predictions)
     metrics = {
         **average.report(),
-        "dataset": config.dataset,
+        "dataset": config.dataset_name,
         "fold": config.fold,
         "folds_by": config.folds_by,
         "allow_leak": list(config.allow_leak),

@@ -2,13 +2,14 @@
 
 A cell is a directed graph of states. States 0 and 1 are its inputs, the outputs of the two cells before it; node i is
 state i + 2. A node is the sum of two edges, each an op applied to an earlier state. The states in `concat` are
-concatenated to the cell's output. Text from users (JSON, or the string forms of emoDARTS, pt.darts and quark0/darts)
-is parsed and checked, never evaluated.
+concatenated to the cell's output. Text from users (JSON, or the string forms of emoDARTS, pt.darts and quark0/darts,
+also in their logs and Python files) is parsed and checked, never evaluated.
 """
 
 import ast
 import json
 import os
+import re
 import reprlib
 import warnings
 from collections.abc import Sequence, Set
@@ -38,6 +39,8 @@ VERSION = 1
 MAX_FILE = 4_000_000  # bytes; a genotype takes about 1,000, the names of 100,000 speakers a few million
 MAX_TEXT = 100_000  # characters of a string form
 MAX_STATE = 100  # the largest number in `range(a, b)`
+CALL = re.compile(r"\b(?<!class )(?<!def )Genotype\s*\(")
+"""The beginning of a string form in a longer text, as in `DARTS_V2 = Genotype(...)` or the log of a search."""
 
 Edge = tuple[str, int]  # op, source state
 Node = tuple[Edge, ...]
@@ -111,11 +114,13 @@ class Genotype:
 
 
 class Source(NamedTuple):
-    """The content of a genotype file."""
+    """A genotype, and what is known about it."""
 
     genotype: Genotype
     searched_on: dict[str, Any] | None = None
     """The speakers that the search was trained on, as the file has them, unchecked; None if they are not known."""
+    place: str = ""
+    """Which genotype of a longer text it is, as a sentence; empty if the text is the genotype alone."""
 
 
 # ---------------------------------------------------------------- reading
@@ -127,48 +132,96 @@ def resolve(text: str) -> Genotype:
 
 
 def read_source(text: str) -> Source:
-    """The same with its speakers. Raises `UserError` if the text is none of these, or its genotype is wrong."""
+    """The same with what is known about it. Raises `UserError` if the text is none of these, or its genotype is wrong.
+
+    A file may be JSON, or any text with string forms, such as the log of a search or a Python file: the last counts.
+    """
     given, stripped = str(text), str(text).strip()
     if os.path.isfile(given):  # never raises, whatever the text
-        content = _read_file(given)
-        if content.lstrip().startswith("Genotype"):
-            return Source(parse(content))
-        return _parse_json(content, f"genotype file {_show(given)}")
-    if stripped.startswith("Genotype("):
-        return Source(parse(stripped))
+        content, where = _read_file(given), f"genotype file {_show(given)}"
+        is_json = content.lstrip().startswith("{")
+        return _parse_json(content, where) if is_json or not _calls(content) else _last_of(content, where)
     if stripped.startswith("{"):
         return _parse_json(stripped, "genotype given as JSON")
     if stripped in BUILT_IN:
         return Source(BUILT_IN[stripped])
+    if _calls(stripped):
+        return _last_of(stripped, "genotype string")
     raise UserError(
-        f"genotype {_show(given)} is not known: give a file that exists (JSON or a string form), "
+        f"genotype {_show(given)} is not known: give a file that exists (JSON, a string form, or a log with one), "
         f"a string Genotype(...), JSON {{...}}, or a built-in name ({', '.join(BUILT_IN)})"
     )
 
 
-def parse(text: str) -> Genotype:
-    """Parse a string form: of emoDARTS, of pt.darts (no rnn part), or of quark0/darts (edges in one flat list)."""
+def parse(text: str, first_line: int = 1) -> Genotype:
+    """Parse a string form: of emoDARTS, of pt.darts (no rnn part), or of quark0/darts (edges in one flat list).
+
+    `first_line` is the number of its first line, for errors.
+    """
     if len(text) > MAX_TEXT:
         raise UserError(f"genotype string: {len(text)} characters; at most {MAX_TEXT} are read")
     try:
         with warnings.catch_warnings(action="ignore"):  # invalid escapes in a string
             call = ast.parse(text.strip(), mode="eval").body
+        ast.increment_lineno(call, first_line - 1)
         match call:
-            case ast.Call(ast.Name("Genotype"), [], keywords):
-                parts = {keyword.arg: _literal(keyword.value) for keyword in keywords}
+            case ast.Call(ast.Name("Genotype"), values, keywords) if len(values) <= len(_KEYS):
+                pairs = [*zip(_KEYS, values, strict=False), *((each.arg, each.value) for each in keywords)]
+                parts = {name: _literal(value) for name, value in pairs}
             case _:
                 raise ValueError("it is not of the form Genotype(normal=[...], ...)")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = str(error)[:80] or type(error).__name__
         raise UserError(f"genotype string: {_show(text)} cannot be read: {reason}") from None
-    if len(parts) < len(keywords):
+    if len(parts) < len(pairs):
         raise UserError("genotype string: a part is given twice; give each once, as in normal=[...]")
     _check_keys(parts.keys(), required=_KEYS[:4])
     return Genotype(**{name: _pair_edges(name, part) for name, part in parts.items()})
 
 
+def _calls(text: str) -> list[int]:
+    """Where the string forms in a text begin, without those on lines that are comments of a Python file."""
+    starts = []
+    begin = 0
+    for line in text.split("\n"):
+        if not line.lstrip().startswith("#"):
+            starts += [begin + call.start() for call in CALL.finditer(line)]
+        begin += len(line) + 1
+    return starts
+
+
+def _last_of(text: str, where: str) -> Source:
+    """The last string form in a text, and its place if the text holds more than it."""
+    *earlier, start = _calls(text)
+    form = _balanced(text[start : start + MAX_TEXT])
+    if form == text.strip():
+        return Source(parse(form))
+    line = text.count("\n", 0, start) + 1
+    try:
+        genotype = parse(form, line)
+    except UserError as error:
+        raise UserError(f"{where}, line {line}: {error}") from None
+    name = re.search(r"(\w+) *= *$", text[max(0, start - 80) : start])
+    called = f" ({name[1]})" if name and name[1].lower() != "genotype" else ""
+    others = f", the last of {len(earlier) + 1} genotypes" if earlier else ""
+    return Source(genotype, place=f"{where}: line {line}{called} is taken{others}")
+
+
+def _balanced(text: str) -> str:
+    """The text up to the bracket that closes its first one; its first line if none does."""
+    depth = 0
+    for token in re.finditer(r"""'[^'\n]*'|"[^"\n]*"|\#[^\n]*|[(\[{]|[)\]}]""", text):
+        depth += (token[0] in "([{") - (token[0] in ")]}")
+        if depth == 0 and token[0] in ")]}":
+            return text[: token.end()]
+    return text.partition("\n")[0]
+
+
 def _literal(node: ast.expr) -> Any:
-    """The value of a syntax tree of lists, tuples, strings, integers and `range(a, b)`; refuses any other."""
+    """The value of a syntax tree of lists, tuples, strings, integers and `range(a, b)`; refuses any other.
+
+    `list(...)` and `tuple(...)` of these are allowed.
+    """
     match node:
         case ast.Constant(value=str() | int() as value) if not isinstance(value, bool):
             return value
@@ -180,6 +233,10 @@ def _literal(node: ast.expr) -> Any:
                     f"genotype string: range({_show(start)}, {_show(end)}) is not within 0 to {MAX_STATE}"
                 )
             return list(range(start, end))
+        case ast.Call(
+            ast.Name("list" | "tuple"), [ast.Call(ast.Name("range")) | ast.List() | ast.Tuple() as items], []
+        ):
+            return _literal(items)
     raise UserError(
         f"genotype string: line {node.lineno}, column {node.col_offset + 1}: {type(node).__name__} is not allowed, "
         "only lists, tuples, strings, whole numbers and range(a, b)"
@@ -199,15 +256,24 @@ def _pair_edges(cell: str, part: Any) -> Any:
 def _parse_json(text: str, where: str) -> Source:
     """Parse the content of a genotype file; `where` names it in errors."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_each_key_once)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not valid JSON ({str(error)[:80]})") from None
+        found = f"not valid JSON ({str(error)[:80]}), and no Genotype(...) is in it"
+        raise UserError(f"{where}: {found}") from None
     if not isinstance(value, dict) or "searched_on" not in value:
         return Source(Genotype.from_json(value))
     searched_on = value.pop("searched_on")
     if not isinstance(searched_on, dict):
         raise UserError(f"{where}: searched_on is {_show(searched_on)}, not a JSON object")
     return Source(Genotype.from_json(value), searched_on)
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises `ValueError` if a key is repeated; `json` takes its last value."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a key is given twice")
+    return value
 
 
 def _read_file(path: Path | str) -> str:
@@ -241,7 +307,7 @@ def _check_keys(found: Set[str], required: Sequence[str]) -> None:
 
 
 def _check_nodes(cell: str, nodes: Any) -> tuple[Node, ...]:
-    """The nodes of a cell as tuples, if each has two known ops on two different earlier states."""
+    """The nodes of a cell as tuples, if each has two known ops on earlier states, which may be the same state."""
     ops = _CELLS[cell][:-1]  # without `none`, which only a supernet has
     _require(isinstance(nodes, list | tuple), cell, f"{_show(nodes)} is not a list of nodes")
     _require(nodes or cell == "rnn", cell, "no nodes; only rnn may be empty")
@@ -250,9 +316,6 @@ def _check_nodes(cell: str, nodes: Any) -> tuple[Node, ...]:
         _require(_is_pair(node), place, f"{_show(node)} is not a list of exactly two edges")
         for j, edge in enumerate(node):
             _check_edge(f"{place}, edge {j}", edge, ops, states=i + 2)
-        first, second = node[0][1], node[1][1]
-        problem = f"source {second} is also the source of edge 0; the two must differ"
-        _require(first != second, f"{place}, edge 1", problem)
     return tuple(tuple(map(tuple, node)) for node in nodes)
 
 

@@ -4,8 +4,8 @@ python prepare.py --corpus manifest --root my.csv             writes features/my
 python prepare.py --corpus manifest --root my.csv --check     prints what training and test share
 """
 
-from cli import command_line, run_command
-from config import PrepareConfig
+from cli import command_line, command_to_type, run_command
+from config import PrepareConfig, SearchConfig, dataset_of
 
 if __name__ == "__main__":
     # The flags are parsed before torch is imported, so that --help and mistakes are answered at once.
@@ -55,7 +55,7 @@ def run(config: PrepareConfig) -> bool:
     if counts := left_out(utterances, picked):
         total = f"{counts.total():,} of {len(utterances):,} utterances"
         print(f"left out     {total}, by label: {labels_left_out(counts)}")
-    store, up_to_date = prepare_dataset(config, picked)
+    store, up_to_date = prepare_dataset(config, utterances, picked)
     seconds = {row.utterance: row.duration for row in store.manifest if not row.copy}
     for line in duration_differences(config.corpus, utterances, seconds):
         print(f"incomplete?  {line}")
@@ -74,8 +74,23 @@ def run(config: PrepareConfig) -> bool:
     if draw_examples(store, store.folder / "spectrograms.png"):
         print(f"picture  {store.folder / 'spectrograms.png'}")
     if folds:
-        print(f"next     python search.py --dataset {store.folder.name} --fold 1")
+        print(f"next     {next_step(store, folds, config)}")
     return bool(folds)
+
+
+def next_step(store: FeatureStore, folds: Sequence[Fold], config: PrepareConfig) -> str:
+    """The command that searches on the first fold without a leak; without such a fold, why none can be searched."""
+    refusal = None
+    for number, fold in enumerate(folds, 1):
+        try:
+            check_leaks(store.manifest, fold, config.allow_leak, f"fold {number}")
+        except UserError as error:
+            refusal = refusal or error
+        else:
+            flags = {"dataset": dataset_of(dataset_folder(config)), "fold": number}
+            folds_flags = {"folds_by": config.folds_by, "allow_leak": config.allow_leak}
+            return command_to_type(SearchConfig, config.config, flags, folds_flags)
+    return f"no fold can be searched yet: {refusal}"
 
 
 def check(config: PrepareConfig) -> None:

@@ -5,14 +5,13 @@ python search.py --name NAME --dataset DATASET --fold K     ->  runs/NAME/search
 --strategy random draws a genotype from the same space instead, for comparison.
 """
 
-from cli import command_line, run_command
-from config import SearchConfig
+from cli import command_line, command_to_type, run_command
+from config import AugmentConfig, SearchConfig
 
 if __name__ == "__main__":
     CONFIG = command_line(SearchConfig)  # before torch is imported: --help and mistakes take no time
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -174,10 +173,8 @@ def finish(
         genotype.save(path, searched_on and searched_on.to_json())
     log.info("\n%s\n", genotype)
     log.info("genotype  %s\npictures  %s", path, folder.plots)
-    command = f"python augment.py --name {config.name} --dataset {config.dataset} --fold {config.fold}"
-    if config.results_path != Path("runs"):
-        command += f" --results_path {config.results_path}"
-    log.info("next      %s", command)
+    shown = {"name": config.name, "dataset": config.dataset, "fold": config.fold}
+    log.info("next      %s", command_to_type(AugmentConfig, config.config, shown, config.shared_flags()))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+WINDOWS = os.name == "nt"
 MAX_TEXT = 2**30
 """Largest text file in bytes. The manifest of a million utterances has a quarter of that."""
 
@@ -83,8 +84,11 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Flush a file's bytes, or the names in a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Flush a file's bytes, or the names in a folder, to the disk. On Windows, a folder cannot be opened for that."""
+    is_folder = path.is_dir()
+    if is_folder and WINDOWS:
+        return
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
@@ -97,7 +101,7 @@ def write_text(path: Path, text: str) -> None:
     A lone surrogate, which JSON allows and UTF-8 does not, is written as its JSON escape.
     """
     with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:

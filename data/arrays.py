@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 import numpy as np
@@ -57,6 +58,7 @@ class RowReader:
         if path.exists() and not path.is_file():
             raise ValueError(f"{path.name} is not a regular file")
         self.file = path.open("rb", buffering=0)
+        self.lock = Lock()
         self.shape, fortran_order, dtype = _read_header(self.file)
         is_rows = self.shape and self.shape[0] >= 0 and min(self.shape[1:], default=1) >= 1
         if fortran_order or dtype != DTYPE or not is_rows:
@@ -79,10 +81,21 @@ class RowReader:
             self._read(int(row), array[place, ...])
         return array if np.ndim(numbers) else array[0]
 
+    def close(self) -> None:
+        """Close the file; no row can be read any more. Windows renames no folder with an open file in it."""
+        self.file.close()
+
     def _read(self, row: int, into: np.ndarray) -> None:
-        offset = self.start + row * self.row_bytes
-        if os.preadv(self.file.fileno(), [into.data.cast("B")], offset) != into.nbytes:
+        if self._read_at(self.start + row * self.row_bytes, into.data.cast("B")) != into.nbytes:
             raise OSError(f"{self.file.name} was cut short while it was in use")
+
+    def _read_at(self, offset: int, buffer: memoryview) -> int:
+        """Read bytes at an offset into a buffer; return how many were read."""
+        if hasattr(os, "preadv"):
+            return os.preadv(self.file.fileno(), [buffer], offset)
+        with self.lock:  # Windows reads at the position of the file, which threads share
+            self.file.seek(offset)
+            return self.file.readinto(buffer)
 
 
 def bytes_per_row(shape: Sequence[int]) -> int:

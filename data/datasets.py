@@ -1,12 +1,12 @@
 """Datasets by name: list a corpus, prepare a dataset from it, open a prepared dataset.
 
-A dataset is a feature store, as a rule in features/NAME.
+A dataset is a feature store: the folder features/NAME, or any other folder that prepare.py has made.
 """
 
 from pathlib import Path
 
 from cli import from_file, note
-from config import FEATURES, FoldFlags, FrontEnd, PrepareConfig
+from config import FEATURES, FoldFlags, FrontEnd, PrepareConfig, store_folder
 from data.corpora import read_corpus
 from data.corpora.utterance import Utterance
 from data.emotions import ALL, FOUR, pick_emotions
@@ -40,8 +40,12 @@ def pick_utterances(config: PrepareConfig, utterances: list[Utterance]) -> list[
     return picked
 
 
-def prepare_dataset(config: PrepareConfig, utterances: list[Utterance]) -> tuple[FeatureStore, int]:
-    """Make a dataset of these utterances, or bring it up to date.
+def prepare_dataset(
+    config: PrepareConfig, utterances: list[Utterance], picked: list[Utterance]
+) -> tuple[FeatureStore, int]:
+    """Make a dataset of the picked utterances, or bring it up to date.
+
+    All utterances of the corpus tell whether the dataset that is there was made from the same recordings.
 
     Returns the dataset, and the number of files that were up to date.
     Raises `UserError` if it cannot be made.
@@ -55,28 +59,30 @@ def prepare_dataset(config: PrepareConfig, utterances: list[Utterance]) -> tuple
         overwrite=config.overwrite,
     )
     if "texts" in config.drop_leaks:
-        kept = without_telling_texts(utterances)
-        dropped = len(utterances) - len(kept)
-        note(f"--drop_leaks texts leaves out {dropped:,} of {len(utterances):,} utterances")
-        utterances = kept
-    classes = {each.emotion for each in utterances}
+        kept = without_telling_texts(picked)
+        dropped = len(picked) - len(kept)
+        note(f"--drop_leaks texts leaves out {dropped:,} of {len(picked):,} utterances")
+        picked = kept
+    classes = {each.emotion for each in picked}
     if len(classes) < 2:
         raise UserError(
             f"the utterances have {len(classes)} classes ({', '.join(classes)}); a classifier needs two"
         )
-    return prepare(utterances, settings, dataset_folder(config))
+    return prepare(picked, settings, dataset_folder(config), utterances)
 
 
 def open_dataset(name: str, config_file: Path | None, features: str | None = None) -> FeatureStore:
-    """Open the dataset features/NAME. The demo dataset is made on first use, as `config_file` says.
+    """Open a dataset by its name, or by its path. The demo dataset is made on first use, as `config_file` says.
 
     Raises `UserError` if there is no such dataset, if it is damaged, or if it holds other features than `features`.
     """
-    if name == "demo" and not (FEATURES / name).exists():
+    folder = store_folder(name)
+    if name == "demo" and not folder.exists():
         config = from_file(PrepareConfig, config_file, corpus="demo")
-        store = prepare_dataset(config, pick_utterances(config, list_corpus(config)))[0]
+        utterances = list_corpus(config)
+        store = prepare_dataset(config, utterances, pick_utterances(config, utterances))[0]
     else:
-        store = FeatureStore.open(FEATURES / name)
+        store = FeatureStore.open(folder)
     if features not in (None, store.front_end.features):
         raise UserError(
             f"--features {features}, but {store.folder} holds {store.front_end.features}: "

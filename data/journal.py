@@ -113,7 +113,7 @@ class Journal:
         write_text(folder / "journal.jsonl", "".join(map(_line, self.entries)))
         write_json(folder / "settings.json", attempt.model_dump())
         self.features = RowWriter(folder / "features.npy", settings.front_end.shape, keep=rows)
-        self.file = (folder / "journal.jsonl").open("a", encoding="utf-8")
+        self.file = (folder / "journal.jsonl").open("a", encoding="utf-8", newline="\n")
 
     def add(self, entry: Entry, features: np.ndarray | None) -> None:
         """Write the result of the next job."""

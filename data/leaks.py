@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data.corpora.utterance import UNKNOWN_SPEAKER, Utterance
+from data.corpora.utterance import UNKNOWN_SPEAKER, Utterance, is_improvised
 from data.fold_schemes import ManifestRow, natural_sort_key
 from data.folds import Fold, first_original_rows, is_known_speaker, make_folds
 from data.speakers import SpeakerSet, TestSpeakers, pack_recordings

@@ -23,6 +23,7 @@ from config import FrontEnd
 from data.corpora.utterance import Utterance
 from data.features import Transform, UnreadableAudio, one_thread, read_clips
 from data.journal import JOURNAL_FILES, Entry, Job, Journal, Settings
+from data.same_recordings import are_of_one_corpus
 from data.store import COLUMNS, SKIPPED_COLUMNS, VERSION, FeatureStore, write_csv
 from utils import UserError, progress, read_text, sync, write_json
 
@@ -30,11 +31,16 @@ PICTURES = ("balance.png", "spectrograms.png")
 STORE_FILES = {"manifest.csv", "features.npy", "config.json", "skipped.csv", *PICTURES, *JOURNAL_FILES}
 """Files that a store may hold; a folder with any other file is not replaced."""
 UNFINISHED = re.compile(r"^\.(.+)\.\d+$")  # name of a file that `utils.whole_file` had not finished
+KEEP_OR_REPLACE = "pass --overwrite to replace them, or --out to keep both"
 JOBS_AHEAD = 4  # results, per thread, that may wait for an earlier one
 
 
-def prepare(utterances: Sequence[Utterance], settings: Settings, folder: Path) -> tuple[FeatureStore, int]:
+def prepare(
+    utterances: Sequence[Utterance], settings: Settings, folder: Path, listed: Sequence[Utterance] = ()
+) -> tuple[FeatureStore, int]:
     """Make the store in `folder`, or bring it up to date.
+
+    `listed` are all utterances of the corpus, if `utterances` are those of some classes.
 
     The store changes as a whole or not at all. `settings.workers` threads read one file each;
     memory does not grow with the corpus. Unreadable files are left out and listed in `skipped.csv`.
@@ -45,6 +51,7 @@ def prepare(utterances: Sequence[Utterance], settings: Settings, folder: Path) -
     """
     folder = Path(folder).resolve()
     check_replaceable(folder, settings)
+    check_same_corpus(folder, settings, listed or utterances)
     jobs = _list_jobs(utterances, settings)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.partial")
@@ -53,6 +60,7 @@ def prepare(utterances: Sequence[Utterance], settings: Settings, folder: Path) -
         if old.exists() and not folder.exists():  # an earlier process was killed between two renames
             old.rename(folder)
         check_replaceable(folder, settings)  # again, because another process may have held the lock
+        check_same_corpus(folder, settings, listed or utterances)
         earlier = EarlierStore(folder, settings)
         journal = Journal(partial, settings, jobs)
         kept = len(journal.entries)
@@ -60,6 +68,7 @@ def prepare(utterances: Sequence[Utterance], settings: Settings, folder: Path) -
             kept += _do_jobs(jobs[kept:], settings, earlier, journal)
         finally:
             journal.close()
+            earlier.close()
         _write_tables(partial, journal.entries, jobs, settings)
         _replace(folder, partial, old)
     return FeatureStore.open(folder), kept
@@ -76,8 +85,20 @@ def check_replaceable(folder: Path, settings: Settings) -> None:
     except (OSError, ValueError, LookupError, TypeError, RecursionError):  # no store, or a damaged one
         return
     if corpus != settings.corpus and not settings.overwrite:
-        advice = "pass --overwrite to replace them, or --out to keep both"
-        raise UserError(f"{folder} holds features of {corpus}: {advice}")
+        raise UserError(f"{folder} holds features of {corpus}: {KEEP_OR_REPLACE}")
+
+
+def check_same_corpus(folder: Path, settings: Settings, listed: Sequence[Utterance]) -> None:
+    """Raise `UserError` if `folder` holds the features of other recordings, unless `settings.overwrite` is set."""
+    if settings.overwrite:
+        return
+    try:
+        manifest = FeatureStore.open(folder).manifest
+    except UserError:  # no store, or a damaged one
+        return
+    if not are_of_one_corpus(manifest, [utterance.file for utterance in listed]):
+        example = f"such as {manifest[0].file}"
+        raise UserError(f"{folder} holds features of other recordings, {example}: {KEEP_OR_REPLACE}")
 
 
 def _list_jobs(utterances: Sequence[Utterance], settings: Settings) -> list[Job]:
@@ -109,6 +130,7 @@ class EarlierStore:
 
     def __init__(self, folder: Path, settings: Settings):
         self.rows: dict[tuple[str, str, str, str], list[int]] = {}
+        self.store: FeatureStore | None = None
         try:
             self.store = FeatureStore.open(folder)
         except UserError:  # no store, or a damaged one
@@ -116,6 +138,11 @@ class EarlierStore:
         if self.store.front_end == settings.front_end and not settings.overwrite:
             for number, row in enumerate(self.store.manifest):
                 self.rows.setdefault((row.utterance, row.file, row.copy, row.stamp), []).append(number)
+
+    def close(self) -> None:
+        """Close the files of the store, which can then be replaced."""
+        if self.store:
+            self.store.features.close()
 
     def find(self, entry: Entry) -> tuple[Entry, np.ndarray] | None:
         """The entry with its result and the features, if the store has them."""

@@ -39,11 +39,13 @@ class Op(NamedTuple):
     label: str
     source: str
     target: str
+    edge: int
+    """0 or 1: its place among the edges of its target."""
 
     @property
     def box(self) -> str:
         """The name of its box, which no other op has."""
-        return "-".join((self.source, self.label, self.target))
+        return f"{self.source}-{self.label}-{self.target}-{self.edge}"
 
 
 def draw_genotype(genotype: Genotype, folder: Path) -> list[Path]:
@@ -85,8 +87,8 @@ def ops_of(nodes: Sequence[Node]) -> Iterator[Op]:
     """The ops of a cell, node by node."""
     states = state_names(nodes)
     for i, node in enumerate(nodes):
-        for op, source in node:
-            yield Op(op, states[source], str(i))
+        for edge, (op, source) in enumerate(node):
+            yield Op(op, states[source], str(i), edge)
 
 
 # ---------------------------------------------------------------- by Graphviz

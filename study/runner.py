@@ -46,10 +46,10 @@ def progress_of(folder: Path) -> str:
         config = folder / stage / "config.json"
         history = folder / stage / "history.jsonl"
         if config.exists():
-            epochs = json.loads(config.read_text()).get("epochs")
+            epochs = json.loads(config.read_text(encoding="utf-8")).get("epochs")
             if epochs is None:  # an SVM
                 return "fitting"
-            done = history.read_text().count("\n") if history.exists() else 0
+            done = history.read_text(encoding="utf-8").count("\n") if history.exists() else 0
             return f"{stage}, epoch {min(done + 1, epochs)} of {epochs}"
     return WAITING
 

@@ -198,11 +198,12 @@ def test_a_baseline_is_trained_tested_and_used_like_a_searched_network(workspace
 
 def test_prepare_picks_and_merges_classes_for_augment(workspace: Path):
     picks = ("--emotions", "angry", "happy:up", "sad:low", "neutral:low")
-    flags = ("--corpus", "demo", "--config", "tiny.yaml", "--out", "features/three")
+    flags = ("--corpus", "demo", "--config", "tiny.yaml", "--out", "stores/three")
     assert "low" in succeed("prepare", *flags, *picks, cwd=workspace)
-    flags = ("--config", "tiny.yaml", "--name", "three", "--dataset", "three", "--epochs", 1)
+    flags = ("--config", "tiny.yaml", "--name", "three", "--dataset", "stores/three", "--epochs", 1)
     succeed("augment", *flags, "--genotype", "cnn_lstm", cwd=workspace)
     metrics = read_json(workspace / "runs" / "three" / "augment" / "metrics.json")
+    assert metrics["dataset"] == "three"
     assert metrics["classes"] == ["angry", "low", "up"]
     assert [sum(row) for row in metrics["confusion"]] == [48, 96, 48]
 

@@ -81,7 +81,7 @@ WRONG = [
     ("search", THERE + "--resume --w_lr 0.5", "--w_lr is 0.5, but runs/there/search was started with 0.025"),
     ("search", "--config typo.yaml", "unknown flag --epoch; did you mean --epochs?"),
     ("search", "--config nowhere.yaml", "--config nowhere.yaml: no such file"),
-    ("augment", TINY, "there is no runs/new/search/genotype.json: run search.py --name new first"),
+    ("augment", TINY, "there is no runs/new/search/genotype.json; first run: python search.py --name new"),
     ("augment", TINY + "--genotype foreign.json", "unknown op 'conv_7x1_1x7'"),
     ("augment", TINY + "--genotype nowhere.json", "'nowhere.json' is not known"),
     ("augment", TINY + "--model gru", "--model gru: Input should be 'searched', 'cnn'"),

@@ -286,7 +286,7 @@ def test_results_path_is_the_folder_of_all_runs(workspace: Path, monkeypatch: py
     other = [*retraining, "--genotype", "cnn_lstm"]
     assert find_genotype(parse(AugmentConfig, other))[0] == resolve("cnn_lstm")
     with pytest.raises(
-        UserError, match=re.escape("no runs/s1/search/genotype.json: run search.py --name s1")
+        UserError, match=re.escape("no runs/s1/search/genotype.json; first run: python search.py --name s1")
     ):
         find_genotype(parse(AugmentConfig, ["--name", "a1", "--search-id", "s1"]))
 

@@ -194,13 +194,6 @@ DEFECTS = {
         ["skip_connect"],
         r"normal, node 2, edge 1: \['skip_connect'\] is not a pair",
     ),
-    "same source": (
-        "normal",
-        2,
-        1,
-        ["skip_connect", 1],
-        r"normal, node 2, edge 1: source 1 is also the source of edge 0",
-    ),
     "three edges": ("normal", 2, None, [["skip_connect", 0]] * 3, r"normal, node 2: .* exactly two edges"),
     "text as node": ("normal", 2, None, "ab", r"normal, node 2: 'ab' is not a list of exactly two edges"),
     "text as cell": ("normal", None, None, "ab", r"normal: 'ab' is not a list of nodes"),

@@ -284,6 +284,7 @@ def test_unreadable_files_are_listed_and_the_exit_code_is_1(place, capsys, monke
     assert ["error" in entry for entry in entries] == [False, True, True, False]
     assert entries[2]["error"] == "no such file"
     assert printed.err.splitlines() == [
+        "predict   wav/0.wav and 3 more by runs/one",
         f"unreadable  bad.wav: {entries[1]['error']}",
         "unreadable  nowhere.wav: no such file",
     ]

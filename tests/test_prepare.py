@@ -52,10 +52,14 @@ def stores(corpus: Path) -> str:
 
 
 def test_the_output_describes_the_store(stores: str) -> None:
-    assert stores.startswith("fair: 96 utterances (192 clips) of 4 speakers, 0.01 hours in ")
+    assert stores.startswith("prepare   the corpus manifest at fair.csv\n")
+    assert "\nfair: 96 utterances (192 clips) of 4 speakers, 0.01 hours in " in stores
     for words in ("1 files skipped (see skipped.csv)", "test speakers", "balance.png", "spectrograms.png"):
         assert words in stores
-    assert stores.rstrip().endswith("next     python search.py --dataset fair --fold 1")
+    advice = (
+        "next     no fold can be searched yet: fold 1: session 1 is in training and test; --folds_by session"
+    )
+    assert stores.splitlines()[-1].startswith(advice)
 
 
 def store_of(folder: Path, seconds: dict[str, float], **front_end: object) -> FeatureStore:

@@ -96,8 +96,8 @@ def test_svg_shows_every_op_and_any_title(tmp_path, renderer):
 
 def test_edges_run_from_source_through_op_to_node():
     source = cells.cell_graph(BOTH.rnn, (3,), "rnn").source
-    assert '"c_{k-2}" -> "c_{k-2}-lstm_1-0"' in source
-    assert '"0-lstm_1-1" -> 1' in source
+    assert '"c_{k-2}" -> "c_{k-2}-lstm_1-0-0"' in source
+    assert '"0-lstm_1-1-0" -> 1' in source
     assert '1 -> "c_{k}"' in source
     assert '0 -> "c_{k}"' not in source
 

@@ -76,11 +76,12 @@ def free_memory(device: torch.device) -> int:
 def control_group_limits() -> Iterator[int]:
     """The free bytes of each Linux control group of this process, by which containers and Slurm limit memory."""
     try:
-        group = Path("/sys/fs/cgroup") / Path("/proc/self/cgroup").read_text().rpartition("::/")[2].strip()
+        name = Path("/proc/self/cgroup").read_text(encoding="utf-8").rpartition("::/")[2].strip()
+        group = Path("/sys/fs/cgroup") / name
         for folder in (group, *group.parents[:-3]):
-            limit = (folder / "memory.max").read_text().strip()
+            limit = (folder / "memory.max").read_text(encoding="ascii").strip()
             if limit != "max":
-                yield int(limit) - int((folder / "memory.current").read_text())
+                yield int(limit) - int((folder / "memory.current").read_text(encoding="ascii"))
     except (OSError, ValueError):
         return
 

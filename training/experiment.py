@@ -59,7 +59,7 @@ class Experiment:
 
     def speakers(self, rows: np.ndarray) -> SpeakerSet:
         """The speakers in these rows."""
-        return speaker_set(self.store, rows, self.config.dataset)
+        return speaker_set(self.store, rows, self.config.dataset_name)
 
     @property
     def test_speakers(self) -> TestSpeakers:

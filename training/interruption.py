@@ -6,9 +6,16 @@ from training import distributed
 
 
 class Interruption:
-    """A context in which SIGINT, SIGTERM and SIGUSR1 are recorded instead of ending the process."""
+    """A context in which SIGINT, SIGTERM and SIGUSR1 are recorded instead of ending the process.
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # Slurm's --signal=USR1@60 sends the last
+    Slurm's --signal=USR1@60 sends the last. Windows has SIGBREAK (Ctrl-Break) in its place.
+    """
+
+    SIGNALS = tuple(
+        getattr(signal, name)
+        for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGBREAK")
+        if hasattr(signal, name)
+    )
 
     def __init__(self) -> None:
         self.signal: int | None = None

@@ -4,12 +4,17 @@ The numbers differ from run to run, so they go to TensorBoard and the log, never
 a checkpoint.
 """
 
-import resource
 import sys
 import time
 from dataclasses import asdict, dataclass
 
+import psutil
 import torch
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 MB = 10**6
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; the unit of ru_maxrss
@@ -87,6 +92,8 @@ class Meter:
 
 def host_memory() -> float:
     """Return the peak resident set size of this process, in MB."""
+    if resource is None:
+        return psutil.Process().memory_info().peak_wset / MB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT / MB
 
 

@@ -77,7 +77,8 @@ def git_commit(folder: Path) -> str | None:
         return None
     words = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        done = subprocess.run(words, capture_output=True, encoding="utf-8", check=True, timeout=10)
+        return done.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 
