@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
-from torch.optim import SGD
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from data.leaks import abbreviate, leak_error
 from data.speakers import SpeakerSet
@@ -41,6 +41,9 @@ from training.predictions import Predictions, draw_confusion, predict
 from training.run_folder import RunFolder, log
 from training.steps import Metrics, weight_step
 from utils import UserError, write_json
+
+RISE = 0.2
+"""Share of the epochs in which the learning rate of one cycle rises."""
 
 
 def run(config: AugmentConfig) -> dict[str, Any]:
@@ -121,6 +124,29 @@ def choose_architecture(config: AugmentConfig, genotype: Genotype | None, shape:
     )
 
 
+def make_optimizer(config: AugmentConfig, network: nn.Module) -> Optimizer:
+    """SGD with momentum as published, or AdamW (Loshchilov and Hutter, ICLR 2019).
+
+    AdamW decays matrices and kernels only, and not biases and the gains of normalisation.
+    """
+    if config.optimizer == "sgd":
+        return SGD(
+            network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+    groups = [
+        {"params": [p for p in network.parameters() if p.dim() > 1]},
+        {"params": [p for p in network.parameters() if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return AdamW(groups, config.lr, weight_decay=config.weight_decay)
+
+
+def make_scheduler(config: AugmentConfig, optimizer: Optimizer) -> LRScheduler:
+    """One learning rate an epoch: a cosine that ends at 0, or one cycle (Smith and Topin 2019) with its rise before."""
+    if config.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, config.epochs)
+    return OneCycleLR(optimizer, config.lr, config.epochs, pct_start=RISE, cycle_momentum=False)
+
+
 class Augment:
     """The training of a network, and the choice of its epoch."""
 
@@ -143,11 +169,11 @@ class Augment:
 
         self.architecture = choose_architecture(config, genotype, self.store.front_end.shape)
         self.network = experiment.place(self.architecture.build(len(self.store.classes)))
-        self.optimizer = SGD(
-            self.network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        self.optimizer = make_optimizer(config, self.network)
+        self.scheduler = make_scheduler(config, self.optimizer)
+        self.loss = ClassificationLoss(
+            experiment.class_weights(self.train_rows), config.aux_weight, config.label_smoothing
         )
-        self.scheduler = CosineAnnealingLR(self.optimizer, config.epochs)
-        self.loss = ClassificationLoss(experiment.class_weights(self.train_rows), config.aux_weight)
         self.best = BestEpoch(self.network)
         self.parts = {
             "network": self.network,
@@ -206,7 +232,8 @@ class Augment:
         predictions = self.predict(self.picking_rows)
         ua = predictions.scores()["ua"]
         loss = predictions.loss
-        self.best.update((ua, -loss), epoch)
+        if self.config.pick == "best" or epoch == self.config.epochs:
+            self.best.update((ua, -loss), epoch)
         record = {"valid/loss": loss, "valid/ua": ua, "lr": self.scheduler.get_last_lr()[0]}
         self.scheduler.step()
         return record
@@ -291,6 +318,7 @@ def test(folder: RunFolder, augment: Augment) -> dict[str, Any]:
             store.classes,
             store.front_end.model_dump(),
             augment.trained_on,
+            config.normalise,
         )
         model.save(folder.path / "model.safetensors")
         predictions.write(folder.path / "predictions.csv")

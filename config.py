@@ -57,8 +57,9 @@ Device = Annotated[str, Field(pattern=r"^(auto|none|cpu|cuda|mps|\d+)$", json_sc
 Devices = Annotated[
     str, Field(pattern=r"^(auto|none|cpu|cuda|mps|all|\d+(,\d+)*)$", json_schema_extra=also("device"))
 ]
-Baseline = Literal["cnn", "rnn", "lstm", "cnn_lstm", "cnn_lstm_att"]
+Baseline = Literal["cnn", "rnn", "lstm", "cnn_lstm", "cnn_lstm_att", "acrnn"]
 Features = Literal["mfcc", "logmel", "stft"]
+Normalise = Literal["training", "speaker", "utterance"]
 
 
 def _lower_case(value: Any) -> Any:
@@ -419,6 +420,9 @@ class RunConfig(ResultFlags):
     """Width of the SeqNN cells."""
     dropout: Fraction = 0.3
     """Dropout after each cell."""
+    normalise: Normalise = "training"
+    """By which mean and deviation each coefficient is standardised: those of the training rows, of all rows of the same
+    speaker, which needs no labels, or of the utterance itself."""
     balance: Balance = "none"
     """How classes of different size are balanced: weights in the loss, or sampling the same number of rows of each."""
     sync_batchnorm: bool = False
@@ -512,8 +516,16 @@ class AugmentConfig(RunConfig):
     """CNN cells; those at 1/3 and 2/3 of the depth are reduction cells."""
     init_channels: PositiveInt = 36
     """Channels of the first CNN cell; each reduction doubles them."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """sgd: with momentum, as published; adamw: suits small corpora."""
+    schedule: Literal["cosine", "onecycle"] = "cosine"
+    """How the learning rate changes from epoch to epoch: it falls from LR to 0, or first rises to LR and then falls."""
+    pick: Literal["best", "last"] = "best"
+    """The epoch whose weights are tested and saved: the best on the validation speakers, or the last."""
+    label_smoothing: Fraction = 0.0
+    """Share of each label that is spread over all classes; 0: off."""
     lr: Annotated[PositiveFloat, Field(json_schema_extra=also("learning_rate"))] = 0.025
-    """Initial learning rate; a cosine schedule ends at 0."""
+    """Largest learning rate."""
     momentum: Fraction = 0.9
     """Momentum of SGD."""
     weight_decay: NonNegativeFloat = 3e-4

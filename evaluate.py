@@ -20,6 +20,7 @@ from data.batches import Features
 from data.datasets import dataset_folds, open_dataset
 from data.folds import choose_fold
 from data.leaks import Leaks, abbreviate, check_leaks, leak_error, speakers_under_test
+from data.normalisation import standardise
 from data.speakers import TestSpeakers
 from data.store import FeatureStore
 from models.saved import SavedModel
@@ -54,7 +55,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
 
     predictions = []
     for model in models.values():
-        features = Features(store, model.mean, model.std, device)
+        standardisation = standardise(store, model.normalise, model.mean, model.std)
+        features = Features(store, standardisation, device)
         network = model.network.to(device)
         predictions.append(predict(network, features, store, fold.test, config.batch_size))
     average = average_networks(predictions)

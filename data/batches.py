@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.normalisation import Standardisation, sound_frames, standardise_clips
 from data.store import FeatureStore
 from utils import UserError
 
@@ -24,19 +25,21 @@ STEPS_AHEAD = 2  # batches that threads read before they are needed
 
 
 class Features:
-    """Standardised features of a store as tensors (N, 1, F, T) on a device."""
+    """Standardised features of a store as tensors (N, 1, F, T) on a device; padding is 0, the mean."""
 
-    def __init__(self, store: FeatureStore, mean: np.ndarray, std: np.ndarray, device: torch.device):
-        """`mean` and `std` (F,): statistics of each coefficient over the training rows."""
+    def __init__(self, store: FeatureStore, standardisation: Standardisation, device: torch.device):
         self.array = store.features
         self.device = device
         self.host_labels = store.labels
         self.labels = torch.from_numpy(store.labels).to(device)
-        self.mean = torch.from_numpy(mean).to(device)[:, None]
-        self.std = torch.from_numpy(std).to(device)[:, None]
+        self.mean = torch.from_numpy(standardisation.mean).to(device)  # (G, F)
+        self.std = torch.from_numpy(standardisation.std).to(device)
+        self.group = torch.from_numpy(standardisation.group).to(device)  # (N,)
+        self.frames = torch.from_numpy(sound_frames(store.manifest, store.front_end)).to(device)  # (N,)
         self.resident: Tensor | None = None
         if self.array.nbytes <= RESIDENT_BYTES.get(device.type, RESIDENT_BYTES["else"]):
-            self.resident = self._standardise(torch.from_numpy(self.array[:]).to(device))
+            everything = torch.arange(len(self.array), device=device)
+            self.resident = self._standardise(torch.from_numpy(self.array[:]).to(device), everything)
 
     def read(self, rows: np.ndarray) -> Tensor:
         """Read rows from disk into the host's memory, (N, F, T); threads may do this ahead of `fetch`."""
@@ -49,7 +52,7 @@ class Features:
         if self.resident is not None:
             return self.resident[index], self.labels[index]
         x = self._to_device(self.read(rows) if read is None else read)
-        return self._standardise(x), self.labels[index]
+        return self._standardise(x, index), self.labels[index]
 
     def in_order(self, rows: np.ndarray, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield every row once, in order, in batches; the last one may be smaller."""
@@ -60,9 +63,10 @@ class Features:
         """Copy to the device; asynchronously on CUDA alone, as MPS could read freed memory."""
         return x.to(self.device, non_blocking=self.device.type == "cuda")
 
-    def _standardise(self, x: Tensor) -> Tensor:
-        """Standardise x (N, F, T) in place; return it as (N, 1, F, T)."""
-        return x.sub_(self.mean).div_(self.std).unsqueeze(1)
+    def _standardise(self, x: Tensor, index: Tensor) -> Tensor:
+        """Standardise x (N, F, T), the rows `index`; return it as (N, 1, F, T)."""
+        group = self.group[index]
+        return standardise_clips(x, self.mean[group], self.std[group], self.frames[index])
 
 
 class TrainingBatches:

@@ -18,6 +18,7 @@ class Segment:
     file: Path
     start: float = 0.0
     end: float | None = None  # None: the end of the file
+    speaker: str = ""  # as a list of recordings names it; empty if it does not
 
     @property
     def part(self) -> str:

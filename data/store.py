@@ -156,27 +156,3 @@ def _number(text: str) -> float:
     if not 0 <= number < math.inf:
         raise ValueError(f"manifest.csv has {number} where a number from 0 on should be")
     return number
-
-
-def statistics(
-    features: RowReader | np.ndarray, rows: np.ndarray, chunk: int = 64
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each coefficient over all frames of these rows, each (F,) float32.
-
-    The sums are in float64, over `chunk` rows at a time. The standard deviation is at least 1e-6.
-    The order of `rows` does not matter. Raises `ValueError` if there are no rows.
-    """
-    if not len(rows):
-        raise ValueError("statistics of no rows")
-    rows = np.sort(rows)  # the order on disk
-    shift = features[rows[0]].mean(axis=1, dtype=np.float64)  # (F,) near the mean, so that squares stay exact
-    total = np.zeros_like(shift)
-    squares = np.zeros_like(shift)
-    for start in range(0, len(rows), chunk):
-        centred = features[rows[start : start + chunk]] - shift[:, None]  # (n, F, T) float64
-        total += centred.sum(axis=(0, 2))
-        squares += np.square(centred).sum(axis=(0, 2))
-    count = len(rows) * features.shape[2]
-    variance = squares / count - np.square(total / count)
-    std = np.sqrt(np.maximum(variance, 1e-12))
-    return (shift + total / count).astype(np.float32), std.astype(np.float32)

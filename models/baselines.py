@@ -1,4 +1,4 @@
-"""Baselines: networks designed by hand, with which emoDARTS is compared (Rajapakshe et al., IEEE Access 2024).
+"""Baselines: networks designed by hand, with which emoDARTS is compared (Rajapakshe et al., IEEE Access 2024), and acrnn.
 
 The layers and widths are the published ones, including the convolution with one channel and the heads without
 activations. Four defects of the published code are corrected, which would make the baselines too weak:
@@ -14,6 +14,7 @@ activations. Four defects of the published code are corrected, which would make 
 Shapes: N utterances, C channels, F coefficients, T frames, H units; input (N, 1, F, T), output (N, classes).
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
@@ -60,13 +61,45 @@ def cnn_lstm_att(classes: int, shape: Shape) -> nn.Module:
     )
 
 
+def acrnn(classes: int, shape: Shape) -> nn.Module:
+    """Three convolutions of 32, 64 and 64 channels, a bidirectional LSTM of width 64, attention, a linear layer.
+
+    A small form of the network of Chen et al., IEEE SPL 25 (2018), doi 10.1109/LSP.2018.2860246, which is not among the
+    baselines of the emoDARTS paper. BatchNorm, ReLU and max-pooling follow each convolution; all three halve the
+    coefficients, the first two the frames.
+    """
+    coefficients = math.ceil(shape[0] / 8)
+    lstm = nn.LSTM(64 * coefficients, 64, batch_first=True, bidirectional=True)
+    return nn.Sequential(
+        *conv_block(1, 32, pool=(2, 2)),
+        *conv_block(32, 64, pool=(2, 2)),
+        *conv_block(64, 64, pool=(2, 1)),
+        nn.Dropout(DROPOUT),
+        OverFrames(lstm),
+        Attention(128),
+        nn.Dropout(DROPOUT),
+        Float32Linear(128, classes),
+    )
+
+
 BASELINES: Mapping[str, Callable[[int, Shape], nn.Module]] = {
     "cnn": cnn,
     "rnn": rnn,
     "lstm": lstm,
     "cnn_lstm": cnn_lstm,
     "cnn_lstm_att": cnn_lstm_att,
+    "acrnn": acrnn,
 }
+
+
+def conv_block(channels_in: int, channels_out: int, pool: tuple[int, int]) -> list[nn.Module]:
+    """(N, C, F, T) -> (N, C', F / pool[0], T / pool[1]), rounded up."""
+    return [
+        nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(),
+        nn.MaxPool2d(pool, ceil_mode=True),
+    ]
 
 
 def conv_and_pool() -> list[nn.Module]:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from config import Normalise
 from data.speakers import SpeakerSet
 from genotypes import Genotype
 from models.architecture import Architecture, BaselineArchitecture, SearchedArchitecture
@@ -58,6 +59,7 @@ class Header(BaseModel):
     version: Literal[1]
     classes: Annotated[list[Class], Field(min_length=1), AfterValidator(check_distinct)]
     front_end: dict[str, Any]
+    normalise: Normalise = "training"
     trained_on: SpeakerSet | None = None
 
 
@@ -90,7 +92,9 @@ HEADER = TypeAdapter(SearchedHeader | DesignedHeader)
 class SavedModel:
     """A network with its architecture, the mean and std (F,) of its inputs, its classes and its front-end's settings.
 
-    `trained_on` are the speakers of the search, the training and the choice of the epoch; None if not known.
+    `normalise` says by which statistics its inputs are standardised (see `data.normalisation`); only "training" uses
+    the mean and std. `trained_on` are the speakers of the search, the training and the choice of the epoch; None if not
+    known.
     """
 
     network: nn.Module
@@ -100,6 +104,7 @@ class SavedModel:
     classes: tuple[str, ...]
     front_end: Mapping[str, Any]
     trained_on: SpeakerSet | None = None
+    normalise: str = "training"
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all, without the auxiliary head, which only the training uses."""
@@ -112,6 +117,7 @@ class SavedModel:
             **self.architecture.to_json(),
             "classes": list(self.classes),
             "front_end": dict(self.front_end),
+            "normalise": self.normalise,
         }
         if self.trained_on:
             header["trained_on"] = self.trained_on.to_json()
@@ -158,11 +164,15 @@ class SavedModel:
             classes,
             header.front_end,
             header.trained_on,
+            header.normalise,
         )
 
     @property
     def standardised(self) -> nn.Module:
-        """The network with its standardisation: features (N, F, T) of the front-end -> logits (N, classes)."""
+        """The network with the standardisation by its training rows: features (N, F, T) -> logits (N, classes).
+
+        The features of padding must be the mean, so that they are standardised to 0.
+        """
         return Standardised(self.network, torch.from_numpy(self.mean), torch.from_numpy(self.std))
 
 

@@ -12,8 +12,9 @@ from data.batches import Features, TrainingBatches
 from data.datasets import dataset_folds, open_dataset
 from data.folds import Fold, choose_fold
 from data.leaks import Leaks, check_leaks, speaker_set, speakers_under_test
+from data.normalisation import sound_frames, standardise, statistics
 from data.speakers import SpeakerSet, TestSpeakers
-from data.store import FeatureStore, statistics
+from data.store import FeatureStore
 from models.fused import synchronise
 from training import distributed
 from training.losses import class_weights
@@ -32,9 +33,12 @@ class Experiment:
     leaks: Leaks
 
     def features(self, training_rows: np.ndarray) -> tuple[Features, tuple[np.ndarray, np.ndarray]]:
-        """The features on the device, standardised by the training rows; and the (mean, std) that were used."""
-        mean, std = statistics(self.store.features, training_rows)
-        return Features(self.store, mean, std, self.device), (mean, std)
+        """The features on the device, standardised as --normalise says; and the (mean, std) of the training rows."""
+        frames = sound_frames(self.store.manifest, self.store.front_end)
+        training = statistics(self.store.features, training_rows, frames[training_rows])
+        mean, std = training.mean, training.std
+        standardisation = standardise(self.store, self.config.normalise, mean, std)
+        return Features(self.store, standardisation, self.device), (mean, std)
 
     def batches(self, features: Features, rows: np.ndarray, stream: int = 0) -> TrainingBatches:
         """Shuffled batches of this rank's share. Each `stream` is shuffled differently."""

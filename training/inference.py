@@ -5,7 +5,8 @@ model = load_run("runs/demo")
 for prediction in model.predict(["interview.wav"]): print(prediction.emotion, prediction.by_class)
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 from config import MAX_CLIP_VALUES, FrontEnd
 from data.features import Clip, Transform, UnreadableAudio, read_clips
+from data.names import is_unknown, key
+from data.normalisation import Statistics, frames_of, standardise_clips
 from data.segments import Segment
 from models.saved import SavedModel
 from training.precision import ieee_float32
@@ -82,30 +85,34 @@ class Predictor:
     ):
         """With `windows`, cover all of a long recording, even if the models were trained on the start of each.
 
-        Raises `UserError` if the models have different classes or front-ends.
+        Raises `UserError` if the models have different classes, front-ends or kinds of standardisation.
         """
         self.classes = models[0].classes
+        self.normalise = models[0].normalise
         self.device = device or torch.device("cpu")
         front_ends = [front_end_of(model) for model in models]
         for model, front_end in zip(models, front_ends, strict=True):
             if model.classes != self.classes:
                 first, other = ", ".join(self.classes), ", ".join(model.classes)
                 raise UserError(f"the models have different classes: {first}; {other}")
-            if front_end != front_ends[0]:
+            if (front_end, model.normalise) != (front_ends[0], self.normalise):
                 raise UserError("the models were trained on different features: predict with one at a time")
         self.front_end = front_ends[0].model_copy(update={"long": "chunks"} if windows else {})
         self.transform = Transform(self.front_end).to(self.device)
-        self.networks = nn.ModuleList(model.standardised for model in models).to(self.device).eval()
+        self.networks = nn.ModuleList(model.network for model in models).to(self.device).eval()
+        self.training_statistics = [(model.mean, model.std) for model in models]
 
     def predict(
         self, recordings: Iterable[str | Path | Segment], batch_size: int = 32
     ) -> Iterator[Prediction]:
         """A prediction for each file or part of one, in order; one with an error if it cannot be read.
 
-        Long windows take smaller batches than `batch_size`, so that memory stays bounded.
+        Models that standardise by speaker take the recordings with the same speaker together, or without one those in
+        the same folder, and read every recording twice. Long windows take smaller batches than `batch_size`, so that
+        memory stays bounded.
         """
         batch_size = max(1, min(batch_size, MAX_CLIP_VALUES // self.front_end.clip_values))
-        segments = (each if isinstance(each, Segment) else Segment(Path(each)) for each in recordings)
+        segments = [each if isinstance(each, Segment) else Segment(Path(each)) for each in recordings]
         windows = self.predict_windows(segments, batch_size)
         for (_, segment), found in groupby(windows, key=lambda pair: pair[0]):
             prediction = Prediction(segment.file, self.classes, start=segment.start, end=segment.end)
@@ -119,27 +126,72 @@ class Predictor:
             yield prediction
 
     def predict_windows(
-        self, segments: Iterable[Segment], batch_size: int
+        self, segments: Sequence[Segment], batch_size: int
     ) -> Iterator[tuple[tuple[int, Segment], Window | str]]:
         """((number, segment), window or error) for all windows. A batch may hold several files."""
+        own = self.own_statistics(segments)
         clips = read_all(segments, self.front_end)
         while batch := list(islice(clips, batch_size)):
-            sounds = [clip.sound for _, clip in batch if not isinstance(clip, str)]
-            probabilities = iter(self.probabilities(np.stack(sounds)) if sounds else ())
-            for segment, clip in batch:
+            readable = [(place, clip) for place, clip in batch if not isinstance(clip, str)]
+            probabilities: Iterator[np.ndarray] = iter(())
+            if readable:
+                statistics = [own[self.group_of(*place)] for place, _ in readable] if own else None
+                features = self.features([clip for _, clip in readable])
+                probabilities = iter(self.probabilities(*features, statistics))
+            for place, clip in batch:
                 if isinstance(clip, str):
-                    yield segment, clip
+                    yield place, clip
                 else:
                     window = Window(clip.start, clip.end, next(probabilities), clip.recording, clip.lost)
-                    yield segment, window
+                    yield place, window
+
+    def group_of(self, number: int, segment: Segment) -> Hashable:
+        """What the recordings that are standardised together have in common."""
+        return number if self.normalise == "utterance" else speaker_of(segment)
+
+    def own_statistics(self, segments: Sequence[Segment]) -> dict[Hashable, Statistics] | None:
+        """The statistics of each group of recordings; None if those of the training rows are used."""
+        if self.normalise == "training":
+            return None
+        found: dict[Hashable, Statistics] = defaultdict(Statistics)
+        for place, clip in read_all(segments, self.front_end):
+            if not isinstance(clip, str):
+                features, frames = self.features([clip])
+                found[self.group_of(*place)].add(features.cpu().numpy(), frames)
+        return found
 
     @torch.inference_mode()
-    def probabilities(self, sounds: np.ndarray) -> np.ndarray:
-        """Class probabilities (N, classes) of clips (N, samples) at the front-end's sample rate."""
+    def features(self, clips: Sequence[Clip]) -> tuple[Tensor, np.ndarray]:
+        """The features (N, F, T) of clips, and the number of frames (N,) that hold sound."""
+        sounds = torch.from_numpy(np.stack([clip.sound for clip in clips])).to(self.device)
+        frames = np.array([frames_of(clip.end - clip.start, self.front_end) for clip in clips])
         with ieee_float32():
-            features: Tensor = self.transform(torch.from_numpy(sounds).to(self.device))
-            each = [network(features).softmax(dim=1) for network in self.networks]
+            return self.transform(sounds), frames
+
+    @torch.inference_mode()
+    def probabilities(
+        self, features: Tensor, frames: np.ndarray, own: Sequence[Statistics] | None
+    ) -> np.ndarray:
+        """Class probabilities (N, classes), the mean over the networks.
+
+        own: the statistics by which each clip is standardised; None: those of each network's training rows.
+        """
+        each = []
+        for network, (mean, std) in zip(self.networks, self.training_statistics, strict=True):
+            means = np.stack([one.mean for one in own] if own else [mean] * len(features))
+            stds = np.stack([one.std for one in own] if own else [std] * len(features))
+            arrays = (torch.from_numpy(array).to(self.device) for array in (means, stds, frames))
+            x = standardise_clips(features, *arrays)
+            with ieee_float32():
+                each.append(network(x).softmax(dim=1))
         return torch.stack(each).mean(dim=0).cpu().numpy()
+
+
+def speaker_of(segment: Segment) -> tuple[str, str]:
+    """The speaker that a list names, or the folder, which stands for a speaker where none is named."""
+    if segment.speaker and not is_unknown(segment.speaker):
+        return "speaker", key(segment.speaker)
+    return "folder", str(segment.file.parent)
 
 
 def read_all(

@@ -15,13 +15,17 @@ def class_weights(labels: np.ndarray, classes: int) -> Tensor:
     return torch.from_numpy(weights.astype(np.float32))
 
 
-def weighted_cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
+def weighted_cross_entropy(
+    logits: Tensor, y: Tensor, weight: Tensor | None, label_smoothing: float = 0.0
+) -> Tensor:
     """The weighted mean over the batch, sum_i w_i l_i / sum_i w_i, where l_i is the cross-entropy of utterance i.
+
+    `label_smoothing` is the share of the target that is spread evenly over the classes (Szegedy et al., CVPR 2016).
 
     Each rank computes it on its share, scaled so that the mean over the ranks is the value of the whole batch: the
     weights of the shares may add up to different sums.
     """
-    loss = F.cross_entropy(logits, y, weight)
+    loss = F.cross_entropy(logits, y, weight, label_smoothing=label_smoothing)
     if weight is None or distributed.world_size() == 1:
         return loss
     own = weight[y].sum()
@@ -31,18 +35,22 @@ def weighted_cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None) -> 
 class ClassificationLoss(nn.Module):
     """Cross-entropy of the logits, plus `aux_weight` times that of the auxiliary logits, if there are any."""
 
-    def __init__(self, weight: Tensor | None, aux_weight: float = 0.0):
+    def __init__(self, weight: Tensor | None, aux_weight: float = 0.0, label_smoothing: float = 0.0):
         """`weight` (classes,): see `class_weights`; None: all classes have weight 1."""
         super().__init__()
         self.register_buffer("weight", weight)
         self.aux_weight = aux_weight
+        self.label_smoothing = label_smoothing
 
     def forward(self, outputs: Tensor | tuple[Tensor, Tensor], y: Tensor) -> Tensor:
         if isinstance(outputs, Tensor):
-            return weighted_cross_entropy(outputs, y, self.weight)
+            return self.cross_entropy(outputs, y)
         logits, auxiliary_logits = outputs
-        loss = weighted_cross_entropy(logits, y, self.weight)
-        return loss + self.aux_weight * weighted_cross_entropy(auxiliary_logits, y, self.weight)
+        return self.cross_entropy(logits, y) + self.aux_weight * self.cross_entropy(auxiliary_logits, y)
+
+    def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The loss of one head."""
+        return weighted_cross_entropy(logits, y, self.weight, self.label_smoothing)
 
 
 class MixupLoss(nn.Module):
