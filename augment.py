@@ -118,9 +118,12 @@ def choose_architecture(config: AugmentConfig, genotype: Genotype | None, shape:
     """The architecture that the flags ask for, for inputs of a shape (F, T)."""
     if genotype is None:
         return BaselineArchitecture(config.model, shape)
-    size = Size(config.layers, config.init_channels, config.rnn_layers, config.rnn_channels)
     return SearchedArchitecture(
-        genotype, size, config.dropout, auxiliary=config.aux_weight > 0, fused=config.fused == "auto"
+        genotype,
+        Size.of(config),
+        config.dropout,
+        auxiliary=config.aux_weight > 0,
+        fused=config.fused == "auto",
     )
 
 

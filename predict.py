@@ -14,6 +14,7 @@ import glob
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from data.audio_files import describe_foreign, files_below, is_foreign, is_reada
 from data.corpora.manifest import find_file, segments_of
 from data.segments import Segment, format_seconds
 from training.devices import choose_device
-from training.inference import Prediction, load_run
+from training.inference import Prediction, load_run, speaker_of
 from utils import UserError, printable, progress
 
 LISTS = {".csv", ".tsv"}
@@ -34,6 +35,8 @@ def run(config: PredictConfig) -> list[Prediction]:
     """Predict every recording and print the results; list those that cannot be read, with the reason."""
     recordings = list(find_recordings(config.files))
     model = load_run(*config.model, device=choose_device(config.gpus), windows=config.windows)
+    if model.normalise == "speaker":
+        note(describe_speakers(recordings))
     stream = model.predict(recordings, config.batch_size)
     predictions = list(progress(stream, "predict", total=len(recordings), unit="file"))
     print_predictions(predictions, model.classes, config)
@@ -43,6 +46,14 @@ def run(config: PredictConfig) -> list[Prediction]:
     if partial := [prediction for prediction in predictions if prediction.is_partial]:
         note(describe_partial(partial))
     return predictions
+
+
+def describe_speakers(segments: Sequence[Segment]) -> str:
+    """Say which recordings are standardised together."""
+    kinds = Counter(kind for kind, _ in set(map(speaker_of, segments)))
+    groups = " and ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in sorted(kinds.items()))
+    advice = "; a CSV with a column speaker tells who speaks" if "folder" in kinds else ""
+    return f"the model hears each speaker apart: {len(segments):,} recordings of {groups}{advice}"
 
 
 def find_recordings(paths: Iterable[Path]) -> Iterator[Segment]:

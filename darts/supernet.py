@@ -14,10 +14,9 @@ def search_space(config: SearchConfig) -> SearchSpace:
 
 def make_supernet(config: SearchConfig, classes: int) -> SearchNetwork:
     """A supernet with random weights and alphas."""
-    size = Size(config.layers, config.init_channels, config.rnn_layers, config.rnn_channels)
     return SearchNetwork(
         search_space(config),
-        size,
+        Size.of(config),
         classes,
         config.dropout,
         config.recompute,

@@ -34,7 +34,10 @@ class Standardisation:
 
 
 def standardise(store: FeatureStore, kind: str, mean: np.ndarray, std: np.ndarray) -> Standardisation:
-    """The standardisation of a store of this kind: "training", with this mean and std (F,), "speaker" or "utterance"."""
+    """The standardisation of a store.
+
+    kind: "training", by this mean and std (F,), or "speaker" or "utterance", by their own.
+    """
     if kind == "training":
         return Standardisation(mean[None], std[None], np.zeros(len(store), np.int64))
     return own_statistics(store, kind)
@@ -63,7 +66,10 @@ def _utterance_of(row: Row) -> tuple[str, str, str]:
     return ("", row.utterance, row.copy)
 
 
-GROUPS: dict[str, Callable[[Row], tuple[str, str, str]]] = {"speaker": _speaker_of, "utterance": _utterance_of}
+GROUPS: dict[str, Callable[[Row], tuple[str, str, str]]] = {
+    "speaker": _speaker_of,
+    "utterance": _utterance_of,
+}
 
 
 def standardise_clips(x: Tensor, mean: Tensor, std: Tensor, frames: Tensor) -> Tensor:
@@ -88,21 +94,6 @@ def frames_of(seconds: float, front_end: FrontEnd) -> int:
     return min(max(1, math.ceil(seconds / front_end.duration * front_end.frames)), front_end.frames)
 
 
-def statistics(features: RowReader | np.ndarray, rows: np.ndarray, frames: np.ndarray) -> Statistics:
-    """The statistics of the sound in these rows; the order of `rows` does not matter.
-
-    frames: the number of frames of each of these rows that count, see `sound_frames`.
-    Raises `ValueError` if there are no rows.
-    """
-    if not len(rows):
-        raise ValueError("statistics of no rows")
-    order = np.argsort(rows)  # the order on disk
-    found = Statistics()
-    for chunk in np.split(order, range(CHUNK, len(order), CHUNK)):
-        found.add(features[rows[chunk]], frames[chunk])
-    return found
-
-
 class Statistics:
     """The mean and the deviation of each coefficient over frames that are added a few clips at a time."""
 
@@ -123,3 +114,18 @@ class Statistics:
     def std(self) -> np.ndarray:
         """(F,) float32; 1 for a coefficient that is constant."""
         return self.scaler.scale_.astype(np.float32)
+
+
+def statistics(features: RowReader | np.ndarray, rows: np.ndarray, frames: np.ndarray) -> Statistics:
+    """The statistics of the sound in these rows; the order of `rows` does not matter.
+
+    frames: the number of frames of each of these rows that count, see `sound_frames`.
+    Raises `ValueError` if there are no rows.
+    """
+    if not len(rows):
+        raise ValueError("statistics of no rows")
+    order = np.argsort(rows)  # the order on disk
+    found = Statistics()
+    for chunk in np.split(order, range(CHUNK, len(order), CHUNK)):
+        found.add(features[rows[chunk]], frames[chunk])
+    return found

@@ -55,11 +55,12 @@ def read(root: Path) -> list[Utterance]:
 def segments_of(path: Path) -> list[Segment]:
     """Return the recordings in the column `file` of a CSV file, or their parts from `start` to `end`.
 
-    Raises `UserError` as `read` does.
+    They have the speakers in the column `speaker`, if there is one. Raises `UserError` as `read` does.
     """
-    table = _read_table(path, ("file",), TIMES)
-    times_elsewhere = [name for name in table.unused if any(looks_like(name, time) for time in TIMES)]
-    _note_unused(path, times_elsewhere, TIMES)
+    columns = ("speaker", *TIMES)
+    table = _read_table(path, ("file",), columns)
+    named_otherwise = [name for name in table.unused if any(looks_like(name, each) for each in columns)]
+    _note_unused(path, named_otherwise, columns)
     return [part for _, _, part in _parts(path, table)]
 
 
@@ -104,7 +105,8 @@ def _parts(path: Path, table: Table) -> Iterator[tuple[int, dict[str, str], Segm
             raise UserError(f"{where}: {error}") from None
         if end is not None and end <= (start or 0.0):
             raise UserError(f"{where}: the end, {values['end']}, is not after the start")
-        yield line, values, Segment(find_file(path.parent / values["file"]), start or 0.0, end)
+        file = find_file(path.parent / values["file"])
+        yield line, values, Segment(file, start or 0.0, end, values.get("speaker", ""))
 
 
 def _with_slashes(path: str) -> str:

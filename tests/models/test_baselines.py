@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.baselines import BASELINES, Attention, MeanOverTime, OverFrames, pooled_shape
+from models.baselines import BASELINES, Attention, MeanOverTime, RecurrentNetwork, pooled_shape
 
 SHAPES = [(128, 128), (40, 64), (13, 29), (5, 3), (1, 1)]
 every_baseline = pytest.mark.parametrize("name", BASELINES)
@@ -18,6 +18,11 @@ WEIGHT_COUNTS = {  # for 128 x 128 inputs and four classes, by hand: a linear la
     "lstm": 4 * (128 * 512 + 512 * 512 + 2 * 512) + (512 * 32 + 32) + (32 * 4 + 4),
     "cnn_lstm": (4 + 1) + 8 * (33 * 128 + 128 * 128 + 2 * 128) + (256 * 32 + 32) + (32 * 4 + 4),
     "cnn_lstm_att": (4 + 1) + 8 * (33 * 128 + 128 * 128 + 2 * 128) + (256 * 128 + 128) + 128 + (256 * 4 + 4),
+    "acrnn": (9 * (32 + 32 * 64 + 64 * 64) + 2 * (32 + 64 + 64))
+    + 8 * (1024 * 64 + 64 * 64 + 2 * 64)
+    + (128 * 64 + 64)
+    + 64
+    + (128 * 4 + 4),
 }
 
 
@@ -77,27 +82,48 @@ def test_every_weight_gets_a_gradient(name):
     assert [key for key, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
+def sequence_shape(name: str, shape: tuple[int, int]) -> tuple[int, int]:
+    """(steps, width) of the sequence that the recurrent layers of a baseline read."""
+    if name == "acrnn":
+        return math.ceil(shape[1] / 4), 64 * math.ceil(shape[0] / 8)
+    return pooled_shape(shape)[::-1] if name.startswith("cnn") else shape[::-1]
+
+
 @every_recurrent_baseline
 @torch.no_grad()
 def test_steps_of_the_sequence_are_frames_in_order(name):
     network = build(name, (13, 29)).eval()
-    layers = list(network)
-    recurrence = next(layer for layer in layers if isinstance(layer, OverFrames))
     sequences = []
-    recurrence.rnn.register_forward_pre_hook(lambda module, inputs: sequences.append(inputs[0]))
+    network.recurrent.register_forward_pre_hook(lambda module, inputs: sequences.append(inputs[0]))
     x = torch.randn(2, 1, 13, 29)
     without_future = x.clone()
-    without_future[..., 16:] = 0.0
+    without_future[..., 24:] = 0.0
     network(x)
     network(without_future)
     sequence, changed = sequences
-    coefficients, frames = pooled_shape((13, 29)) if name.startswith("cnn") else (13, 29)
-    assert sequence.shape == (2, frames, coefficients)
-    past = frames // 2
+    assert sequence.shape == (2, *sequence_shape(name, (13, 29)))
+    past = sequence.shape[1] // 2
     torch.testing.assert_close(changed[:, :past], sequence[:, :past])
     assert not torch.allclose(changed, sequence)
-    maps = network[: layers.index(recurrence)](x)
-    torch.testing.assert_close(sequence[1, 3], maps[1, 0, :, 3])
+    torch.testing.assert_close(sequence[1, 3], network.maps(x)[1, ..., 3].flatten())
+
+
+@every_recurrent_baseline
+@torch.no_grad()
+def test_padding_has_no_share_in_the_summary(name):
+    """The steps behind the sound are changed: the logits stay."""
+    network = build_sensitive(name, (13, 32))
+    x = torch.randn(2, 1, 13, 32)
+    x[0, ..., 12:] = 0.0
+    truth = network(x)
+
+    def disturb(module, inputs, outputs):
+        h = outputs[0].clone()
+        h[0, math.ceil(12 / 32 * h.shape[1]) + 1 :] = 100.0
+        return h, outputs[1]
+
+    network.recurrent.register_forward_hook(disturb)
+    torch.testing.assert_close(network(x), truth)
 
 
 @every_recurrent_baseline
@@ -111,39 +137,54 @@ def test_order_of_the_frames_changes_the_logits(name):
 
 @torch.no_grad()
 def test_recurrence_takes_the_coefficients_of_all_channels_at_each_step():
-    recurrence = OverFrames(nn.LSTM(6, 5, batch_first=True))
+    recurrent = nn.LSTM(6, 5, batch_first=True)
+    outputs = []
+    recurrent.register_forward_hook(lambda module, inputs, result: outputs.append(result[0]))
     x = torch.randn(3, 2, 3, 7)
+    RecurrentNetwork([], recurrent, MeanOverTime(), [])(x)
     steps = torch.stack([torch.cat([x[:, 0, :, t], x[:, 1, :, t]], dim=1) for t in range(7)])  # (T, N, C F)
     expected = nn.LSTM(6, 5)
-    expected.load_state_dict(recurrence.rnn.state_dict())
-    torch.testing.assert_close(recurrence(x), expected(steps)[0].transpose(0, 1))
+    expected.load_state_dict(recurrent.state_dict())
+    torch.testing.assert_close(outputs[0], expected(steps)[0].transpose(0, 1))
 
 
+@pytest.mark.parametrize("sound", [5, 2])
 @torch.no_grad()
-def test_attention_equals_a_loop_over_steps():
+def test_attention_equals_a_loop_over_the_steps_with_sound(sound):
     attention = Attention(6)
     attention.key.weight.mul_(5)
+    attention.score.weight.mul_(5)
     h = torch.randn(2, 5, 6)
+    is_sound = torch.arange(5).expand(2, 5) < sound
     for n in range(2):
-        energies = [float(attention.score(torch.tanh(attention.key(step)))) for step in h[n]]
+        steps = h[n, :sound]
+        energies = [float(attention.score(torch.tanh(attention.key(step)))) for step in steps]
         shares = [math.exp(e) / sum(map(math.exp, energies)) for e in energies]
-        assert max(shares) > 2 * min(shares), "too close to a plain mean for this test"
-        expected = sum(share * step for share, step in zip(shares, h[n], strict=True))
-        torch.testing.assert_close(attention(h)[n], expected)
+        assert max(shares) > 1.1 * min(shares), "too close to a plain mean for this test"
+        expected = sum(share * step for share, step in zip(shares, steps, strict=True))
+        torch.testing.assert_close(attention(h, is_sound)[n], expected)
 
 
 def test_mean_over_time():
     x = torch.arange(24.0).view(2, 3, 4)
-    assert MeanOverTime()(x).tolist() == [[4.0, 5.0, 6.0, 7.0], [16.0, 17.0, 18.0, 19.0]]
+    is_sound = torch.tensor([[True, True, True], [True, False, False]])
+    assert MeanOverTime()(x, is_sound).tolist() == [[4.0, 5.0, 6.0, 7.0], [12.0, 13.0, 14.0, 15.0]]
 
 
 @every_baseline
 def test_dropout_is_as_published(name):
     rates = [module.p for module in build(name).modules() if isinstance(module, nn.Dropout) and module.p]
-    assert rates == ([0.3] if name in ("cnn", "cnn_lstm") else [])
+    assert rates == {"cnn": [0.3], "cnn_lstm": [0.3], "acrnn": [0.3, 0.3]}.get(name, [])
 
 
-LEARNING_RATES = {"cnn": 1e-2, "rnn": 5e-4, "lstm": 2e-3, "cnn_lstm": 1e-2, "cnn_lstm_att": 1e-2}
+LEARNING_RATES = {
+    "cnn": 1e-2,
+    "rnn": 5e-4,
+    "lstm": 2e-3,
+    "cnn_lstm": 1e-2,
+    "cnn_lstm_att": 1e-2,
+    "acrnn": 1e-3,
+}
 
 
 def draw_ridges(n: int, shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
