@@ -62,14 +62,20 @@ def run(config: ExportConfig) -> float:
 
 
 def describe(model: SavedModel, front_end: FrontEnd) -> dict[str, Any]:
-    """What a program needs to feed the network and to read its output. The network standardises its input itself."""
+    """What a program needs to feed the network and to read its output.
+
+    The network standardises its input itself, unless `normalise` is speaker or utterance: then its input is
+    (features - mean) / std with the statistics of the speaker's sound, or the utterance's.
+    """
+    inside = model.normalise == "training"
     return {
         "version": 1,
         "input": {"name": INPUT, "shape": [BATCH, *front_end.shape]},
         "output": {"name": OUTPUT, "shape": [BATCH, len(model.classes)]},
         "classes": list(model.classes),
         "front_end": front_end.model_dump(),
-        "standardised_inside": {"mean": model.mean.tolist(), "std": model.std.tolist()},
+        "normalise": model.normalise,
+        "standardised_inside": {"mean": model.mean.tolist(), "std": model.std.tolist()} if inside else None,
         "architecture": model.architecture.to_json(),
     }
 

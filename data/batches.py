@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.normalisation import Standardisation, sound_frames, standardise_clips
+from data.normalisation import Standardisation
 from data.store import FeatureStore
 from utils import UserError
 
@@ -25,7 +25,7 @@ STEPS_AHEAD = 2  # batches that threads read before they are needed
 
 
 class Features:
-    """Standardised features of a store as tensors (N, 1, F, T) on a device; padding is 0, the mean."""
+    """Standardised features of a store as tensors (N, 1, F, T) on a device."""
 
     def __init__(self, store: FeatureStore, standardisation: Standardisation, device: torch.device):
         self.array = store.features
@@ -35,7 +35,6 @@ class Features:
         self.mean = torch.from_numpy(standardisation.mean).to(device)  # (G, F)
         self.std = torch.from_numpy(standardisation.std).to(device)
         self.group = torch.from_numpy(standardisation.group).to(device)  # (N,)
-        self.frames = torch.from_numpy(sound_frames(store.manifest, store.front_end)).to(device)  # (N,)
         self.resident: Tensor | None = None
         if self.array.nbytes <= RESIDENT_BYTES.get(device.type, RESIDENT_BYTES["else"]):
             everything = torch.arange(len(self.array), device=device)
@@ -64,9 +63,9 @@ class Features:
         return x.to(self.device, non_blocking=self.device.type == "cuda")
 
     def _standardise(self, x: Tensor, index: Tensor) -> Tensor:
-        """Standardise x (N, F, T), the rows `index`; return it as (N, 1, F, T)."""
+        """Standardise x (N, F, T), the rows `index`, in place; return it as (N, 1, F, T)."""
         group = self.group[index]
-        return standardise_clips(x, self.mean[group], self.std[group], self.frames[index])
+        return x.sub_(self.mean[group].unsqueeze(2)).div_(self.std[group].unsqueeze(2)).unsqueeze(1)
 
 
 class TrainingBatches:

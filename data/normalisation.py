@@ -11,9 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
 
 from config import FrontEnd
 from data.arrays import RowReader
@@ -70,16 +68,6 @@ GROUPS: dict[str, Callable[[Row], tuple[str, str, str]]] = {
     "speaker": _speaker_of,
     "utterance": _utterance_of,
 }
-
-
-def standardise_clips(x: Tensor, mean: Tensor, std: Tensor, frames: Tensor) -> Tensor:
-    """Standardise clips x (n, F, T), and set their padding to 0, the mean; return them as (n, 1, F, T).
-
-    mean, std: (n, F); frames: the number of frames of each clip that hold sound, (n,).
-    """
-    x = (x - mean.unsqueeze(2)) / std.unsqueeze(2)
-    is_padding = torch.arange(x.shape[2], device=x.device) >= frames.unsqueeze(1)
-    return x.masked_fill_(is_padding.unsqueeze(1), 0.0).unsqueeze(1)
 
 
 def sound_frames(manifest: Sequence[Row], front_end: FrontEnd) -> np.ndarray:

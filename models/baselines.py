@@ -6,8 +6,8 @@ corrected, which would make the baselines too weak:
 
 - A time step is a frame. In the published code, a whole input was one step, and the utterances of a batch formed the
   sequence.
-- The outputs of all steps with sound are averaged, as in a searched network, or weighted by attention. Clips are padded
-  at the end, so that a last state would mostly depend on silence.
+- The outputs of all steps are averaged, as in a searched network, or weighted by attention. Clips are padded at the
+  end, so that a last state would mostly depend on silence.
 - Attention weights the steps. In the published code, it weighted the units of each step.
 - The output is logits. In the published code, it was a softmax over the utterances of the batch.
 
@@ -15,12 +15,11 @@ Shapes: N utterances, C channels, F coefficients, T frames, H units; input (N, 1
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
 from models.ops import attend
-from models.padding import mean_over_sound, steps_of_sound
 from models.passes import Float32Linear
 
 Shape = tuple[int, int]
@@ -38,26 +37,28 @@ def cnn(classes: int, shape: Shape) -> nn.Module:
 
 def rnn(classes: int, shape: Shape) -> nn.Module:
     """Three recurrent layers of width 512 over the frames, two linear layers."""
-    recurrent = nn.RNN(shape[0], 512, num_layers=3, batch_first=True)
-    return RecurrentNetwork([], recurrent, MeanOverTime(), head(512, classes))
+    recurrent = OverFrames(nn.RNN(shape[0], 512, num_layers=3, batch_first=True))
+    return nn.Sequential(recurrent, MeanOverTime(), *head(512, classes))
 
 
 def lstm(classes: int, shape: Shape) -> nn.Module:
     """An LSTM of width 512 over the frames, two linear layers."""
-    recurrent = nn.LSTM(shape[0], 512, batch_first=True)
-    return RecurrentNetwork([], recurrent, MeanOverTime(), head(512, classes))
+    recurrent = OverFrames(nn.LSTM(shape[0], 512, batch_first=True))
+    return nn.Sequential(recurrent, MeanOverTime(), *head(512, classes))
 
 
 def cnn_lstm(classes: int, shape: Shape) -> nn.Module:
     """A convolution, max-pooling, a bidirectional LSTM of width 128, two linear layers."""
-    recurrent = bidirectional_lstm(pooled_shape(shape)[0], 128)
-    return RecurrentNetwork(conv_and_pool(), recurrent, MeanOverTime(), head(256, classes, DROPOUT))
+    return nn.Sequential(
+        *conv_and_pool(), bidirectional_lstm(shape), MeanOverTime(), *head(256, classes, DROPOUT)
+    )
 
 
 def cnn_lstm_att(classes: int, shape: Shape) -> nn.Module:
     """A convolution, max-pooling, a bidirectional LSTM of width 128, attention over time, a linear layer."""
-    recurrent = bidirectional_lstm(pooled_shape(shape)[0], 128)
-    return RecurrentNetwork(conv_and_pool(), recurrent, Attention(256), [Float32Linear(256, classes)])
+    return nn.Sequential(
+        *conv_and_pool(), bidirectional_lstm(shape), Attention(256), Float32Linear(256, classes)
+    )
 
 
 def acrnn(classes: int, shape: Shape) -> nn.Module:
@@ -67,15 +68,16 @@ def acrnn(classes: int, shape: Shape) -> nn.Module:
     baselines of the emoDARTS paper. BatchNorm, ReLU and max-pooling follow each convolution; all three halve the
     coefficients, the first two the frames.
     """
-    maps = [
+    coefficients = math.ceil(shape[0] / 8)
+    return nn.Sequential(
         *conv_block(1, 32, pool=(2, 2)),
         *conv_block(32, 64, pool=(2, 2)),
         *conv_block(64, 64, pool=(2, 1)),
         nn.Dropout(DROPOUT),
-    ]
-    recurrent = bidirectional_lstm(64 * math.ceil(shape[0] / 8), 64)
-    return RecurrentNetwork(
-        maps, recurrent, Attention(128), [nn.Dropout(DROPOUT), Float32Linear(128, classes)]
+        OverFrames(nn.LSTM(64 * coefficients, 64, batch_first=True, bidirectional=True)),
+        Attention(128),
+        nn.Dropout(DROPOUT),
+        Float32Linear(128, classes),
     )
 
 
@@ -110,9 +112,10 @@ def pooled_shape(shape: Shape) -> Shape:
     return coefficients // 4 + 1, frames // 4 + 1
 
 
-def bidirectional_lstm(inputs: int, width: int) -> nn.LSTM:
-    """(N, T, inputs) -> (N, T, 2 width)."""
-    return nn.LSTM(inputs, width, batch_first=True, bidirectional=True)
+def bidirectional_lstm(shape: Shape) -> nn.Module:
+    """The LSTM behind `conv_and_pool`: (N, 1, F', T') -> (N, T', 256)."""
+    coefficients, _ = pooled_shape(shape)
+    return OverFrames(nn.LSTM(coefficients, 128, batch_first=True, bidirectional=True))
 
 
 def head(width: int, classes: int, dropout: float = 0.0) -> list[nn.Module]:
@@ -120,38 +123,32 @@ def head(width: int, classes: int, dropout: float = 0.0) -> list[nn.Module]:
     return [nn.Linear(width, HEAD_UNITS), nn.Dropout(dropout), Float32Linear(HEAD_UNITS, classes)]
 
 
-class RecurrentNetwork(nn.Module):
-    """Maps, a recurrent module over their frames, a summary over the time steps with sound, a head."""
+class OverFrames(nn.Module):
+    """A recurrent module whose steps are the frames of its input: (N, C, F, T) -> (N, T, H)."""
 
-    def __init__(
-        self, maps: Sequence[nn.Module], recurrent: nn.RNNBase, summary: nn.Module, head: Sequence[nn.Module]
-    ):
+    def __init__(self, rnn: nn.RNNBase):
         super().__init__()
-        self.maps = nn.Sequential(*maps)
-        self.recurrent = recurrent
-        self.summary = summary
-        self.head = nn.Sequential(*head)
+        self.rnn = rnn
 
     def forward(self, x: Tensor) -> Tensor:
-        steps = self.maps(x).flatten(1, 2).transpose(1, 2)  # (N, T', C F')
-        h, _ = self.recurrent(steps)  # (N, T', H)
-        return self.head(self.summary(h, steps_of_sound(x, h.shape[1])))
+        steps = x.flatten(1, 2).transpose(1, 2)  # (N, T, C F)
+        return self.rnn(steps)[0]
 
 
 class MeanOverTime(nn.Module):
-    """(N, T, H), (N, T) -> (N, H)."""
+    """(N, T, H) -> (N, H)."""
 
-    def forward(self, h: Tensor, is_sound: Tensor) -> Tensor:
-        return mean_over_sound(h, is_sound)
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=1)
 
 
 class Attention(nn.Module):
-    """Additive attention over time with H / 2 units: (N, T, H), (N, T) -> (N, H)."""
+    """Additive attention over time with H / 2 units: (N, T, H) -> (N, H)."""
 
     def __init__(self, width: int):
         super().__init__()
         self.key = nn.Linear(width, width // 2)
         self.score = nn.Linear(width // 2, 1, bias=False)
 
-    def forward(self, h: Tensor, is_sound: Tensor) -> Tensor:
-        return attend(h, self.key, self.score, is_sound)
+    def forward(self, h: Tensor) -> Tensor:
+        return attend(h, self.key, self.score)

@@ -1,9 +1,7 @@
 """The joint CNN + SeqNN network around the cells, which the supernet and the derived network have in common.
 
-    x -> stem -> CNN cells -> mean over frequency -> SeqNN cells -> mean over sound -> linear -> logits
+    x -> stem -> CNN cells -> mean over frequency -> SeqNN cells -> mean over time -> linear -> logits
                     '-> auxiliary head at 2/3 of the depth (training only)
-
-The last mean is over the time steps with sound: the padding of short clips is left out.
 
 Shapes: N utterances, C channels, F coefficients, T frames; x (N, 1, F, T), logits (N, classes).
 """
@@ -18,7 +16,6 @@ from config import RunConfig
 from models.auxiliary_head import AuxiliaryHead
 from models.cells import Cell
 from models.dropout import Dropout
-from models.padding import mean_over_sound, steps_of_sound
 from models.passes import Float32Linear
 from models.recompute import recompute_in_backward
 
@@ -118,7 +115,7 @@ class JointNetwork(nn.Module):
         s0, s1 = to_sequence(s0), to_sequence(s1)  # (N, T, C)
         for cell in self.rnn_cells:
             s0, s1 = s1, self.run(cell, s0, s1, op_weights.get("rnn"))
-        logits = self.head(mean_over_sound(s1, steps_of_sound(x, s1.shape[1])))
+        logits = self.head(s1.mean(dim=1))
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
 
     def run(self, cell: Cell, s0: Tensor, s1: Tensor, op_weights: Sequence[Tensor] | None) -> Tensor:

@@ -139,16 +139,13 @@ class Context(nn.Module):
         return self.project(h) + self.project_context(context).unsqueeze(1)
 
 
-def attend(h: Tensor, key: nn.Module, score: nn.Module, is_sound: Tensor | None = None) -> Tensor:
+def attend(h: Tensor, key: nn.Module, score: nn.Module) -> Tensor:
     """Additive attention over time (Bahdanau et al., ICLR 2015, eq. 6): (N, T, C) -> (N, C).
 
-    e_t = v . tanh(U h_t), a = softmax_t(e), c = sum_t a_t h_t, where U is `key` and v is `score`; over the time steps
-    in `is_sound` (N, T), or over all.
+    e_t = v . tanh(U h_t), a = softmax_t(e), c = sum_t a_t h_t, where U is `key` and v is `score`.
     """
-    e = score(torch.tanh(key(h)))  # (N, T, 1)
-    if is_sound is not None:
-        e = e.masked_fill(~is_sound.unsqueeze(2), torch.finfo(e.dtype).min)
-    return (e.softmax(dim=1) * h).sum(dim=1)
+    attention = score(torch.tanh(key(h))).softmax(dim=1)  # (N, T, 1)
+    return (attention * h).sum(dim=1)
 
 
 def skip_sequence(channels: int, stride: int, affine: bool) -> nn.Module:

@@ -171,9 +171,12 @@ class SavedModel:
     def standardised(self) -> nn.Module:
         """The network with the standardisation by its training rows: features (N, F, T) -> logits (N, classes).
 
-        The features of padding must be the mean, so that they are standardised to 0.
+        Without it, if the features are standardised by speaker or utterance: the network cannot know their statistics.
         """
-        return Standardised(self.network, torch.from_numpy(self.mean), torch.from_numpy(self.std))
+        mean, std = torch.from_numpy(self.mean), torch.from_numpy(self.std)
+        if self.normalise != "training":
+            mean, std = torch.zeros_like(mean), torch.ones_like(std)
+        return Standardised(self.network, mean, std)
 
 
 class Standardised(nn.Module):

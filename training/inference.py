@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from config import MAX_CLIP_VALUES, FrontEnd
 from data.features import Clip, Transform, UnreadableAudio, read_clips
 from data.names import is_unknown, key
-from data.normalisation import Statistics, frames_of, standardise_clips
+from data.normalisation import Statistics, frames_of
 from data.segments import Segment
 from models.saved import SavedModel
 from training.precision import ieee_float32
@@ -137,7 +137,7 @@ class Predictor:
             if readable:
                 statistics = [own[self.group_of(*place)] for place, _ in readable] if own else None
                 features = self.features([clip for _, clip in readable])
-                probabilities = iter(self.probabilities(*features, statistics))
+                probabilities = iter(self.probabilities(features, statistics))
             for place, clip in batch:
                 if isinstance(clip, str):
                     yield place, clip
@@ -156,32 +156,30 @@ class Predictor:
         found: dict[Hashable, Statistics] = defaultdict(Statistics)
         for place, clip in read_all(segments, self.front_end):
             if not isinstance(clip, str):
-                features, frames = self.features([clip])
-                found[self.group_of(*place)].add(features.cpu().numpy(), frames)
+                frames = frames_of(clip.end - clip.start, self.front_end)
+                features = self.features([clip]).cpu().numpy()
+                found[self.group_of(*place)].add(features, np.array([frames]))
         return found
 
     @torch.inference_mode()
-    def features(self, clips: Sequence[Clip]) -> tuple[Tensor, np.ndarray]:
-        """The features (N, F, T) of clips, and the number of frames (N,) that hold sound."""
-        sounds = torch.from_numpy(np.stack([clip.sound for clip in clips])).to(self.device)
-        frames = np.array([frames_of(clip.end - clip.start, self.front_end) for clip in clips])
+    def features(self, clips: Sequence[Clip]) -> Tensor:
+        """The features (N, F, T) of clips."""
+        sounds = torch.from_numpy(np.stack([clip.sound for clip in clips]))
         with ieee_float32():
-            return self.transform(sounds), frames
+            return self.transform(sounds.to(self.device))
 
     @torch.inference_mode()
-    def probabilities(
-        self, features: Tensor, frames: np.ndarray, own: Sequence[Statistics] | None
-    ) -> np.ndarray:
-        """Class probabilities (N, classes), the mean over the networks.
+    def probabilities(self, features: Tensor, own: Sequence[Statistics] | None) -> np.ndarray:
+        """Class probabilities (N, classes) of features (N, F, T), the mean over the networks.
 
         own: the statistics by which each clip is standardised; None: those of each network's training rows.
         """
         each = []
         for network, (mean, std) in zip(self.networks, self.training_statistics, strict=True):
-            means = np.stack([one.mean for one in own] if own else [mean] * len(features))
-            stds = np.stack([one.std for one in own] if own else [std] * len(features))
-            arrays = (torch.from_numpy(array).to(self.device) for array in (means, stds, frames))
-            x = standardise_clips(features, *arrays)
+            means = np.stack([one.mean for one in own] if own else [mean])  # (N, F) or (1, F)
+            stds = np.stack([one.std for one in own] if own else [std])
+            shift, scale = (torch.from_numpy(array).to(self.device).unsqueeze(2) for array in (means, stds))
+            x = ((features - shift) / scale).unsqueeze(1)
             with ieee_float32():
                 each.append(network(x).softmax(dim=1))
         return torch.stack(each).mean(dim=0).cpu().numpy()

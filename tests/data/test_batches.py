@@ -17,7 +17,8 @@ from config import FrontEnd
 from data import batches
 from data.arrays import RowReader, RowWriter
 from data.batches import Features, TrainingBatches
-from data.store import FeatureStore, Row, statistics
+from data.normalisation import Standardisation, own_statistics
+from data.store import FeatureStore, Row
 from utils import UserError
 
 N, F, T = 53, 5, 7
@@ -32,7 +33,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     writer = RowWriter(folder / "features.npy", (F, T))
     writer.append(rng.normal(rng.normal(0, 50, (1, F, 1)), rng.uniform(0.1, 9, (1, F, 1)), (N, F, T)))
     writer.close()
-    plain = {"session": "", "split": "", "duration": 1.0, "text": "", "copy": "", "start": 0.0, "stamp": ""}
+    plain = {
+        "session": "",
+        "split": "",
+        "duration": 1.0,
+        "text": "",
+        "copy": "",
+        "start": 0.0,
+        "stamp": "",
+        "end": 1.0,
+    }
     manifest = [
         Row(utterance=f"u{i:02d}", file=f"u{i:02d}.wav", speaker=f"S{i % 4}", emotion="abc"[i % 3], **plain)
         for i in range(N)
@@ -44,9 +54,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     return FeatureStore(folder, "noise", front_end, ("a", "b", "c"), manifest, reader, [])
 
 
+def unchanged(rows: int, coefficients: int) -> Standardisation:
+    """A standardisation that changes nothing."""
+    shape = 1, coefficients
+    return Standardisation(np.zeros(shape, np.float32), np.ones(shape, np.float32), np.zeros(rows, np.int64))
+
+
 def plain_features(store: FeatureStore) -> Features:
     """Features that are not standardised, so that their values show which row they are."""
-    return Features(store, np.zeros(F, np.float32), np.ones(F, np.float32), CPU)
+    return Features(store, unchanged(N, F), CPU)
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +123,7 @@ def test_an_epoch_has_every_row_once_except_those_that_fill_no_batch(
     rows = np.sort(np.random.default_rng(seed).permutation(N)[:count])
     if size > count:
         return
-    shuffled = TrainingBatches(
-        Features(FAKE, np.zeros(F, np.float32), np.ones(F, np.float32), CPU), rows, size, seed
-    )
+    shuffled = TrainingBatches(Features(FAKE, unchanged(N, F), CPU), rows, size, seed)
     assert len(shuffled) == count // size
     seen = np.array(epoch_rows(shuffled, epoch))
     assert len(seen) == len(set(seen)) == len(shuffled) * size
@@ -164,21 +178,16 @@ def test_threads_return_the_same_batches_and_read_two_ahead(from_disk, monkeypat
     assert set(ahead) <= set(read), "the two batches after the last were not read"
 
 
-def test_features_are_standardised_by_the_training_rows(store):
-    rows = np.arange(3, 40, 2)
-    mean, std = statistics(store.features, rows)
-    train = store.features[rows].astype(np.float64)
-    np.testing.assert_allclose(mean, train.mean(axis=(0, 2)), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(std, train.std(axis=(0, 2)), rtol=1e-5)
-    features = Features(store, mean, std, CPU)
-    test = np.array([0, 1, 52])
-    x, y = features.fetch(test)
-    by_hand = (store.features[test] - train.mean(axis=(0, 2))[:, None]) / train.std(axis=(0, 2))[:, None]
-    np.testing.assert_allclose(x[:, 0].numpy(), by_hand, rtol=1e-4, atol=1e-4)
-    np.testing.assert_array_equal(y.numpy(), store.labels[test])
-    training = torch.cat([x for x, _ in features.in_order(rows, 8)])
-    assert training.mean(dim=(0, 1, 3)).abs().max() < 1e-4
-    assert (training.std(dim=(0, 1, 3), correction=0) - 1).abs().max() < 1e-4
+def test_features_are_standardised_by_the_statistics_of_their_group(store):
+    rng = np.random.default_rng(1)
+    mean, std = rng.normal(0, 50, (3, F)).astype(np.float32), rng.uniform(1, 9, (3, F)).astype(np.float32)
+    group = rng.integers(0, 3, N)
+    features = Features(store, Standardisation(mean, std, group), CPU)
+    rows = np.array([0, 52, 1])
+    x, y = features.fetch(rows)
+    by_hand = (store.features[rows] - mean[group[rows], :, None]) / std[group[rows], :, None]
+    np.testing.assert_allclose(x[:, 0].numpy(), by_hand, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(y.numpy(), store.labels[rows])
 
 
 @pytest.mark.parametrize("size", [1, 4, 19, 100])
@@ -229,10 +238,10 @@ def test_every_seed_and_stream_is_another_shuffle(features) -> None:
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_features_in_memory_and_from_disk_are_the_same_bits(store, monkeypatch, balanced: bool, workers: int):
-    statistic = statistics(store.features, np.arange(0, N, 2))
-    kept = Features(store, *statistic, CPU)
+    own = own_statistics(store, "speaker")
+    kept = Features(store, own, CPU)
     monkeypatch.setitem(batches.RESIDENT_BYTES, "cpu", store.features.nbytes - 1)
-    read = Features(store, *statistic, CPU)
+    read = Features(store, own, CPU)
     assert (kept.resident is None, read.resident is None) == (False, True)
     one, other = (TrainingBatches(f, np.arange(N), 8, 4, workers, balanced=balanced) for f in (kept, read))
     assert all(equal(one[step], other[step]) for step in range(14))
@@ -254,14 +263,15 @@ from pathlib import Path
 import numpy as np, torch
 from data.arrays import RowReader
 from data.batches import Features, TrainingBatches
+from data.normalisation import Standardisation
 
 class Store:
     features = RowReader(Path(sys.argv[1]))
     labels = np.arange(len(features)) % 4
 
 def resident(): return int(Path("/proc/self/statm").read_text().split()[1]) / 256  # MB, of pages of 4 kB
-flat = np.zeros(128, np.float32), np.ones(128, np.float32)
-features = Features(Store, *flat, torch.device("cpu"))
+flat = np.zeros((1, 128), np.float32), np.ones((1, 128), np.float32), np.zeros(len(Store.labels), np.int64)
+features = Features(Store, Standardisation(*flat), torch.device("cpu"))
 assert features.resident is None
 batches = TrainingBatches(features, np.arange(len(Store.features)), 32, 0, int(sys.argv[2]))
 for step in range(5): batches[step]
@@ -302,7 +312,7 @@ def labelled(labels: np.ndarray) -> Features:
         features = np.zeros((len(labels), 1, 1), np.float32)
 
     Labelled.labels = labels
-    return Features(Labelled, np.zeros(1, np.float32), np.ones(1, np.float32), CPU)
+    return Features(Labelled, unchanged(len(labels), 1), CPU)
 
 
 @settings(max_examples=60, deadline=None)
