@@ -73,8 +73,8 @@ def trial_configs(
         "resume": True,  # a trial may have been interrupted
     }
     if is_svm(key.method):
-        protocol = from_file(AugmentConfig, config.config).protocol
-        return None, SvmConfig(**flags, protocol=protocol, table=config.tables.get(key.method))
+        as_networks = from_file(AugmentConfig, config.config).model_dump(include={"protocol", "normalise"})
+        return None, SvmConfig(**flags, **as_networks, table=config.tables.get(key.method))
     flags["gpus"] = "auto" if config.gpus_per_trial else "none"
     model = "searched" if key.method in SEARCHED else key.method
     augment_config = from_file(AugmentConfig, config.config, **flags, model=model, genotype=None)

@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils import gen_batches
 
-from config import ResultFlags, RunName
+from config import Normalise, ResultFlags, RunName
 from data.datasets import dataset_folds, open_dataset
 from data.folds import Fold, choose_fold
 from data.functional_tables import read_table
@@ -52,6 +52,9 @@ class SvmConfig(ResultFlags):
     fold: PositiveInt
     seed: NonNegativeInt
     protocol: Literal["held_out", "paper"]
+    normalise: Normalise
+    """speaker: each functional is standardised over the utterances of a speaker. The others change nothing: the machine
+    standardises by its training rows."""
     table: Path | None
     """A table of functionals to use instead of those of the feature store."""
 
@@ -167,6 +170,8 @@ def fit_and_predict(config: SvmConfig, store: FeatureStore, fold: Fold) -> tuple
     x = read_functionals(config, store, utterances)
     rows = np.array([clips[0] for clips in utterances.values()])
     y = store.labels[rows]
+    if config.normalise == "speaker":
+        x = standardise_by(np.array([store.speakers[row] for row in rows]), x)
     place = {name: i for i, name in enumerate(utterances)}
     fitted, picks, tested = ([place[name] for name in part] for part in (training, picking, test))
     candidate, ua, machine = choose(x[fitted], y[fitted], x[picks], y[picks])
@@ -180,6 +185,15 @@ def fit_and_predict(config: SvmConfig, store: FeatureStore, fold: Fold) -> tuple
         "chosen": {**candidate._asdict(), "ua": ua},
     }
     return Predictions(store, rows[tested], decisions.log_softmax(dim=1)), details
+
+
+def standardise_by(groups: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Standardise each functional of x (U, D) over the utterances of the same group (U,)."""
+    result = np.empty_like(x)
+    for name in np.unique(groups):
+        members = groups == name
+        result[members] = StandardScaler().fit_transform(x[members])
+    return result
 
 
 def fingerprints(config: SvmConfig, store: FeatureStore) -> dict[str, str]:

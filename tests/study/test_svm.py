@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from study import svm
-from study.svm import Candidate, candidates, choose, decide, thin_out
+from study.svm import Candidate, candidates, choose, decide, standardise_by, thin_out
 
 D = 20
 
@@ -87,3 +87,16 @@ def test_large_training_sets_are_thinned_out_evenly(most: int):
     assert counts[1] == 1
     assert counts[0] / counts[2] == pytest.approx(3, rel=0.4)
     assert thin_out(store, kept, most + 3) == kept
+
+
+def test_standardisation_by_speaker_removes_what_a_speaker_has_in_common():
+    rng = np.random.default_rng(0)
+    speakers = np.array(["a", "b", "a", "c", "b", "a"])
+    offset = {"a": 5.0, "b": -300.0, "c": 1e4}
+    plain = rng.normal(size=(6, 4))
+    x = plain + np.array([[offset[name]] for name in speakers])
+    found = standardise_by(speakers, x)
+    for name in "ab":
+        own = plain[speakers == name]
+        np.testing.assert_allclose(found[speakers == name], (own - own.mean(axis=0)) / own.std(axis=0))
+    assert found[3].tolist() == [0.0] * 4, "a single utterance is its own mean"
