@@ -3,8 +3,11 @@
 import csv
 import io
 import json
+import math
 import runpy
 import sys
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,8 @@ from conftest import ROOT
 import predict
 from cli import parse
 from config import FrontEnd, PredictConfig, PrepareConfig, VisualizeConfig
-from data.features import Transform
+from data.features import Transform, read_clips
+from data.segments import Segment
 from genotypes import Genotype
 from models.architecture import SearchedArchitecture
 from models.joint_network import Size
@@ -118,6 +122,100 @@ def test_several_models_predict_their_mean_probabilities(place: Path):
     singles = [probabilities(model) for model in models]
     assert np.abs(singles[0] - singles[1]).max() > 1e-3
     np.testing.assert_allclose(probabilities(*models), np.mean(singles, axis=0), atol=1e-6)
+
+
+# ---------------------------------------------------------------- models that hear each speaker apart
+
+SPOKEN = {"anna/0.wav": 3000, "anna/1.wav": 10_000, "ben/0.wav": 8000, "ben/1.wav": 4000}
+"""Recordings and their samples."""
+
+
+@pytest.fixture
+def spoken(place: Path) -> Path:
+    """Recordings in two folders, of different levels, and a run that standardises by speaker."""
+    for number, (name, samples) in enumerate(SPOKEN.items()):
+        write_wav(place / name, samples, number)
+        sound, rate = soundfile.read(place / name, dtype="float32")
+        soundfile.write(place / name, sound / 10**number, rate, subtype="FLOAT")
+    replace(small_model(), normalise="speaker").save(Path("runs/spoken/augment/model.safetensors"))
+    replace(small_model(), normalise="utterance").save(Path("runs/alone/augment/model.safetensors"))
+    return place
+
+
+@torch.no_grad()
+def predict_apart(model: SavedModel, groups: list[list[str]]) -> dict[str, np.ndarray]:
+    """The probabilities of each recording, standardised by all frames of sound of its group."""
+    transform = Transform(FRONT_END)
+    found = {}
+    for names in groups:
+        clips = {name: list(read_clips(Path(name), FRONT_END)) for name in names}
+        features = {
+            name: [transform(torch.from_numpy(c.sound)[None])[0] for c in clips[name]] for name in names
+        }
+        pairs = [(x, c) for name in names for x, c in zip(features[name], clips[name], strict=True)]
+        sound = torch.cat([x[:, : math.ceil((c.end - c.start) / 0.5 * 9)] for x, c in pairs], dim=1)
+        mean, std = sound.mean(dim=1, keepdim=True), sound.std(dim=1, keepdim=True, correction=0)
+        for name in names:
+            x = torch.stack([(each - mean) / std for each in features[name]])
+            found[name] = model.network(x[:, None]).softmax(dim=1).mean(dim=0).numpy()
+    return found
+
+
+def predictions_of(run: str, *recordings: str | Segment) -> dict[str, np.ndarray]:
+    return {str(each.file): each.probabilities for each in load_run(run).predict(recordings, batch_size=2)}
+
+
+def assert_equal_probabilities(found: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> None:
+    assert found.keys() == truth.keys()
+    for name in truth:
+        np.testing.assert_allclose(found[name], truth[name], atol=1e-4, err_msg=name)
+
+
+def test_recordings_one_by_one_in_folders_and_with_speakers_get_three_answers(spoken: Path):
+    model = SavedModel.load(Path("runs/spoken/augment/model.safetensors"))
+    names = list(SPOKEN)
+    alone = predict_apart(model, [[name] for name in names])
+    by_folder = predict_apart(model, [names[:2], names[2:]])
+    by_speaker = predict_apart(model, [names[::2], names[1::2]])
+    answers = [np.concatenate(list(each.values())) for each in (alone, by_folder, by_speaker)]
+    for one, other in combinations(answers, 2):
+        assert np.abs(one - other).max() > 1e-2
+    for name in names:
+        assert_equal_probabilities(predictions_of("runs/spoken", name), {name: alone[name]})
+    assert_equal_probabilities(predictions_of("runs/spoken", *names), by_folder)
+    listed = [Segment(Path(name), speaker=f"S{i % 2 + 1:02d}") for i, name in enumerate(names)]
+    assert_equal_probabilities(predictions_of("runs/spoken", *listed), by_speaker)
+    respelt = [Segment(Path(name), speaker=f" s{i % 2 + 1}") for i, name in enumerate(names)]
+    assert_equal_probabilities(predictions_of("runs/spoken", *respelt), by_speaker)
+    assert_equal_probabilities(predictions_of("runs/alone", *names), alone)
+
+
+@pytest.mark.parametrize(
+    ("speakers", "words"),
+    [
+        (None, "4 recordings of 2 folders; a CSV with a column speaker tells who speaks"),
+        (["A", "a", "B", "C"], "4 recordings of 3 speakers"),
+        (["A", "", "nan", "C"], "4 recordings of 2 folders and 2 speakers; a CSV"),
+    ],
+)
+def test_the_command_says_who_is_heard_apart(spoken: Path, capfd, speakers, words: str):
+    words_of_command = ["--model", "runs/spoken", "--gpus", "none"]
+    if speakers is None:
+        words_of_command += ["anna", "ben"]
+    else:
+        rows = "".join(f"{name},{who}\n" for name, who in zip(SPOKEN, speakers, strict=True))
+        Path("list.csv").write_text("file,Speaker\n" + rows)
+        words_of_command.append("list.csv")
+    assert len(predict.run(parse(PredictConfig, words_of_command))) == 4
+    assert f"note: the model hears each speaker apart: {words}" in capfd.readouterr().err
+
+
+def test_models_of_different_kinds_of_standardisation_are_refused(spoken: Path):
+    with pytest.raises(UserError, match="the models were trained on different features"):
+        load_run("runs/one", "runs/spoken")
+
+
+# ---------------------------------------------------------------- other features, and from Python
 
 
 def test_models_of_different_features_are_refused():
