@@ -416,7 +416,7 @@ class RunConfig(ResultFlags):
     """SeqNN cells; 0 makes a pure CNN."""
     init_channels: PositiveInt = 8
     """Channels of the first CNN cell; each reduction doubles them."""
-    stem_stride: Literal[1, 2] = 1
+    stem_stride: Annotated[int, Field(ge=1, le=2)] = 1
     """2: the first convolution halves the coefficients and the frames, which makes the CNN cells four times faster."""
     rnn_channels: PositiveInt = 128
     """Width of the SeqNN cells."""
