@@ -114,8 +114,7 @@ def table(metrics: dict[str, Any]) -> str:
         f"  macro-F1  {metrics['macro_f1']:6.1%}",
     ]
     for sex, found in metrics["by_sex"].items():
-        of = f"{found['n']} utterances of {len(found['speakers'])} {sex} speakers"
-        lines.append(f"  UA        {found['ua']:6.1%}   {of}")
+        lines.append(f"  UA        {found['ua']:6.1%}   {sex} ({found['n']} utterances)")
     lines += [f"  recall    {r:6.1%}   {name}" for name, r in metrics["recall"].items() if r is not None]
     return "\n".join(lines)
 

@@ -126,7 +126,7 @@ def test_scores_by_sex_are_those_of_the_utterances_of_each():
         "male": {"ua": 0.5, "n": 2, "speakers": ["c"]},
     }
     printed = table(found | {"test_speakers": list("abcd")})
-    assert "UA         75.0%   4 utterances of 2 female speakers" in printed
+    assert "UA         75.0%   female (4 utterances)" in printed
     assert report(labels, predicted, ["a"] * 7, CLASSES)["by_sex"] == {}
 
 
