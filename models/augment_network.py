@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from genotypes import Edge, Genotype
 from models.cells import Cell, CellType
-from models.fused import cell_types
+from models.fused import cell_types, stem_type
 from models.joint_network import JointNetwork, Size
 
 
@@ -23,7 +23,7 @@ class DropPath(nn.Module):
             return x
         keep = 1.0 - self.probability
         mask = torch.empty((len(x),) + (1,) * (x.dim() - 1), dtype=x.dtype, device=x.device).bernoulli_(keep)
-        return x * mask / keep
+        return x * (mask / keep)
 
 
 class DerivedNode(nn.Module):
@@ -46,7 +46,7 @@ class DerivedNode(nn.Module):
 class AugmentNetwork(nn.Module):
     """(N, 1, F, T) -> logits (N, classes); with `auxiliary`, (logits, auxiliary logits) in training mode.
 
-    With `fused`, tanh RNNs are computed by the faster functions of `models.fused`.
+    With `fused`, stem, cells and tanh RNNs are computed by the faster functions of `models.fused`.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class AugmentNetwork(nn.Module):
         super().__init__()
         self.genotype = genotype
         self.cell_types = cell_types(fused)
-        self.network = JointNetwork(size, classes, self.make_cell, dropout, auxiliary)
+        self.network = JointNetwork(size, classes, self.make_cell, dropout, auxiliary, stem=stem_type(fused))
 
     def make_cell(self, kind: str, inputs: tuple[int, int], channels: int, reduction_prev: bool) -> Cell:
         """A cell of the genotype."""

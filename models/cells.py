@@ -54,15 +54,29 @@ class Cell(nn.Module):
         return torch.cat([states[i] for i in self.concat], dim=self.channel_axis)
 
 
-def project_maps(channels_in: int, channels_out: int, stride: int, affine: bool) -> nn.Module:
-    """ReLU, pointwise convolution, BatchNorm; with stride 2 a factorized reduction."""
+class Projection(nn.Sequential):
+    """ReLU, pointwise convolution, BatchNorm."""
+
+    def __init__(self, channels_in: int, channels_out: int, affine: bool):
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(channels_in, channels_out, 1, bias=False),
+            nn.BatchNorm2d(channels_out, affine=affine),
+        )
+
+
+def project_maps(
+    channels_in: int,
+    channels_out: int,
+    stride: int,
+    affine: bool,
+    projection: type[Projection] = Projection,
+    reduce: type[FactorizedReduce] = FactorizedReduce,
+) -> nn.Module:
+    """A projection; with stride 2 a factorized reduction."""
     if stride == 2:
-        return FactorizedReduce(channels_in, channels_out, affine)
-    return nn.Sequential(
-        nn.ReLU(),
-        nn.Conv2d(channels_in, channels_out, 1, bias=False),
-        nn.BatchNorm2d(channels_out, affine=affine),
-    )
+        return reduce(channels_in, channels_out, affine)
+    return projection(channels_in, channels_out, affine)
 
 
 class ProjectSequence(nn.Module):

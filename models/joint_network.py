@@ -56,6 +56,13 @@ MakeCell = Callable[[str, tuple[int, int], int, bool], Cell]
 """(kind, input channels, channels, reduction_prev) -> the cell; kind is "normal", "reduce" or "rnn"."""
 
 
+class Stem(nn.Sequential):
+    """A 3 x 3 convolution and BatchNorm, (N, 1, F, T) -> (N, C, F, T); stride 2 halves F and T, rounding up."""
+
+    def __init__(self, channels: int, stride: int = 1):
+        super().__init__(nn.Conv2d(1, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels))
+
+
 class JointNetwork(nn.Module):
     """CNN cells, SeqNN cells and a classifier; `make_cell` builds the cells.
 
@@ -71,6 +78,7 @@ class JointNetwork(nn.Module):
         dropout: float = 0.0,
         auxiliary: bool = False,
         recompute_cells: bool = False,
+        stem: type[Stem] = Stem,
     ):
         super().__init__()
         self.kinds = size.kinds
@@ -78,9 +86,7 @@ class JointNetwork(nn.Module):
         self.recompute_cells = recompute_cells
         channels = size.init_channels
         c0 = c1 = size.stem_multiplier * channels  # channels of the two previous outputs
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, c1, 3, size.stem_stride, padding=1, bias=False), nn.BatchNorm2d(c1)
-        )
+        self.stem = stem(c1, size.stem_stride)
         self.cnn_cells = nn.ModuleList()
         self.rnn_cells = nn.ModuleList()
         reduction_prev = False

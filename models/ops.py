@@ -52,17 +52,14 @@ class ConvUnit(nn.Module):
         return self.norm(self.pointwise(self.depthwise(F.relu(x))))
 
 
-def separable_conv(kernel: int, channels: int, stride: int, affine: bool) -> nn.Module:
+def separable_conv(
+    kernel: int, channels: int, stride: int, affine: bool, conv_unit: type[ConvUnit] = ConvUnit
+) -> nn.Module:
     """Two depthwise-separable convolutions without dilation; the first one has the stride."""
     return nn.Sequential(
-        ConvUnit(kernel, 1, channels, stride, affine),
-        ConvUnit(kernel, 1, channels, 1, affine),
+        conv_unit(kernel, 1, channels, stride, affine),
+        conv_unit(kernel, 1, channels, 1, affine),
     )
-
-
-def skip_maps(channels: int, stride: int, affine: bool) -> nn.Module:
-    """The identity, or with stride 2 a factorized reduction."""
-    return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
 
 
 class FactorizedReduce(nn.Module):
@@ -87,15 +84,29 @@ class FactorizedReduce(nn.Module):
         return self.norm(torch.cat([self.even(even), self.odd(odd)], dim=1))  # (N, C_out, F/2, T/2)
 
 
-MAP_OPS: Mapping[str, MakeOp] = {
-    "max_pool_3x3": partial(Pool, "max"),
-    "avg_pool_3x3": partial(Pool, "avg"),
-    "skip_connect": skip_maps,
-    "sep_conv_3x3": partial(separable_conv, 3),
-    "sep_conv_5x5": partial(separable_conv, 5),
-    "dil_conv_3x3": partial(ConvUnit, 3, 2),
-    "dil_conv_5x5": partial(ConvUnit, 5, 2),
-}
+def skip_maps(reduce: type[FactorizedReduce], channels: int, stride: int, affine: bool) -> nn.Module:
+    """The identity, or with stride 2 a factorized reduction."""
+    return nn.Identity() if stride == 1 else reduce(channels, channels, affine)
+
+
+def map_ops(
+    conv_unit: type[ConvUnit] = ConvUnit,
+    pool: type[Pool] = Pool,
+    reduce: type[FactorizedReduce] = FactorizedReduce,
+) -> dict[str, MakeOp]:
+    """The ops of the CNN, built from these modules."""
+    return {
+        "max_pool_3x3": partial(pool, "max"),
+        "avg_pool_3x3": partial(pool, "avg"),
+        "skip_connect": partial(skip_maps, reduce),
+        "sep_conv_3x3": partial(separable_conv, 3, conv_unit=conv_unit),
+        "sep_conv_5x5": partial(separable_conv, 5, conv_unit=conv_unit),
+        "dil_conv_3x3": partial(conv_unit, 3, 2),
+        "dil_conv_5x5": partial(conv_unit, 5, 2),
+    }
+
+
+MAP_OPS: Mapping[str, MakeOp] = map_ops()
 
 
 # ---------------------------------------------------------------- sequences

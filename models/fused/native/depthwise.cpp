@@ -158,18 +158,19 @@ void gradients(const T* g, const T* x, const T* k, T* d_x, double* d_k, Int imag
 
 }  // namespace
 
+// The work for kernels of side K, with as many channels at a time as fill vectors and divide all.
+#define WORK(NAME, T, K) (channels % 16 == 0 ? NAME<T, 16, K> : channels % 8 == 0 ? NAME<T, 8, K> : NAME<T, 12, K>)
+
 #define EXPORT(T)                                                                                                      \
   extern "C" void depthwise_##T(const T* x, const T* k, T* z, Int images, Int rows, Int columns, Int channels,         \
                                 Int side, Int stride, Int dilation, int threads) {                                     \
-    const auto work = side == 3 ? (channels % 16 == 0 ? forward<T, 16, 3> : forward<T, 8, 3>)                          \
-                                : (channels % 16 == 0 ? forward<T, 16, 5> : forward<T, 8, 5>);                         \
+    const auto work = side == 3 ? WORK(forward, T, 3) : WORK(forward, T, 5);                                           \
     work(x, k, z, images, Size{rows, columns, channels}, stride, dilation, threads);                                   \
   }                                                                                                                    \
   extern "C" void depthwise_gradients_##T(const T* g, const T* x, const T* k, T* d_x, double* d_k, Int images,         \
                                           Int rows, Int columns, Int channels, Int side, Int stride, Int dilation,     \
                                           int threads) {                                                               \
-    const auto work = side == 3 ? (channels % 16 == 0 ? gradients<T, 16, 3> : gradients<T, 8, 3>)                      \
-                                : (channels % 16 == 0 ? gradients<T, 16, 5> : gradients<T, 8, 5>);                     \
+    const auto work = side == 3 ? WORK(gradients, T, 3) : WORK(gradients, T, 5);                                       \
     work(g, x, k, d_x, d_k, images, Size{rows, columns, channels}, stride, dilation, threads);                         \
   }
 

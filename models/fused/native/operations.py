@@ -1,6 +1,6 @@
-"""The operations in C++: depthwise convolutions, sums and weighted sums of feature maps, a recurrence.
+"""The operations in C++: depthwise convolutions, sums and weighted sums of feature maps, BatchNorm, a recurrence.
 
-Tensors are float32 or float64, on a CPU, with a multiple of 8 channels.
+Tensors are float32 or float64, on a CPU, with a multiple of 8 channels, if nothing else is said.
 
 Shapes: N utterances, C channels, F coefficients, T frames, k the side of a kernel (3 or 5); maps
 (N, C, F, T) in channels_last memory format, depthwise kernels (C, 1, k, k); sequences (T, N, C).
@@ -8,10 +8,10 @@ Shapes: N utterances, C channels, F coefficients, T frames, k the side of a kern
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.fused.native import compiler
 
@@ -31,8 +31,18 @@ def supports(*tensors: Tensor, side: int = 3) -> bool:
     return side in (3, 5) and compiler.library() is not None
 
 
+def has_units(x: Tensor) -> bool:
+    """Whether the compiled code can process maps of any number of channels by `pointwise_norm`."""
+    return x.device.type == "cpu" and x.dtype in TYPES and compiler.library() is not None
+
+
+def has_depthwise(channels: int, side: int) -> bool:
+    """Whether `depthwise` can process this number of channels, with kernels of this side."""
+    return side in (3, 5) and (channels % 8 == 0 or channels % 12 == 0)
+
+
 def depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
-    """Convolve each channel of relu(x) with its kernel."""
+    """Convolve each channel of relu(x) with its kernel. The channels may also be a multiple of 12."""
     x, (n, c, f, t) = channels_last(x), x.shape
     size = n, c, -(-f // stride), -(-t // stride)
     z = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last)
@@ -45,7 +55,7 @@ def depthwise_gradients(
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of `depthwise` with respect to x and the weights; None if not needed."""
     g, x, (n, c, f, t), side = channels_last(g), channels_last(x), x.shape, weight.shape[-1]
-    at_once = 16 if c % 16 == 0 else 8  # channels
+    at_once = next(v for v in (16, 8, 12) if c % v == 0)  # channels
     d_x = torch.empty_like(x) if needs_x else None
     sums = None
     if needs_weight:
@@ -93,6 +103,55 @@ def weighted_sum(constant: Tensor, terms: Sequence[tuple[Tensor, Tensor]], m: in
     return out
 
 
+class Normed(NamedTuple):
+    """What `pointwise_norm` keeps for its gradients."""
+
+    z: Tensor
+    weight: Tensor | None
+    y: Tensor
+    """W z."""
+    gamma: Tensor
+    mean: Tensor
+    variance: Tensor
+    scale: Tensor
+    """1 / sqrt(variance + eps)."""
+
+
+def pointwise_norm(
+    z: Tensor, weight: Tensor | None, gamma: Tensor, beta: Tensor, norm: nn.BatchNorm2d, relu: bool
+) -> tuple[Tensor, Normed]:
+    """gamma (y - mean) / sqrt(variance + eps) + beta, y = W z or W relu(z), for any numbers of channels.
+
+    The weight is (C, C'); without one, y = z. In training, mean and variance are those of y, else the running ones.
+    The running statistics are not updated.
+    """
+    z, (n, width, f, t), channels = channels_last(z), z.shape, len(gamma)
+    out = torch.empty(n, channels, f, t, dtype=z.dtype, memory_format=torch.channels_last)
+    y = z if weight is None else torch.empty_like(out)
+    scale = torch.empty_like(gamma)
+    mean, variance = norm.running_mean, norm.running_var
+    if norm.training:
+        mean, variance = torch.empty_like(gamma), torch.empty_like(gamma)
+    saved = Normed(z, None if weight is None else weight.contiguous(), y, gamma, mean, variance, scale)
+    size = n * f * t, width, channels
+    call("pointwise_norm", z.dtype, *saved, beta, out, *size, relu, norm.training, norm.eps)
+    return out, saved
+
+
+def pointwise_norm_gradients(
+    g: Tensor, saved: Normed, relu: bool, training: bool, needs_z: bool
+) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
+    """The gradients of `pointwise_norm` with respect to z (None if not needed), W, gamma and beta."""
+    g, (n, width, f, t), channels = channels_last(g), saved.z.shape, len(saved.gamma)
+    d_z = torch.empty_like(saved.z) if needs_z else None
+    d_weight = None if saved.weight is None else torch.empty_like(saved.weight)
+    d_gamma, d_beta = torch.empty_like(saved.gamma), torch.empty_like(saved.gamma)
+    gradients = d_z, d_weight, d_gamma, d_beta
+    size = n * f * t, width, channels
+    call("pointwise_norm_gradients", g.dtype, g, *saved, *gradients, *size, relu, training)
+    return gradients
+
+
 def channels_last(x: Tensor) -> Tensor:
     """The same maps, in memory as (N, F, T, C)."""
     return x.contiguous(memory_format=torch.channels_last)
@@ -118,10 +177,12 @@ def call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
     function(*map(to_c, arguments), ctypes.c_int(torch.get_num_threads()))
 
 
-def to_c(argument: Tensor | list[Tensor] | list[int] | int | None) -> Any:
+def to_c(argument: Tensor | list[Tensor] | list[int] | int | float | None) -> Any:
     """An argument as C takes it: a number, an array of numbers, or an array of arrays."""
     if isinstance(argument, int):
         return ctypes.c_int64(argument)
+    if isinstance(argument, float):
+        return ctypes.c_double(argument)
     if isinstance(argument, list):
         is_numbers = argument and isinstance(argument[0], int)
         kind = ctypes.c_int64 if is_numbers else ctypes.c_void_p
