@@ -129,9 +129,10 @@ class SpeakerSet(BaseModel):
             return self
         if not self.comparable_with(other):
             return self.model_copy(update={"also": other})
-        by_key = {key(name): name for name in other.speakers} | {key(name): name for name in self.speakers}
+        known = set(map(key, self.speakers))
+        speakers = self.speakers + tuple(name for name in other.speakers if key(name) not in known)
         return self.model_copy(
-            update={"speakers": tuple(by_key.values()), "recordings": _pack(self.digests | other.digests)}
+            update={"speakers": speakers, "recordings": _pack(self.digests | other.digests)}
         )
 
     def to_json(self) -> dict[str, object]:

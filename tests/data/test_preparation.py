@@ -172,7 +172,7 @@ def test_the_files_have_the_documented_layout(corpus, tmp_path) -> None:
     assert sorted(os.listdir(folder)) == ["config.json", "features.npy", "manifest.csv", "skipped.csv"]
     assert visible(folder.parent) == ["tones"]
     header, *rows = csv.reader((folder / "manifest.csv").open())
-    columns = "utterance,file,speaker,session,emotion,split,duration,text,copy,start,stamp,end,audio,lost"
+    columns = "utterance,file,speaker,session,emotion,split,duration,text,copy,start,stamp,end,audio,lost,sex"
     assert ",".join(header) == columns
     assert [row[8] for row in rows] == ["", "speed:0.9", "noise:10"] * 11
     found = Path(rows[0][1]).stat()

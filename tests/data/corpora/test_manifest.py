@@ -250,4 +250,9 @@ def test_rows_with_times_are_parts_of_files(tmp_path: Path) -> None:
         ("b", 0.0, None),
     ]
     a, b = tmp_path / "a.wav", tmp_path / "b.wav"
-    assert segments_of(root) == [Segment(a, 0, 1.5), Segment(a, 1.5, 3), Segment(a, 3), Segment(b)]
+    assert segments_of(root) == [
+        Segment(a, 0, 1.5, "A"),
+        Segment(a, 1.5, 3, "A"),
+        Segment(a, 3, None, "A"),
+        Segment(b, speaker="B"),
+    ]
