@@ -133,6 +133,7 @@ def test_recurrence_takes_the_coefficients_of_all_channels_at_each_step():
 
 @torch.no_grad()
 def test_attention_equals_a_loop_over_steps():
+    torch.manual_seed(0)
     attention = Attention(6)
     attention.key.weight.mul_(5)
     h = torch.randn(2, 5, 6)
