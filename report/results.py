@@ -2,7 +2,9 @@
 
 Scores over trials are means and standard deviations over folds and seeds. Pooled scores combine the
 predictions of all folds with one seed, so that every utterance counts once, and are averaged over
-the seeds with which a method has finished every fold. Intervals and p-values are for pooled scores.
+the seeds with which a method has finished every fold. An ensemble is the mean of the class
+probabilities of these seeds in each fold. Intervals are for pooled scores and ensembles, p-values
+for pooled scores.
 """
 
 import platform
@@ -14,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from report.statistics import compare, count_confusions, holm, intervals, mean_scores
+from report.statistics import compare, count_confusions, difference_interval, holm, intervals, mean_scores
 from report.summaries import compare_settings, learning_curves, op_frequencies, trial_cost
 from report.trials import SEARCHED, Trial, TrialKey, is_svm, method_order
 from training.metrics import scores
@@ -99,8 +101,20 @@ class PooledTest:
         for seed in seeds:
             trials = [self.trials[TrialKey(method, fold, seed)] for fold in self.folds]
             predicted.append(np.concatenate([trial.predicted for trial in trials]))
+        return self._count(np.array(predicted))
+
+    def ensemble_counts(self, method: str, seeds: Sequence[int]) -> np.ndarray:
+        """The confusion counts (1, P, C, C) of the mean probabilities over some complete seeds of a method."""
+        predicted = []  # one array for each fold
+        for fold in self.folds:
+            each = [self.trials[TrialKey(method, fold, seed)].probabilities for seed in seeds]
+            predicted.append(np.mean(each, axis=0, dtype=np.float64).argmax(axis=1))
+        return self._count(np.concatenate(predicted)[None])
+
+    def _count(self, predicted: np.ndarray) -> np.ndarray:
+        """The confusion counts (S, P, C, C) of class ids (S, N)."""
         return count_confusions(
-            self.labels, np.array(predicted), self.speaker_ids, len(self.speakers), len(self.classes)
+            self.labels, predicted, self.speaker_ids, len(self.speakers), len(self.classes)
         )
 
     def confusion(self, method: str) -> np.ndarray:
@@ -158,6 +172,7 @@ def method_results(
         "missing": sum(key.method == method for key in missing),
         **{name: summarise([row[name] for row in different]) for name in SCORES},
         "pooled": pooled_scores(method, test),
+        "ensemble": ensemble_scores(method, test),
         "recall": _recalls(confusion, test.classes),
         "confusion": confusion.tolist(),
         **{name: summarise([row[name] for row in rows]) for name in COSTS},
@@ -185,6 +200,20 @@ def pooled_scores(method: str, test: PooledTest) -> dict[str, Any] | None:
     counts = test.counts(method, seeds)
     by_sex = {sex: mean_scores(counts[:, test.sexes == sex])["ua"] for sex in sorted({*test.sexes} - {""})}
     return {"seeds": seeds, **mean_scores(counts), "ci95": intervals(counts), "ua_by_sex": by_sex}
+
+
+def ensemble_scores(method: str, test: PooledTest) -> dict[str, Any] | None:
+    """The pooled scores of the ensemble over the seeds, and its gain in UA over the mean of the single seeds.
+
+    None if fewer than two seeds are complete, or if the method has no random part.
+    """
+    seeds = test.complete_seeds(method)
+    if len(seeds) < 2 or is_svm(method):
+        return None
+    counts, single = test.ensemble_counts(method, seeds), test.counts(method, seeds)
+    own = mean_scores(counts)
+    gain = {"ua": own["ua"] - mean_scores(single)["ua"], "ci95": difference_interval(counts, single)}
+    return {"seeds": seeds, **own, "ci95": intervals(counts), "gain": gain}
 
 
 def _recalls(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, float | None]:

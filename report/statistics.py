@@ -90,18 +90,23 @@ def compare(a: np.ndarray, b: np.ndarray, seed: int = 0) -> dict[str, Any]:
 
     `a` and `b` are their counts (S, P, C, C). Raises `ValueError` if their utterances differ.
     """
-    difference = bootstrap_scores(a, seed)["ua"] - bootstrap_scores(b, seed)["ua"]  # with the same draws
     p, exact = permutation_test(speaker_contributions(a, b), seed)
     seeds, speakers, *_ = a.shape
     return {
         "difference": mean_scores(a)["ua"] - mean_scores(b)["ua"],
-        "ci95": expanded_interval(difference, speakers),
+        "ci95": difference_interval(a, b, seed),
         "p": p,
         "exact": exact,
         "speakers": speakers,
         "seeds": seeds,
         "smallest_p": smallest_p(speakers),
     }
+
+
+def difference_interval(a: np.ndarray, b: np.ndarray, seed: int = 0) -> list[float] | None:
+    """The 95 % interval of the difference in UA of counts `a` and `b`, each averaged over its seeds."""
+    difference = bootstrap_scores(a, seed)["ua"] - bootstrap_scores(b, seed)["ua"]  # with the same draws
+    return expanded_interval(difference, a.shape[1])
 
 
 def speaker_contributions(a: np.ndarray, b: np.ndarray) -> np.ndarray:

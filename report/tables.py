@@ -29,13 +29,17 @@ def pooled_table(results: dict[str, Any]) -> Table:
         scores = [NO_VALUE] * len(SCORES)
         if pooled := found["pooled"]:
             seeds = str(len(pooled["seeds"]))
-            intervals = [text.format_interval(pooled["ci95"][score]) for score in SCORES]
-            percents = [text.format_percent(pooled[score]) for score in SCORES]
-            scores = [
-                f"{percent} ({interval})" for percent, interval in zip(percents, intervals, strict=True)
-            ]
+            scores = _scores_with_intervals(pooled)
         rows.append([method_title(method), seeds, *scores])
     return Table(["method", "seeds", *(f"{title} (95 % interval)" for title in SCORES.values())], rows)
+
+
+def _scores_with_intervals(found: dict[str, Any]) -> list[str]:
+    """`63.1 % (58.0 to 68.2)` for each of `SCORES`."""
+    return [
+        f"{text.format_percent(found[score])} ({text.format_interval(found['ci95'][score])})"
+        for score in SCORES
+    ]
 
 
 def score_table(results: dict[str, Any]) -> Table:
@@ -78,6 +82,19 @@ def sex_table(results: dict[str, Any]) -> Table:
     for method, by_sex in pooled.items():
         rows.append([method_title(method), *(text.format_percent(by_sex[sex]) for sex in sexes)])
     return Table(["method", *sexes], rows)
+
+
+def ensemble_table(results: dict[str, Any]) -> Table:
+    """The scores of the ensembles over seeds with their intervals, and the gain in UA over single models."""
+    rows = []
+    for method, found in results["methods"].items():
+        if ensemble := found["ensemble"]:
+            gain, interval = ensemble["gain"]["ua"], ensemble["gain"]["ci95"]
+            gain = f"{text.format_points(gain)} ({text.format_interval(interval, signed=True)})"
+            seeds = str(len(ensemble["seeds"]))
+            rows.append([method_title(method), seeds, *_scores_with_intervals(ensemble), gain])
+    titles = [f"{title} (95 % interval)" for title in (*SCORES.values(), "gain in UA, points")]
+    return Table(["method", "seeds", *titles], rows)
 
 
 def cost_table(results: dict[str, Any]) -> Table:
@@ -125,12 +142,17 @@ PROTOCOLS_DIFFER = (
     "The protocols differ in folds, utterances and the choice of the epoch: "
     "the published numbers are not a baseline for the scores above."
 )
+ENSEMBLES = (
+    "The mean class probabilities of the models of all complete seeds give one prediction per utterance; "
+    "the scores of single models, above, are the ones to compare with publications."
+)
 SECTIONS = (
     ("Pooled over folds", "Every utterance counts once per seed; seeds are averaged.", pooled_table),
     ("Over folds and seeds", "Mean ± standard deviation of the trials.", score_table),
     ("Comparisons", "A positive difference favours the first method.", comparison_table),
     ("Recall of each class", "Pooled over folds and seeds.", recall_table),
     ("UA of each sex", "Pooled over folds; seeds are averaged.", sex_table),
+    ("Ensemble over seeds", ENSEMBLES, ensemble_table),
     ("Cost", "Mean over trials, with the range if they differ.", cost_table),
     ("Missing trials", "These trials are not included in any number.", missing_table),
     ("Published results", PROTOCOLS_DIFFER, published_table),

@@ -111,7 +111,7 @@ def facts(results: dict[str, Any]) -> list[str]:
 
 
 def findings(results: dict[str, Any]) -> list[str]:
-    """The pooled UA of DARTS, of the best baseline and of the SVM, and the comparisons of the searched methods."""
+    """The pooled UA of DARTS, the best baseline and the SVM, the searched methods' comparisons, and the ensembles."""
     sentences = []
     best = results["best_baseline"]
     for method in dict.fromkeys(("darts", best, SVM)):
@@ -122,7 +122,19 @@ def findings(results: dict[str, Any]) -> list[str]:
             interval = _interval_in_brackets(found["pooled"]["ci95"]["ua"])
             sentences.append(f"{method_title(method)}{role} reaches a UA of {ua}{interval}.")
     compared = [found for found in results["comparisons"] if found["a"] in SEARCHED]
-    return sentences + [_comparison_sentence(found) for found in compared]
+    sentences += [_comparison_sentence(found) for found in compared]
+    return sentences + _ensemble_sentence(results, ["darts", best])
+
+
+def _ensemble_sentence(results: dict[str, Any], methods: Sequence[str]) -> list[str]:
+    """A sentence on the ensembles of those `methods` that have one, else nothing."""
+    parts = []
+    for method in methods:
+        found = results["methods"].get(method)
+        if found and (ensemble := found["ensemble"]):
+            gain = format_points(ensemble["gain"]["ua"])
+            parts.append(f"{format_percent(ensemble['ua'])} with {method_title(method)} ({gain} points)")
+    return [f"The ensemble over seeds reaches a UA of {' and of '.join(parts)}."] if parts else []
 
 
 def _comparison_sentence(comparison: dict[str, Any]) -> str:

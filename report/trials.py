@@ -56,15 +56,16 @@ class TrialKey(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A finished trial with N test utterances, sorted by name."""
+    """A finished trial with N test utterances, sorted by name, and C classes."""
 
     key: TrialKey
     metrics: dict[str, Any]
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # (C,)
     utterances: tuple[str, ...]  # (N,)
     speakers: tuple[str, ...]  # (N,)
     labels: np.ndarray  # (N,) indices into `classes`
     predicted: np.ndarray  # (N,) indices into `classes`
+    probabilities: np.ndarray  # (N, C), float32
     configs: dict[str, dict[str, Any]]  # by stage: "augment" and, for searched methods, "search"
     histories: dict[str, list[dict[str, Any]]]  # by stage; an empty list if the stage has no history
     genotype: Genotype | None
@@ -162,7 +163,7 @@ def read_trial(folder: Path, key: TrialKey) -> Trial:
     rows, classes = _read_predictions(folder / "augment" / "predictions.csv")
     if list(classes) != metrics["classes"]:
         raise ValueError("metrics.json and predictions.csv have different classes")
-    utterances, speakers, labels, predicted = zip(*sorted(rows), strict=True)
+    utterances, speakers, labels, predicted, *probabilities = zip(*sorted(rows), strict=True)
     class_ids = {name: number for number, name in enumerate(classes)}
     configs = {stage: folder / stage / "config.json" for stage in ("augment", "search")}
     genotype = folder / "search" / "genotype.json"
@@ -175,6 +176,7 @@ def read_trial(folder: Path, key: TrialKey) -> Trial:
         speakers=speakers,
         labels=np.array([class_ids[label] for label in labels]),
         predicted=np.array([class_ids[label] for label in predicted]),
+        probabilities=_parse_probabilities(probabilities),
         configs={stage: _read_object(path) for stage, path in configs.items() if path.exists()},
         histories={stage: _read_history(folder / stage / "history.jsonl") for stage in configs},
         genotype=Genotype.load(genotype) if genotype.exists() else None,
@@ -200,10 +202,18 @@ def _parse_object(text: str, file: str) -> dict[str, Any]:
 
 
 def _read_predictions(path: Path) -> tuple[list[list[str]], tuple[str, ...]]:
-    """The rows of `COLUMNS`, and the classes."""
+    """The rows (`COLUMNS`, then a probability for each class), and the classes."""
     header, *rows = list(csv.reader(io.StringIO(read_text(path), newline=""))) or [[]]
     if header[: len(COLUMNS)] != COLUMNS or not rows or any(len(row) != len(header) for row in rows):
         raise ValueError("predictions.csv is damaged")
     if len({row[0] for row in rows}) < len(rows):
         raise ValueError("predictions.csv has an utterance twice")
-    return [row[: len(COLUMNS)] for row in rows], tuple(header[len(COLUMNS) :])
+    return rows, tuple(header[len(COLUMNS) :])
+
+
+def _parse_probabilities(columns: Sequence[Sequence[str]]) -> np.ndarray:
+    """The probabilities (N, C) of C columns of N numbers."""
+    values = np.array(columns, dtype=np.float64).T
+    if not np.all((values >= 0) & (values <= 1)):  # False for NaN
+        raise ValueError("predictions.csv has a probability that is not from 0 to 1")
+    return values.astype(np.float32)

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
@@ -16,8 +17,9 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 from synthetic import CLASSES, cross_validation, manifest, write_trial
 
 from data.store import Row
-from report.trials import TrialKey
+from report.trials import TrialKey, read_trials
 from report.writer import write_report
+from training.metrics import write_predictions
 from utils import UserError
 
 METHODS = ("darts", "random", "cnn_lstm_att", "cnn")
@@ -221,6 +223,127 @@ def test_settings_of_an_svm_are_not_compared_with_those_of_networks(study_with_s
     results, _, _ = read_report(study_with_svm)
     assert results["settings"]["augment"]["common"]["lr"] == 0.025
     assert set(results["settings"]["augment"]["differing"]["rnn_layers"]) == {"darts", "cnn"}
+
+
+def average_files(folder: Path, method: str, seeds: Sequence[int]) -> list[tuple[str, str]]:
+    """The label of each utterance of the study, and the class with the highest mean probability over the seeds."""
+    labels, sums = {}, {}
+    for seed in seeds:
+        for path in folder.glob(f"{method}-fold*-seed{seed}/augment/predictions.csv"):
+            with path.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    labels[row["utterance"]] = row["emotion"]
+                    total = sums.setdefault(row["utterance"], dict.fromkeys(CLASSES, 0.0))
+                    for name in CLASSES:
+                        total[name] += float(row[name]) / len(seeds)
+    return [(labels[utterance], max(total, key=total.get)) for utterance, total in sums.items()]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_ensemble_equals_a_plain_loop_over_the_files(method: str, study: Path):
+    results, markdown, page = read_report(study)
+    found = results["methods"][method]["ensemble"]
+    labels, predicted = zip(*average_files(study, method, (1, 2)), strict=True)
+    assert len(labels) == results["utterances"]
+    assert found["seeds"] == [1, 2]
+    assert found["ua"] == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert found["wa"] == pytest.approx(accuracy_score(labels, predicted))
+    assert found["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
+    single = [balanced_accuracy_score(*read_predictions(study, f"{method}-fold*-seed{s}")) for s in (1, 2)]
+    assert found["gain"]["ua"] == pytest.approx(found["ua"] - np.mean(single))
+    low, high = found["gain"]["ci95"]
+    assert low < found["gain"]["ua"] < high
+    gain = f"{100 * found['gain']['ua']:+.1f}".replace("-", "\N{MINUS SIGN}")
+    shown = f"{100 * found['ua']:.1f} %"
+    assert re.search(rf"^\| [^|]+ \| 2 \| {re.escape(shown)} \(.*\| {re.escape(gain)} \(", markdown, re.M)
+    assert f"{shown} with DARTS ({gain} points)" in markdown or method != "darts"
+    for text in (markdown, page):
+        assert "Ensemble over seeds" in text
+        assert "single models, above, are the ones to compare with publications" in text
+
+
+def test_ensemble_has_the_intervals_of_one_model_with_its_predictions(study: Path, tmp_path: Path):
+    for path in study.glob("cnn-fold*-seed1"):
+        copy = shutil.copytree(path, tmp_path / "one" / path.name)
+        file = copy / "augment/predictions.csv"
+        rows = list(csv.DictReader(file.open(newline="")))
+        other = csv.DictReader((study / f"{path.name[:-1]}2/augment/predictions.csv").open(newline=""))
+        for row, second in zip(rows, other, strict=True):
+            mean = {name: (float(row[name]) + float(second[name])) / 2 for name in CLASSES}
+            row |= mean | {"predicted": max(mean, key=mean.get)}
+        with file.open("w", newline="") as opened:
+            writer = csv.DictWriter(opened, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    expected = read_report(write_report(tmp_path / "one").parent)[0]["methods"]["cnn"]
+    found = read_report(study)[0]["methods"]["cnn"]["ensemble"]
+    assert found["ci95"] == expected["pooled"]["ci95"]
+    assert found["ua"] == expected["pooled"]["ua"]
+    assert expected["ensemble"] is None  # of a single seed
+
+
+def test_seed_without_every_fold_is_not_in_the_ensemble(tmp_path: Path):
+    folder = cross_validation(tmp_path / "part", ("darts", "cnn"), folds=2, seeds=(1, 2, 3))
+    shutil.rmtree(folder / "darts-fold2-seed3")
+    for seed in (2, 3):
+        shutil.rmtree(folder / f"cnn-fold1-seed{seed}")
+    results, markdown, _ = read_report(write_report(folder).parent)
+    found = results["methods"]["darts"]["ensemble"]
+    assert found["seeds"] == [1, 2]
+    labels, predicted = zip(*average_files(folder, "darts", (1, 2)), strict=True)
+    assert found["ua"] == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert results["methods"]["cnn"]["ensemble"] is None
+    section = markdown.split("## Ensemble over seeds")[1].split("\n## ")[0]
+    assert "| DARTS | 2 |" in section
+    assert "CNN" not in section
+
+
+def test_seeds_that_disagree_are_decided_by_the_more_certain_one(tmp_path: Path):
+    """Each seed is certain and right on every other pass over the classes, else slightly wrong."""
+    rows = manifest(1)
+    labels = np.array([CLASSES.index(row.emotion) for row in rows])
+    right, wrong = np.eye(4)[labels], np.eye(4)[(labels + 1) % 4]
+    for seed in (1, 2):
+        path = write_trial(tmp_path / "split", "cnn", 1, seed, rows)
+        is_certain = (np.arange(len(rows)) // 4 % 2 == seed % 2)[:, None]
+        probabilities = np.where(is_certain, right, 0.6 * wrong + 0.4 * right)
+        order = np.arange(len(rows))[:: 1 if seed == 1 else -1]  # a file may have any order
+        ordered = [rows[i] for i in order]
+        write_predictions(path / "augment/predictions.csv", ordered, CLASSES, probabilities[order])
+    results, markdown, _ = read_report(write_report(tmp_path / "split").parent)
+    found = results["methods"]["cnn"]
+    assert found["pooled"]["ua"] == 0.5
+    assert (found["ensemble"]["ua"], found["ensemble"]["wa"], found["ensemble"]["macro_f1"]) == (1, 1, 1)
+    assert found["ensemble"]["gain"] == {"ua": 0.5, "ci95": [0.5, 0.5]}
+    assert "The ensemble over seeds reaches a UA of 100.0 % with CNN (+50.0 points)." in markdown
+
+
+def test_svm_has_no_ensemble(study_with_svm: Path):
+    results, markdown, _ = read_report(study_with_svm)
+    ensembles = {method: found["ensemble"] for method, found in results["methods"].items()}
+    assert ensembles["svm"] is ensembles["svm_egemaps"] is None
+    assert ensembles["darts"]["seeds"] == ensembles["cnn"]["seeds"] == [1, 2]
+    section = markdown.split("## Ensemble over seeds")[1].split("\n## ")[0]
+    assert "SVM" not in section
+
+
+def test_probabilities_are_in_the_order_of_the_utterances(study: Path):
+    trial = read_trials(study)[0][0]
+    assert trial.probabilities.dtype == np.float32
+    assert trial.probabilities.shape == (len(trial.utterances), len(CLASSES))
+    assert trial.probabilities.argmax(axis=1).tolist() == trial.predicted.tolist()
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e999", "-0.1", "1.5", "", "many"])
+def test_damaged_probabilities_make_a_trial_missing(tmp_path: Path, value: str):
+    folder = cross_validation(tmp_path / "odd", ("cnn",), folds=1)
+    file = folder / "cnn-fold1-seed2/augment/predictions.csv"
+    lines = file.read_text().splitlines()
+    lines[5] = f"{lines[5].rpartition(',')[0]},{value}"
+    file.write_text("\n".join(lines))
+    trials, missing = read_trials(folder)
+    assert [trial.key for trial in trials] == [TrialKey("cnn", 1, 1)]
+    assert missing[TrialKey("cnn", 1, 2)].startswith("cannot be read: ValueError")
 
 
 def test_single_trial_gives_a_report_without_comparisons(tmp_path: Path):
