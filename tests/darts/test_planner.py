@@ -29,7 +29,7 @@ SPACES = {
     "LSTMs, one cell": {"rnn_layers": 1, "rnn_ops": "lstm"},
     "wide": {"cnn_nodes": 1, "init_channels": 16, "rnn_ops": "rnn_att"},
     "one node": {"cnn_nodes": 1, "rnn_layers": 2, "rnn_nodes": 1},
-    "one node, no SeqNN": {"cnn_nodes": 1, "rnn_layers": 0},
+    "one node, no SeqNN, deltas": {"cnn_nodes": 1, "rnn_layers": 0, "deltas": 2},
 }
 
 
