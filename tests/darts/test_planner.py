@@ -113,7 +113,7 @@ def test_estimate_is_within_ten_percent_with_stacked_recurrences(monkeypatch, re
 @pytest.mark.parametrize(
     ("space", "recompute", "order"),
     [
-        ("one node, no SeqNN", "none", "first"),
+        ("one node, no SeqNN, deltas", "none", "first"),
         slow("all ops", "ops", "first"),
         slow("all ops", "none", "second"),
         slow("no SeqNN", "none", "first"),
