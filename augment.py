@@ -117,7 +117,7 @@ def without_missing_rnn(config: AugmentConfig, genotype: Genotype | None) -> Aug
 def choose_architecture(config: AugmentConfig, genotype: Genotype | None, shape: Shape) -> Architecture:
     """The architecture that the flags ask for, for inputs of a shape (F, T)."""
     if genotype is None:
-        return BaselineArchitecture(config.model, shape)
+        return BaselineArchitecture(config.model, shape, config.deltas)
     return SearchedArchitecture(
         genotype,
         Size.of(config),

@@ -60,6 +60,9 @@ Devices = Annotated[
 Baseline = Literal["cnn", "rnn", "lstm", "cnn_lstm", "cnn_lstm_att", "acrnn"]
 Features = Literal["mfcc", "logmel", "stft"]
 Normalise = Literal["training", "speaker", "utterance"]
+Deltas = Literal[0, 1, 2]
+WITH_DELTAS = ("searched", "acrnn")
+"""The values of --model that take --deltas; the other networks are as published, with one channel."""
 
 
 def _lower_case(value: Any) -> Any:
@@ -418,6 +421,9 @@ class RunConfig(ResultFlags):
     """Channels of the first CNN cell; each reduction doubles them."""
     stem_stride: Annotated[int, Field(ge=1, le=2)] = 1
     """2: the first convolution halves the coefficients and the frames, which makes the CNN cells four times faster."""
+    deltas: Deltas = 0
+    """Input channels that the network makes from the features: 1: their deltas along time; 2: also the deltas of these.
+    Of the networks designed by hand, only acrnn takes them."""
     rnn_channels: PositiveInt = 128
     """Width of the SeqNN cells."""
     dropout: Fraction = 0.3
@@ -554,6 +560,14 @@ class AugmentConfig(RunConfig):
         if self.genotype is not None and self.model != "searched":
             raise ValueError(
                 f"--genotype is for --model searched; {self.model} is designed by hand and takes none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_deltas(self) -> Self:
+        if self.deltas and self.model not in WITH_DELTAS:
+            raise ValueError(
+                f"--deltas is for --model {' or '.join(WITH_DELTAS)}; {self.model} is as published, without deltas"
             )
         return self
 

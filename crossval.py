@@ -23,7 +23,14 @@ from report.trials import METHODS, TrialKey, find_keys
 from report.writer import write_report
 from study import cluster
 from study.live_table import LiveTable, describe_failure
-from study.runner import check_settings, is_finished, planned_trials, run_trial, trial_configs
+from study.runner import (
+    check_settings,
+    is_finished,
+    note_methods_without_deltas,
+    planned_trials,
+    run_trial,
+    trial_configs,
+)
 from training.interruption import Interruption
 from utils import Interrupted, UserError, delete_folder, write_json
 
@@ -38,6 +45,7 @@ def run(config: CrossvalConfig) -> dict[TrialKey, str]:
     """
     folder = config.folder
     keys = check(config)
+    note_methods_without_deltas(config)
     todo = [key for key in keys if config.overwrite or not is_finished(key, config)]
     print(f"{len(keys)} trials, {len(keys) - len(todo)} already done; the runs are in {folder}")
     failed = run_trials(todo, config) if todo else {}

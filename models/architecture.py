@@ -53,16 +53,18 @@ class SearchedArchitecture:
 
 @dataclass(frozen=True)
 class BaselineArchitecture:
-    """A baseline, designed by hand, for inputs of one shape."""
+    """A baseline, designed by hand, for inputs of one shape. Only acrnn takes `deltas` above 0."""
 
     name: str
     shape: Shape
+    deltas: int = 0
 
     genotype = None
     cells = 0
 
     def build(self, classes: int) -> nn.Module:
-        return BASELINES[self.name](classes, self.shape)
+        options = {"deltas": self.deltas} if self.deltas else {}
+        return BASELINES[self.name](classes, self.shape, **options)
 
     def to_json(self) -> dict[str, Any]:
-        return {"baseline": self.name, "shape": list(self.shape)}
+        return {"baseline": self.name, "shape": list(self.shape), "deltas": self.deltas}

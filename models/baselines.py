@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
+from models.deltas import AppendDeltas
 from models.ops import attend
 from models.passes import Float32Linear
 
@@ -61,16 +62,18 @@ def cnn_lstm_att(classes: int, shape: Shape) -> nn.Module:
     )
 
 
-def acrnn(classes: int, shape: Shape) -> nn.Module:
+def acrnn(classes: int, shape: Shape, deltas: int = 0) -> nn.Module:
     """Three convolutions of 32, 64 and 64 channels, a bidirectional LSTM of width 64, attention, a linear layer.
 
     A small form of the network of Chen et al., IEEE SPL 25 (2018), doi 10.1109/LSP.2018.2860246, which is not among the
     baselines of the emoDARTS paper. BatchNorm, ReLU and max-pooling follow each convolution; all three halve the
-    coefficients, the first two the frames.
+    coefficients, the first two the frames. `deltas` is the number of channels that are made from the input (see
+    `models.deltas`); the network of the paper has 2.
     """
     coefficients = math.ceil(shape[0] / 8)
     return nn.Sequential(
-        *conv_block(1, 32, pool=(2, 2)),
+        *([AppendDeltas(deltas)] if deltas else []),
+        *conv_block(1 + deltas, 32, pool=(2, 2)),
         *conv_block(32, 64, pool=(2, 2)),
         *conv_block(64, 64, pool=(2, 1)),
         nn.Dropout(DROPOUT),
@@ -81,7 +84,7 @@ def acrnn(classes: int, shape: Shape) -> nn.Module:
     )
 
 
-BASELINES: Mapping[str, Callable[[int, Shape], nn.Module]] = {
+BASELINES: Mapping[str, Callable[..., nn.Module]] = {
     "cnn": cnn,
     "rnn": rnn,
     "lstm": lstm,

@@ -1,7 +1,7 @@
 """The joint CNN + SeqNN network around the cells, which the supernet and the derived network have in common.
 
-    x -> stem -> CNN cells -> mean over frequency -> SeqNN cells -> mean over time -> linear -> logits
-                    '-> auxiliary head at 2/3 of the depth (training only)
+    x -> deltas -> stem -> CNN cells -> mean over frequency -> SeqNN cells -> mean over time -> linear -> logits
+                              '-> auxiliary head at 2/3 of the depth (training only)
 
 Shapes: N utterances, C channels, F coefficients, T frames; x (N, 1, F, T), logits (N, classes).
 """
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from config import RunConfig
 from models.auxiliary_head import AuxiliaryHead
 from models.cells import Cell
+from models.deltas import AppendDeltas
 from models.dropout import Dropout
 from models.passes import Float32Linear
 from models.recompute import recompute_in_backward
@@ -24,7 +25,8 @@ from models.recompute import recompute_in_backward
 class Size:
     """Depth and width. The reduction cells are at 1/3 and 2/3 of the CNN's depth; each doubles the channels.
 
-    With `stem_stride` 2, the stem halves F and T, which makes the CNN cells four times faster.
+    With `stem_stride` 2, the stem halves F and T, which makes the CNN cells four times faster. `deltas` is the number
+    of channels that are made from the input in front of the stem (see `models.deltas`).
     """
 
     layers: int
@@ -33,6 +35,7 @@ class Size:
     rnn_channels: int
     stem_multiplier: int = 3
     stem_stride: int = 1
+    deltas: int = 0
 
     @property
     def kinds(self) -> list[str]:
@@ -49,6 +52,7 @@ class Size:
             config.rnn_layers,
             config.rnn_channels,
             stem_stride=config.stem_stride,
+            deltas=config.deltas,
         )
 
 
@@ -57,10 +61,11 @@ MakeCell = Callable[[str, tuple[int, int], int, bool], Cell]
 
 
 class Stem(nn.Sequential):
-    """A 3 x 3 convolution and BatchNorm, (N, 1, F, T) -> (N, C, F, T); stride 2 halves F and T, rounding up."""
+    """A 3 x 3 convolution and BatchNorm; stride 2 halves F and T, rounding up."""
 
-    def __init__(self, channels: int, stride: int = 1):
-        super().__init__(nn.Conv2d(1, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels))
+    def __init__(self, channels_in: int, channels: int, stride: int = 1):
+        conv = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
+        super().__init__(conv, nn.BatchNorm2d(channels))
 
 
 class JointNetwork(nn.Module):
@@ -86,7 +91,8 @@ class JointNetwork(nn.Module):
         self.recompute_cells = recompute_cells
         channels = size.init_channels
         c0 = c1 = size.stem_multiplier * channels  # channels of the two previous outputs
-        self.stem = stem(c1, size.stem_stride)
+        self.deltas = AppendDeltas(size.deltas) if size.deltas else nn.Identity()
+        self.stem = stem(1 + size.deltas, c1, size.stem_stride)
         self.cnn_cells = nn.ModuleList()
         self.rnn_cells = nn.ModuleList()
         reduction_prev = False
@@ -113,7 +119,7 @@ class JointNetwork(nn.Module):
         op_weights = op_weights or {}
         auxiliary_logits = None
         # (N, C, F, T), in the faster layout
-        s0 = s1 = self.stem(x).contiguous(memory_format=torch.channels_last)
+        s0 = s1 = self.stem(self.deltas(x)).contiguous(memory_format=torch.channels_last)
         for i, (kind, cell) in enumerate(zip(self.kinds, self.cnn_cells, strict=True)):
             s0, s1 = s1, self.run(cell, s0, s1, op_weights.get(kind))
             if i == self.auxiliary_at and self.training:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from config import Normalise
+from config import Deltas, Normalise
 from data.speakers import SpeakerSet
 from genotypes import Genotype
 from models.architecture import Architecture, BaselineArchitecture, SearchedArchitecture
@@ -79,10 +79,11 @@ class DesignedHeader(Header):
 
     baseline: Literal[*BASELINES]
     shape: tuple[Length, Length]
+    deltas: Deltas = 0
 
     @property
     def architecture(self) -> BaselineArchitecture:
-        return BaselineArchitecture(self.baseline, self.shape)
+        return BaselineArchitecture(self.baseline, self.shape, self.deltas)
 
 
 HEADER = TypeAdapter(SearchedHeader | DesignedHeader)

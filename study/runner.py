@@ -6,14 +6,14 @@ import time
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 import augment
 import search
-from cli import from_file
-from config import AugmentConfig, CrossvalConfig, SearchConfig, method_name
+from cli import from_file, note
+from config import WITH_DELTAS, AugmentConfig, Baseline, CrossvalConfig, SearchConfig, method_name
 from report.trials import SEARCHED, TrialKey, is_svm
 from study import svm
 from study.svm import SvmConfig
@@ -59,8 +59,8 @@ def trial_configs(
 ) -> tuple[SearchConfig | None, AugmentConfig | SvmConfig]:
     """The configurations of a trial's search (None for a baseline) and training.
 
-    They combine the sections of the --config file with the flags that identify the trial. Raises
-    `UserError` if flags of the file are wrong.
+    They combine the sections of the --config file with the flags that identify the trial. A baseline that takes no
+    --deltas has none. Raises `UserError` if flags of the file are wrong.
     """
     flags = {
         "name": f"{config.name}/{key}",
@@ -77,10 +77,21 @@ def trial_configs(
         return None, SvmConfig(**flags, **as_networks, table=config.tables.get(key.method))
     flags["gpus"] = "auto" if config.gpus_per_trial else "none"
     model = "searched" if key.method in SEARCHED else key.method
-    augment_config = from_file(AugmentConfig, config.config, **flags, model=model, genotype=None)
+    given = {**flags, "model": model, "genotype": None}
+    if model not in WITH_DELTAS:
+        given["deltas"] = 0
+    augment_config = from_file(AugmentConfig, config.config, **given)
     if key.method not in SEARCHED:
         return None, augment_config
     return from_file(SearchConfig, config.config, **flags, strategy=key.method), augment_config
+
+
+def note_methods_without_deltas(config: CrossvalConfig) -> None:
+    """Say which methods are trained without the --deltas of the --config file."""
+    deltas = from_file(AugmentConfig, config.config, model="searched").deltas
+    plain = [method for method in config.methods if method in set(get_args(Baseline)) - set(WITH_DELTAS)]
+    if deltas and plain:
+        note(f"--deltas {deltas} is not for {', '.join(plain)}: they are as published, without deltas")
 
 
 def check_settings(key: TrialKey, config: CrossvalConfig) -> None:

@@ -1,5 +1,6 @@
 """Augment: the architectures that its flags choose, the schedule of drop path, and the choice of the epoch."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -33,6 +34,7 @@ SIZE = Size(2, 3, 1, 5)
             {"dropout": 0.25, "fused": "off"},
             SearchedArchitecture(GENOTYPE, SIZE, 0.25, auxiliary=True, fused=False),
         ),
+        ({"deltas": 2}, SearchedArchitecture(GENOTYPE, replace(SIZE, deltas=2), auxiliary=True)),
     ],
 )
 def test_flags_choose_the_architecture(flags: dict, expected: SearchedArchitecture):
@@ -56,6 +58,14 @@ def test_baseline_has_the_shape_of_the_features_and_no_genotype_or_drop_path(mod
     network = architecture.build(4).train()
     assert isinstance(network(torch.randn(2, 1, *SHAPE)), Tensor)
     assert not any(isinstance(module, DropPath) for module in network.modules())
+
+
+def test_deltas_are_for_searched_networks_and_acrnn():
+    config = AugmentConfig(model="acrnn", deltas=2)
+    assert choose_architecture(config, None, SHAPE) == BaselineArchitecture("acrnn", SHAPE, deltas=2)
+    for model in set(BASELINES) - {"acrnn"}:
+        with pytest.raises(ValueError, match=f"--deltas is for --model searched or acrnn; {model} is"):
+            AugmentConfig(model=model, deltas=1)
 
 
 def test_drop_path_probability_grows_linearly_with_the_epoch(monkeypatch: pytest.MonkeyPatch):

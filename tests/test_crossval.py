@@ -35,7 +35,7 @@ from data.store import FeatureStore
 from report.trials import TrialKey
 from study import cluster
 from study.live_table import LiveTable
-from study.runner import planned_trials, progress_of, run_trial, trial_configs
+from study.runner import note_methods_without_deltas, planned_trials, progress_of, run_trial, trial_configs
 from utils import UserError, write_json
 
 ROOT = Path(__file__).parent.parent
@@ -323,6 +323,20 @@ def test_searched_trial_ignores_model_and_genotype_of_the_file(section: str, tmp
     search_config, augment_config = trial_configs(DARTS, CrossvalConfig(config=tmp_path / "own.yaml"))
     assert search_config.strategy == "darts"
     assert (augment_config.model, augment_config.genotype) == ("searched", None)
+
+
+def test_deltas_of_the_file_are_for_the_methods_that_take_them(tmp_path: Path, capsys):
+    (tmp_path / "own.yaml").write_text("search: {deltas: 1}\naugment: {deltas: 2}\n")
+    config = CrossvalConfig(config=tmp_path / "own.yaml", methods=["darts", "cnn", "acrnn", "lstm"])
+    trials = {method: trial_configs(TrialKey(method, 1, 1), config) for method in config.methods[:-1]}
+    assert trials["darts"][0].deltas == 1
+    found = {method: augment_config.deltas for method, (_, augment_config) in trials.items()}
+    assert found == {"darts": 2, "cnn": 0, "acrnn": 2, "lstm": 0}
+    note_methods_without_deltas(config)
+    assert capsys.readouterr().err.startswith("note: --deltas 2 is not for cnn, lstm:")
+    note_methods_without_deltas(config.model_copy(update={"methods": ("darts", "acrnn")}))
+    note_methods_without_deltas(config.model_copy(update={"config": None}))
+    assert not capsys.readouterr().err
 
 
 def test_svm_is_in_every_study():

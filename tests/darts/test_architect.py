@@ -49,10 +49,12 @@ class Problem:
         return Architect(SearchConfig(), self.network).second_order(self.train, self.val, self.unrolled)
 
 
-def make_problem(layers=2, nodes=1, rnn_layers=1, classes=2, seed=0, cnn_ops=CNN_OPS, **options) -> Problem:
+def make_problem(
+    layers=2, nodes=1, rnn_layers=1, classes=2, seed=0, cnn_ops=CNN_OPS, deltas=0, **options
+) -> Problem:
     torch.manual_seed(seed)
     space = SearchSpace(nodes, nodes, cnn_ops, RNN_OPS)
-    size = Size(layers, 2, rnn_layers, 3)
+    size = Size(layers, 2, rnn_layers, 3, deltas=deltas)
     network = SearchNetwork(space, size, classes, **options).double().train()
     for alpha in network.architecture_parameters():
         nn.init.normal_(alpha)
@@ -158,7 +160,7 @@ def small_epsilon(monkeypatch):
     monkeypatch.setattr(architect, "EPSILON", 1e-5)
 
 
-@every_size
+@pytest.mark.parametrize("size", [*SIZES, {"deltas": 2}], ids=str)
 def test_second_order_equals_the_exact_gradient(size, small_epsilon):
     assert max(relative_errors(make_problem(**size))) < 1e-4
 

@@ -29,7 +29,7 @@ SPACES = {
     "LSTMs, one cell": {"rnn_layers": 1, "rnn_ops": "lstm"},
     "wide": {"cnn_nodes": 1, "init_channels": 16, "rnn_ops": "rnn_att"},
     "one node": {"cnn_nodes": 1, "rnn_layers": 2, "rnn_nodes": 1},
-    "one node, no SeqNN": {"cnn_nodes": 1, "rnn_layers": 0},
+    "one node, no SeqNN, deltas": {"cnn_nodes": 1, "rnn_layers": 0, "deltas": 2},
 }
 
 
@@ -113,7 +113,7 @@ def test_estimate_is_within_ten_percent_with_stacked_recurrences(monkeypatch, re
 @pytest.mark.parametrize(
     ("space", "recompute", "order"),
     [
-        ("one node, no SeqNN", "none", "first"),
+        ("one node, no SeqNN, deltas", "none", "first"),
         slow("all ops", "ops", "first"),
         slow("all ops", "none", "second"),
         slow("no SeqNN", "none", "first"),

@@ -27,13 +27,14 @@ def make_nodes(ops: list[str]) -> list[list[list]]:
 
 
 def architecture_of_all_ops() -> SearchedArchitecture:
-    """A normal cell and a reduction cell of all CNN ops, and a SeqNN cell of all sequence ops."""
+    """A normal cell and a reduction cell of all CNN ops, a SeqNN cell of all sequence ops, and deltas."""
     cnn = make_nodes(list(MAP_OPS))
     rnn = make_nodes(list(SEQUENCE_OPS))
     cnn_concat = list(range(2, 2 + len(cnn)))
     rnn_concat = list(range(2, 2 + len(rnn)))
     genotype = Genotype(cnn, cnn_concat, cnn, cnn_concat, rnn, rnn_concat)
-    return SearchedArchitecture(genotype, Size(layers=2, init_channels=3, rnn_layers=1, rnn_channels=5))
+    size = Size(layers=2, init_channels=3, rnn_layers=1, rnn_channels=5, deltas=2)
+    return SearchedArchitecture(genotype, size)
 
 
 def build(architecture: Architecture, shape: tuple[int, int]) -> nn.Module:
@@ -47,6 +48,7 @@ def build(architecture: Architecture, shape: tuple[int, int]) -> nn.Module:
 NETWORKS = {
     "all ops": (architecture_of_all_ops(), (11, 13)),
     **{name: (BaselineArchitecture(name, (9, 14)), (9, 14)) for name in BASELINES},
+    "acrnn": (BaselineArchitecture("acrnn", (9, 14), deltas=2), (9, 14)),
 }
 QUICK = [(kind, name) for kind in FORMATS for name in NETWORKS if (kind, name) != ("torch_export", "all ops")]
 SLOW = pytest.param("torch_export", "all ops", marks=pytest.mark.slow)

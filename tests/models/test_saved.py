@@ -1,7 +1,7 @@
 """The model file: what it restores, what it leaves out, and the damaged files that it refuses."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +60,9 @@ def file(model: SavedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def save_baseline(name: str, path: Path) -> Path:
+def save_baseline(name: str, path: Path, deltas: int = 0) -> Path:
     torch.manual_seed(0)
-    architecture = BaselineArchitecture(name, (F, T))
+    architecture = BaselineArchitecture(name, (F, T), deltas)
     network = architecture.build(len(CLASSES))
     mean, std = np.zeros(F, np.float32), np.ones(F, np.float32)
     SavedModel(network, architecture, mean, std, CLASSES, FRONT_END).save(path)
@@ -122,20 +122,39 @@ def test_loaded_model_equals_the_saved_one(model: SavedModel, file: Path):
     np.testing.assert_array_equal(loaded.std, model.std)
 
 
-@pytest.mark.parametrize("name", BASELINES)
-def test_loaded_baseline_equals_the_saved_one(tmp_path: Path, name: str):
-    path = save_baseline(name, tmp_path / "model.safetensors")
+@pytest.mark.parametrize(("name", "deltas"), [*((name, 0) for name in BASELINES), ("acrnn", 2)])
+def test_loaded_baseline_equals_the_saved_one(tmp_path: Path, name: str, deltas: int):
+    architecture = BaselineArchitecture(name, (F, T), deltas)
+    path = save_baseline(name, tmp_path / "model.safetensors", deltas)
     loaded = SavedModel.load(path)
     torch.manual_seed(0)
-    network = BASELINES[name](len(CLASSES), (F, T)).eval()
+    network = architecture.build(len(CLASSES)).eval()
     x = torch.randn(5, F, T)
     with torch.no_grad():
         assert torch.equal(loaded.standardised(x), network(x[:, None]))
     assert not any(module.training for module in loaded.network.modules())
-    assert loaded.architecture == BaselineArchitecture(name, (F, T))
+    assert loaded.architecture == architecture
     header = read_header(path)
-    assert (header["baseline"], header["shape"]) == (name, [F, T])
+    assert (header["baseline"], header["shape"], header["deltas"]) == (name, [F, T], deltas)
     assert "genotype" not in header
+
+
+def test_loaded_network_makes_the_deltas_of_the_saved_one(tmp_path: Path, model: SavedModel):
+    torch.manual_seed(0)
+    architecture = SearchedArchitecture(GENOTYPE, replace(SIZE, deltas=2))
+    saved = replace(model, network=architecture.build(len(CLASSES)).eval(), architecture=architecture)
+    saved.save(tmp_path / "model.safetensors")
+    loaded = SavedModel.load(tmp_path / "model.safetensors")
+    assert loaded.architecture == architecture
+    x = torch.randn(5, F, T)
+    with torch.no_grad():
+        assert torch.equal(loaded.standardised(x), saved.standardised(x))
+
+
+def test_header_that_does_not_name_deltas_has_none(file: Path, baseline_file: Path, tmp_path: Path):
+    size = {name: value for name, value in asdict(SIZE).items() if name != "deltas"}
+    assert SavedModel.load(rewrite(file, tmp_path, {"size": size})).architecture.size == SIZE
+    assert SavedModel.load(rewrite(baseline_file, tmp_path, {"deltas": REMOVED})).architecture.deltas == 0
 
 
 def test_saving_again_gives_the_same_bytes_and_no_other_file(file: Path, tmp_path: Path):
@@ -209,6 +228,7 @@ BAD_SIZE = {
     "rnn_layers": [0],
     "rnn_channels": [0, 5],
     "stem_multiplier": [0],
+    "deltas": [1, -1, "0"],
     "more": [1],
 }
 BAD_SPEAKERS = {"speakers": ["F01", [1]], "more": [1], "recordings": ["?", "AAAA", 1], "also": [1, {}]}
@@ -266,6 +286,7 @@ BAD_BASELINE = {
         None, [F], [F, T, 1], [F + 1, T], [F, 2 * T], [F, -T], [F, 0], [F, float(T)], [F, str(T)], [F, 2**31],
         [2**31, 2**31], [F, 2**70],
     ],
+    "deltas": [1, 3, -1, "0", None, 2**40],
     "size": [asdict(SIZE)],
     "more": [1],
 }  # fmt: skip
@@ -280,14 +301,14 @@ def test_bad_header_of_a_baseline_is_refused_before_anything_is_built(baseline_f
 
 
 @pytest.mark.parametrize(
-    "field", ["layers", "rnn_layers", "init_channels", "rnn_channels", "stem_multiplier"]
+    "field", ["layers", "rnn_layers", "init_channels", "rnn_channels", "stem_multiplier", "deltas"]
 )
 def test_huge_size_is_refused_before_anything_is_built(file, tmp_path, monkeypatch, field):
     """A small file must not make the program build 10^9 cells, or allocate weights of 10^9 channels."""
 
     def build(genotype: Genotype, size: Size, classes: int, *more: object) -> AugmentNetwork:
         depth = max(size.layers, size.rnn_layers)
-        width = max(size.init_channels, size.rnn_channels, size.stem_multiplier)
+        width = max(size.init_channels, size.rnn_channels, size.stem_multiplier, size.deltas)
         allocates = torch.get_default_device().type != "meta"
         if depth > 10**6 or (width > 10**6 and allocates):
             raise AssertionError(f"began to build {size}")

@@ -80,7 +80,7 @@ class FusedStem(Stem):
         if not applies(x, norm):
             return super().forward(x)
         f, t = (-(-size // stride) for size, stride in zip(x.shape[2:], conv.stride, strict=True))
-        taps = F.unfold(x, 3, padding=1, stride=conv.stride).unflatten(2, (f, t))  # (N, 9, F', T')
+        taps = F.unfold(x, 3, padding=1, stride=conv.stride).unflatten(2, (f, t))  # (N, 9 C', F', T')
         return pointwise_norm(taps, conv.weight.flatten(1), norm)
 
 

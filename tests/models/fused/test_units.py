@@ -100,14 +100,14 @@ def test_units_equal_the_plain_modules(channels, stride, training, calls):
 
 @needs_compiler
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("channels", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2)])
 @pytest.mark.parametrize("size", SIZES)
-def test_the_stem_equals_the_plain_stem(size, stride, training, calls):
+def test_the_stem_equals_the_plain_stem(size, channels, stride, training, calls):
     torch.manual_seed(0)
-    plain = randomise(Stem(36, stride)).double().train(training)
-    fused = stem_type(fused=True)(36, stride).double().train(training)
+    plain = randomise(Stem(channels, 36, stride)).double().train(training)
+    fused = stem_type(fused=True)(channels, 36, stride).double().train(training)
     fused.load_state_dict(plain.state_dict())
-    x = torch.randn(size[0], 1, *size[1:], dtype=torch.float64)
+    x = torch.randn(size[0], channels, *size[1:], dtype=torch.float64)
     torch.testing.assert_close(run(fused, x), run(plain, x), rtol=1e-9, atol=1e-9)
     assert len(calls) == 1
 
