@@ -60,7 +60,7 @@ Devices = Annotated[
 Baseline = Literal["cnn", "rnn", "lstm", "cnn_lstm", "cnn_lstm_att", "acrnn"]
 Features = Literal["mfcc", "logmel", "stft"]
 Normalise = Literal["training", "speaker", "utterance"]
-Deltas = Literal[0, 1, 2]
+Deltas = Annotated[int, Field(ge=0, le=2)]
 WITH_DELTAS = ("searched", "acrnn")
 """The values of --model that take --deltas; the other networks are as published, with one channel."""
 

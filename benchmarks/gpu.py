@@ -35,6 +35,7 @@ from darts.architect import Architect
 from darts.planner import estimate
 from darts.supernet import make_supernet
 from data.batches import Features, TrainingBatches
+from data.normalisation import Standardisation
 from training.cuda_graphs import WARM_UP_STEPS
 from training.devices import choose_device
 from training.precision import PASS_DTYPES, has_tf32, set_precision
@@ -104,7 +105,8 @@ def time_epochs(config: SearchConfig, rows: int, epochs: int) -> list[float]:
     set_precision(config.precision, device)
     noise = np.random.default_rng(0).standard_normal((rows, *SHAPE), dtype=np.float32)
     store = SimpleNamespace(features=noise, labels=np.arange(rows) % search_step.CLASSES)
-    features = Features(store, np.zeros(SHAPE[0], np.float32), np.ones(SHAPE[0], np.float32), device)
+    zeros, ones = np.zeros((1, SHAPE[0]), np.float32), np.ones((1, SHAPE[0]), np.float32)
+    features = Features(store, Standardisation(zeros, ones, np.zeros(rows, np.int64)), device)
     halves = np.array_split(np.arange(rows), 2)
     train, val = (TrainingBatches(features, half, config.batch_size, config.seed) for half in halves)
     architect = Architect(config, make_supernet(config, search_step.CLASSES).to(device))
