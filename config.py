@@ -340,7 +340,7 @@ class PrepareConfig(FrontEnd, FoldFlags):
 
     corpus: Annotated[str, AfterValidator(corpus_name)] = "manifest"
     """The reader: cremad, demo, emodb, esd, iemocap, msp_improv, msp_podcast, ravdess, savee, tess, or manifest (a CSV
-    of your own: file,speaker,emotion[,session,split,text,sex,start,end]). Case and dashes do not matter."""
+    of your own with the columns file,speaker,emotion; docs/corpora.md lists others). Case and dashes do not matter."""
     root: Path | None = None
     """Where the corpus is: its folder, or the CSV of a manifest. The demo corpus needs none."""
     out: Path | None = None

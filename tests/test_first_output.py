@@ -17,7 +17,7 @@ LINES = {
     "predict --model runs/a x.wav y.wav": "predict   x.wav and 1 more by runs/a",
     "predict --model runs/a x.wav": "predict   x.wav by runs/a",
     "export --model runs/a --out a.onnx": "export    runs/a as onnx, to a.onnx",
-    "crossval --methods darts cnn": "crossval  darts cnn on dataset demo, in runs/crossval",
+    "crossval --methods darts cnn": "crossval  darts cnn svm on dataset demo, in runs/crossval",
 }
 
 

@@ -125,7 +125,7 @@ def test_control_group_limits_are_read_from_the_group_and_its_parents(monkeypatc
         "/sys/fs/cgroup/memory.max": "max\n",
     }
 
-    monkeypatch.setattr(Path, "read_text", lambda path: files[str(path)])
+    monkeypatch.setattr(Path, "read_text", lambda path, encoding: files[str(path)])
     assert list(devices.control_group_limits()) == [3800]
     monkeypatch.setattr(Path, "read_text", Mock(side_effect=FileNotFoundError))
     assert list(devices.control_group_limits()) == []
