@@ -87,7 +87,7 @@ WRONG = [
     ("augment", TINY + "--model gru", "--model gru: Input should be 'searched', 'cnn'"),
     ("augment", TINY + "--model lstm --genotype darts_v2", "--genotype is for --model searched"),
     ("augment", TINY + "--model cnn --deltas 1", "--deltas is for --model searched or acrnn; cnn is as"),
-    ("search", TINY + "--deltas 3", "--deltas 3: Input should be 0, 1 or 2"),
+    ("search", TINY + "--deltas 3", "--deltas 3: Input should be less than or equal to 2"),
     ("augment", THERE, "runs/there/augment holds a run"),
     ("augment", TINY + "--genotype cnn_lstm --batch_size 1000", "--batch_size 1000 is more than the 432"),
     ("augment", THERE + "--overwrite --batch_size 1000", "--batch_size 1000 is more"),
