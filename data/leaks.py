@@ -174,11 +174,7 @@ def describe_equal_recordings(rows: Sequence[ManifestRow]) -> list[str]:
                 else "listed twice"
             )
             found[kind].append(" = ".join(sorted(group, key=natural_sort_key)))
-    return [
-        f"{len(equal)} equal recordings {kind}: {abbreviate(sorted(equal))}"
-        for kind, equal in found.items()
-        if equal
-    ]
+    return [f"equal recordings {kind}: {abbreviate(sorted(equal))}" for kind, equal in found.items() if equal]
 
 
 def speaker_set(store: FeatureStore, rows: Collection[int], dataset: str) -> SpeakerSet:

@@ -293,7 +293,7 @@ def test_a_recording_of_two_speakers_is_named_and_stops_a_check(corpus: Path) ->
         rows.append(f"copy{copy},S1,angry")
     write_csv(corpus, "equal", rows)
     printed = succeed("prepare", "--root", "equal.csv", *SMALL.split(), cwd=corpus)
-    assert "warning: 2 equal recordings of two speakers: 00 = copy64, 02 = copy65" in printed
+    assert "warning: equal recordings of two speakers: 00 = copy64, 02 = copy65" in printed
     done = execute("prepare", "--root", "equal.csv", "--check", "--folds_by", "speaker", cwd=corpus)
     assert done.returncode == 2
     found = "2 recordings are in two of training, validation and test (00 = copy64, 02 = copy65)"

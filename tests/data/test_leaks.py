@@ -253,9 +253,9 @@ def test_equal_recordings_are_listed_the_worse_ones_apart() -> None:
     rows[3] = replace(rows[3], speaker="S2")
     rows[5] = replace(rows[5], speaker="S4", emotion=rows[4].emotion)
     assert describe_equal_recordings(rows) == [
-        "1 equal recordings of two speakers: u0 = u1",
-        "1 equal recordings with two labels: u2 = u3",
-        "1 equal recordings listed twice: u4 = u5",
+        "equal recordings of two speakers: u0 = u1",
+        "equal recordings with two labels: u2 = u3",
+        "equal recordings listed twice: u4 = u5",
     ]
 
 
