@@ -99,12 +99,12 @@ FILES = {
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_the_last_genotype_of_a_text_is_read(case: str, tmp_path: Path) -> None:
+def test_the_last_genotype_of_a_text_is_read(case: str, tmp_path: Path, monkeypatch) -> None:
     text, genotype, place = FILES[case]
-    path = tmp_path / "log.txt"
-    path.write_bytes(text.encode())
-    source = read_source(str(path))
-    assert source == (genotype, None, f"genotype file {str(path)!r}: {place}")
+    monkeypatch.chdir(tmp_path)  # a long path is abbreviated in messages
+    Path("log.txt").write_bytes(text.encode())
+    source = read_source("log.txt")
+    assert source == (genotype, None, f"genotype file 'log.txt': {place}")
     assert read_source(text) == (genotype, None, f"genotype string: {place}")
 
 
@@ -122,8 +122,9 @@ def test_a_text_that_is_one_genotype_needs_no_line(text: str, tmp_path: Path) ->
     assert read_source(str(path)).place == read_source(text).place == ""
 
 
-def test_the_commands_say_which_genotype_they_take(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    path = tmp_path / "search.log"
+def test_the_commands_say_which_genotype_they_take(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a long path is abbreviated in messages
+    path = Path("search.log")
     path.write_text(QUARK0_LOG)
     note = f"note: genotype file {str(path)!r}: line 5 is taken, the last of 2 genotypes\n"
     assert find_genotype(parse_flags(AugmentConfig, ["--genotype", str(path)]))[0] == V2

@@ -12,7 +12,7 @@ from config import FrontEnd
 from data.arrays import RowReader
 from data.corpora import Utterance
 from data.preparation import Settings, prepare
-from data.store import FeatureStore, statistics
+from data.store import FeatureStore
 from utils import UserError
 
 SMALL = FrontEnd(sample_rate=8000, n_fft=512, hop_length=256, n_mels=24, n_mfcc=12, duration=1.0, frames=16)
@@ -113,19 +113,3 @@ def test_a_damaged_store_is_refused(made, tmp_path, damage: str) -> None:
     DAMAGE[damage](tmp_path / "x")
     with pytest.raises(UserError, match="damaged"):
         FeatureStore.open(tmp_path / "x")
-
-
-def test_statistics_equal_those_of_numpy() -> None:
-    rng = np.random.default_rng(0)
-    features = rng.normal(rng.normal(0, 300, (1, 5, 1)), 20, (200, 5, 7)).astype(np.float32)
-    features[:, 3] = 555.5
-    rows = rng.permutation(200)[:130]
-    mean, std = statistics(features, rows)
-    assert mean.dtype == std.dtype == np.float32
-    chosen = features[rows].astype(np.float64)
-    np.testing.assert_allclose(mean, chosen.mean(axis=(0, 2)), rtol=1e-6)
-    np.testing.assert_allclose(std, np.maximum(chosen.std(axis=(0, 2)), 1e-6), rtol=1e-6)
-    for again, first in zip(statistics(features, rows[::-1]), (mean, std), strict=True):
-        np.testing.assert_array_equal(again, first)
-    with pytest.raises(ValueError, match="no rows"):
-        statistics(features, rows[:0])
