@@ -29,6 +29,7 @@ METHODS = {
     "lstm": "LSTM",
     "cnn_lstm": "CNN + LSTM",
     "cnn_lstm_att": "CNN + LSTM + attention",
+    "acrnn": "ACRNN",
     "svm": "SVM on functionals",
 }
 """The methods in the order of the report, with their titles; further methods are `svm_TABLE`."""
