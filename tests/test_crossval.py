@@ -44,7 +44,7 @@ STUDY = [*DEMO, "--folds", 1, 2, "--seeds", 1, "--methods", "darts", "cnn", "svm
 DARTS = TrialKey("darts", 1, 1)
 
 
-def wait_for(condition: Callable[[], Any], process: subprocess.Popen, seconds: float = 120) -> Any:
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen, seconds: float = 300) -> Any:
     """Call `condition` until it returns a true value; return that value."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
