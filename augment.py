@@ -6,7 +6,7 @@ python augment.py --name NAME --dataset DATASET --fold K     ->  runs/NAME/augme
 """
 
 from cli import command_line, command_to_type, note, run_command
-from config import AugmentConfig, PredictConfig, SearchConfig
+from config import RISE, AugmentConfig, PredictConfig, SearchConfig
 
 if __name__ == "__main__":
     CONFIG = command_line(AugmentConfig)  # before torch is imported: --help and mistakes take no time
@@ -41,9 +41,6 @@ from training.predictions import Predictions, draw_confusion, predict
 from training.run_folder import RunFolder, log
 from training.steps import Metrics, weight_step
 from utils import UserError, write_json
-
-RISE = 0.2
-"""Share of the epochs in which the learning rate of one cycle rises."""
 
 
 def run(config: AugmentConfig) -> dict[str, Any]:
@@ -130,7 +127,7 @@ def choose_architecture(config: AugmentConfig, genotype: Genotype | None, shape:
 def make_optimizer(config: AugmentConfig, network: nn.Module) -> Optimizer:
     """SGD with momentum as published, or AdamW (Loshchilov and Hutter, ICLR 2019).
 
-    AdamW decays matrices and kernels only, and not biases and the gains of normalisation.
+    AdamW decays the weights of convolutions, linear maps and recurrences, but neither biases nor the scales of norms.
     """
     if config.optimizer == "sgd":
         return SGD(
@@ -144,7 +141,7 @@ def make_optimizer(config: AugmentConfig, network: nn.Module) -> Optimizer:
 
 
 def make_scheduler(config: AugmentConfig, optimizer: Optimizer) -> LRScheduler:
-    """One learning rate an epoch: a cosine that ends at 0, or one cycle (Smith and Topin 2019) with its rise before."""
+    """The learning rate of an epoch: a cosine that falls to 0, or one cycle (Smith and Topin 2019) that rises first."""
     if config.schedule == "cosine":
         return CosineAnnealingLR(optimizer, config.epochs)
     return OneCycleLR(optimizer, config.lr, config.epochs, pct_start=RISE, cycle_momentum=False)

@@ -61,6 +61,8 @@ Baseline = Literal["cnn", "rnn", "lstm", "cnn_lstm", "cnn_lstm_att", "acrnn"]
 Features = Literal["mfcc", "logmel", "stft"]
 Normalise = Literal["training", "speaker", "utterance"]
 Deltas = Annotated[int, Field(ge=0, le=2)]
+RISE = 0.2
+"""Share of the epochs in which the learning rate of --schedule onecycle rises."""
 WITH_DELTAS = ("searched", "acrnn")
 """The values of --model that take --deltas; the other networks are as published, with one channel."""
 
@@ -508,7 +510,7 @@ class AugmentConfig(RunConfig):
 
     model: Annotated[Literal["searched", Baseline], BeforeValidator(_model_name)] = "searched"
     """What is trained: the network of a genotype, or one designed by hand, which ignores --layers, --init_channels,
-    --rnn_layers, --rnn_channels, --dropout, --aux_weight and --drop_path_prob."""
+    --stem_stride, --rnn_layers, --rnn_channels, --dropout, --aux_weight and --drop_path_prob."""
     genotype: str | None = None
     """A genotype: a file, a string, or a built-in name; default: the one that the search of this name found."""
     search_id: RunName | None = None
@@ -560,6 +562,14 @@ class AugmentConfig(RunConfig):
         if self.genotype is not None and self.model != "searched":
             raise ValueError(
                 f"--genotype is for --model searched; {self.model} is designed by hand and takes none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> Self:
+        if self.schedule == "onecycle" and RISE * self.epochs <= 1:
+            raise ValueError(
+                f"--schedule onecycle needs more than {1 / RISE:.0f} epochs: the learning rate rises in a fifth of them"
             )
         return self
 
@@ -632,8 +642,8 @@ class PredictConfig(Flags):
     only_results: ClassVar[bool] = True
 
     files: Annotated[tuple[Path, ...], Field(min_length=1, json_schema_extra=POSITIONAL)]
-    """Recordings, folders of them, patterns, or a CSV with the columns file[,start,end]; any format libsndfile reads,
-    any rate. Names that begin with a dash go last, after --."""
+    """Recordings, folders of them, patterns, or a CSV with the columns file[,start,end,speaker]; any format libsndfile
+    reads, any rate. Names that begin with a dash go last, after --."""
     model: Models
     """The run that holds the model, runs/NAME or its augment folder; several runs: their mean probabilities."""
     windows: bool = False
@@ -741,8 +751,8 @@ class CrossvalConfig(ResultFlags):
     """The seeds; each makes one trial of every method on every fold."""
     methods: tuple[Method, ...] = ("darts", "random", "cnn_lstm_att", "svm")
     """What to compare: searched cells (darts), cells drawn at random (random), networks designed by hand (cnn, rnn,
-    lstm, cnn_lstm, cnn_lstm_att), and a support vector machine on functionals of the features (svm, always added) or of
-    a table (svm:FILE.csv)."""
+    lstm, cnn_lstm, cnn_lstm_att, acrnn), and a support vector machine on functionals of the features (svm, always
+    added) or of a table (svm:FILE.csv)."""
     cpus_per_trial: PositiveFloat = 1.0
     """Cores per trial; a trial runs this many threads."""
     gpus_per_trial: NonNegativeFloat = 0.0

@@ -51,9 +51,10 @@ def run(config: PredictConfig) -> list[Prediction]:
 def describe_speakers(segments: Sequence[Segment]) -> str:
     """Say which recordings are standardised together."""
     kinds = Counter(kind for kind, _ in set(map(speaker_of, segments)))
-    groups = " and ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in sorted(kinds.items()))
+    groups = " and ".join(f"{count:,} {kind}{'s' * (count > 1)}" for kind, count in sorted(kinds.items()))
+    recordings = f"{len(segments):,} recording{'s' * (len(segments) > 1)}"
     advice = "; a CSV with a column speaker tells who speaks" if "folder" in kinds else ""
-    return f"the model hears each speaker apart: {len(segments):,} recordings of {groups}{advice}"
+    return f"features are standardised by speaker: {recordings} of {groups}{advice}"
 
 
 def find_recordings(paths: Iterable[Path]) -> Iterator[Segment]:
@@ -102,7 +103,7 @@ def recordings_below(folder: Path) -> list[Path]:
 
 
 def describe_partial(predictions: Sequence[Prediction]) -> str:
-    """Say what was heard of recordings that are longer than a clip."""
+    """Say which part of a recording that is longer than a clip was used."""
     parts = []
     for prediction in predictions[:MAX_NAMES]:
         [window] = prediction.windows
@@ -110,7 +111,7 @@ def describe_partial(predictions: Sequence[Prediction]) -> str:
         parts.append(f"{prediction.segment} ({times})")
     if len(predictions) > MAX_NAMES:
         parts.append(f"and {len(predictions) - MAX_NAMES:,} more")
-    return f"heard in part: {', '.join(parts)}; --windows hears all of a recording"
+    return f"only a part was used: {', '.join(parts)}; --windows uses all of a recording"
 
 
 def print_predictions(

@@ -27,7 +27,14 @@ from data.emotions import left_out
 from data.features import UnreadableAudio, read_clips
 from data.fold_schemes import natural_sort_key
 from data.folds import Fold, is_known_speaker
-from data.leaks import abbreviate, check_leaks, describe_equal_recordings, describe_leaks, find_leaks
+from data.leaks import (
+    Leaks,
+    abbreviate,
+    describe_equal_recordings,
+    describe_leaks,
+    find_leaks,
+    refuse_leaks,
+)
 from data.store import FeatureStore, Row
 from plots.charts import draw_balance
 from plots.spectrograms import draw_spectrograms
@@ -68,28 +75,30 @@ def run(config: PrepareConfig) -> bool:
         print(f"no speaker-independent folds: {error}")
         folds = []
     else:
-        print(f"{fold_table(store, folds)}\n")
+        leaks = [find_leaks(store.manifest, fold) for fold in folds]
+        print(f"{fold_table(store, folds, leaks)}\n")
         draw_folds(store, folds, store.folder / "balance.png")
         print(f"picture  {store.folder / 'balance.png'}")
     if draw_examples(store, store.folder / "spectrograms.png"):
         print(f"picture  {store.folder / 'spectrograms.png'}")
     if folds:
-        print(f"next     {next_step(store, folds, config)}")
+        print(f"next     {next_step(store, folds, leaks, config)}")
     return bool(folds)
 
 
-def next_step(store: FeatureStore, folds: Sequence[Fold], config: PrepareConfig) -> str:
-    """The command that searches on the first fold without a leak; without such a fold, why none can be searched."""
-    refusal = None
-    for number, fold in enumerate(folds, 1):
-        try:
-            check_leaks(store.manifest, fold, config.allow_leak, f"fold {number}")
-        except UserError as error:
-            refusal = refusal or error
-        else:
+def next_step(
+    store: FeatureStore, folds: Sequence[Fold], leaks: Sequence[Leaks], config: PrepareConfig
+) -> str:
+    """The command that searches on the first fold without a leak; without such a fold, why none can be searched.
+
+    leaks: those of each fold.
+    """
+    for number, found in enumerate(leaks, 1):
+        if set(found.kinds) <= set(config.allow_leak):
             flags = {"dataset": dataset_of(dataset_folder(config)), "fold": number}
             folds_flags = {"folds_by": config.folds_by, "allow_leak": config.allow_leak}
             return command_to_type(SearchConfig, config.config, flags, folds_flags)
+    refusal = refuse_leaks(store.manifest, leaks[0], config.allow_leak, "fold 1")
     return f"no fold can be searched yet: {refusal}"
 
 
@@ -100,9 +109,11 @@ def check(config: PrepareConfig) -> None:
     """
     store = FeatureStore.open(dataset_folder(config))
     folds = dataset_folds(store, config)
-    print(f"{summary(store)}\n\n{fold_table(store, folds)}")
-    for number, fold in enumerate(folds, 1):
-        check_leaks(store.manifest, fold, config.allow_leak, f"fold {number}")
+    leaks = [find_leaks(store.manifest, fold) for fold in folds]
+    print(f"{summary(store)}\n\n{fold_table(store, folds, leaks)}")
+    for number, found in enumerate(leaks, 1):
+        if refusal := refuse_leaks(store.manifest, found, config.allow_leak, f"fold {number}"):
+            raise refusal
     allowed = f", except {', '.join(config.allow_leak)} (--allow_leak)" if config.allow_leak else ""
     print(f"\nno leak in {len(folds)} folds by {config.folds_by}{allowed}")
 
@@ -167,8 +178,8 @@ def skipped_lines(store: FeatureStore) -> list[str]:
     return [f"skipped      {printable(file)}: {printable(reason)}" for file, reason in store.skipped[:1]]
 
 
-def fold_table(store: FeatureStore, folds: Sequence[Fold]) -> str:
-    """Describe the folds: utterances, test speakers, and what training and test share."""
+def fold_table(store: FeatureStore, folds: Sequence[Fold], leaks: Sequence[Leaks]) -> str:
+    """Describe the folds: utterances, test speakers, and what training and test share, the leaks of each."""
     known_sexes = sorted({row.sex for row in store.manifest} - {""})
     lines = []
     for number, fold in enumerate(folds, 1):
@@ -180,10 +191,10 @@ def fold_table(store: FeatureStore, folds: Sequence[Fold]) -> str:
         of_each = [sexes[sex] for sex in known_sexes]
         lines.append((number, *sizes, len(speakers), *of_each, abbreviate(speakers, MAX_NAMES)))
     text = table(("fold", *parts_of(folds[0]), "test speakers", *known_sexes, ""), lines)
-    leaks = describe_leaks([find_leaks(store.manifest, fold) for fold in folds])
-    if len(leaks) > MAX_LINES:
-        leaks[MAX_LINES:] = [f"... and {len(leaks) - MAX_LINES} more"]
-    return "\n".join([text, "", *map(printable, leaks)]) if leaks else text
+    shared = describe_leaks(leaks)
+    if len(shared) > MAX_LINES:
+        shared[MAX_LINES:] = [f"... and {len(shared) - MAX_LINES} more"]
+    return "\n".join([text, "", *map(printable, shared)]) if shared else text
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str | int]]) -> str:

@@ -117,7 +117,7 @@ class Search:
             log.info("shared    %s", line)
         log.info("supernet  %.3f M weights on %s", weights / 1e6, self.features.device)
         if weights > LARGE_FOR_A_CPU and self.features.device.type == "cpu":
-            log.info("advice    this is slow on a CPU: see --plan, or start with --config configs/demo.yaml")
+            log.info("advice    this is slow on a CPU: see --plan, or start with --config configs/small.yaml")
         log.info("precision %s\n", self.config.precision)
         if self.config.fused == "auto" and compiler_missing(self.features.device):
             log.warning(

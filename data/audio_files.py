@@ -7,33 +7,23 @@ from pathlib import Path
 
 from utils import UserError
 
-PUBLISHED = (".wav", ".flac")
-LOSSLESS = (
-    *(".wave", ".wavex", ".w64", ".rf64", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".sph", ".nist"),
-    *(".voc", ".sf", ".ircam", ".avr", ".htk", ".iff", ".svx", ".paf", ".pvf", ".sd2", ".sds", ".mat4"),
-    *(".mat5", ".mpc2k", ".wve", ".xi"),
+
+def endings(names: str) -> tuple[str, ...]:
+    """The endings of files in these formats: `wav flac` becomes (".wav", ".flac")."""
+    return tuple(f".{name}" for name in names.split())
+
+
+PUBLISHED = endings("wav flac")
+LOSSLESS = endings(
+    "wave wavex w64 rf64 aiff aif aifc au snd caf sph nist voc sf ircam avr htk iff svx paf pvf sd2 sds "
+    "mat4 mat5 mpc2k wve xi"
 )
-LOSSY = (".opus", ".ogg", ".oga", ".mp3", ".mp2")
+LOSSY = endings("opus ogg oga mp3 mp2")
 READABLE = (*PUBLISHED, *LOSSLESS, *LOSSY)
 """Endings of the formats that are read; of two copies of a recording, the one that comes first here is taken."""
-FOREIGN = (
-    *(
-        ".m4a",
-        ".m4b",
-        ".m4r",
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".3gp",
-        ".3g2",
-        ".webm",
-        ".mkv",
-        ".mka",
-        ".aac",
-        ".ac3",
-    ),
-    *(".eac3", ".amr", ".awb", ".wma", ".wmv", ".asf", ".ape", ".wv", ".tta", ".spx", ".dts", ".shn", ".ra"),
-    *(".rm", ".qcp", ".avi", ".flv", ".mpg", ".mpeg", ".raw", ".pcm"),
+FOREIGN = endings(
+    "m4a m4b m4r mp4 m4v mov 3gp 3g2 webm mkv mka aac ac3 eac3 amr awb wma wmv asf ape wv tta spx dts shn "
+    "ra rm qcp avi flv mpg mpeg raw pcm"
 )
 """Endings of recordings that cannot be read as they are."""
 

@@ -29,13 +29,11 @@ FEW_SPEAKERS_ADVICE = (
     "--folds_by official"
 )
 """What can be done with one or two speakers."""
-
-
 OTHER_SCHEMES = ("auto", "group5", "group3", "group2")  # tried where a scheme does not fit the data
-Parts = tuple[
-    np.ndarray, np.ndarray, np.ndarray
-]  # positions of the utterances of training, validation and test
 NEAR = 0.05  # distance from a quarter, as a share of the training side, at which no other validation is looked for
+
+Parts = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Positions of the utterances of training, validation and test."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,13 +5,13 @@ They are computed here from the features of a store; `data.functional_tables` re
 Shapes: U utterances, F coefficients, D functionals.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from torchaudio.functional import compute_deltas
 
+from data.normalisation import sound_frames
 from data.store import FeatureStore
 
 PERCENTILES = (5, 25, 50, 75, 95)
@@ -36,13 +36,8 @@ def store_functionals(store: FeatureStore, utterances: Utterances) -> np.ndarray
 
 def read_sound(store: FeatureStore, rows: Sequence[int]) -> list[np.ndarray]:
     """Read the features (F, frames) of each of these rows, without the frames that are padding."""
-    clips = []
-    for row in rows:
-        clip = store.manifest[row]
-        share = (clip.end - clip.start) / store.front_end.duration
-        frames = max(1, math.ceil(share * store.front_end.frames))
-        clips.append(store.features[row][:, :frames])
-    return clips
+    frames = sound_frames([store.manifest[row] for row in rows], store.front_end)
+    return [store.features[row][:, :count] for row, count in zip(rows, frames, strict=True)]
 
 
 def functionals(clips: Sequence[np.ndarray]) -> np.ndarray:

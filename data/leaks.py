@@ -98,10 +98,20 @@ def check_leaks(rows: Sequence[ManifestRow], fold: Fold, allowed: Collection[str
     The error names all of them, and a fold scheme without any, if there is one.
     """
     leaks = find_leaks(rows, fold)
-    if refused := [kind for kind in leaks.kinds if kind not in allowed]:
-        found = "; ".join(map(leaks.describe, refused))
-        raise leak_error(where, found, _advise(rows, refused, allowed), [*refused, *allowed])
+    if refusal := refuse_leaks(rows, leaks, allowed, where):
+        raise refusal
     return leaks
+
+
+def refuse_leaks(
+    rows: Sequence[ManifestRow], leaks: Leaks, allowed: Collection[str], where: str
+) -> UserError | None:
+    """Return the error for the leaks of a fold that are not in `allowed`; None if all are."""
+    refused = [kind for kind in leaks.kinds if kind not in allowed]
+    if not refused:
+        return None
+    found = "; ".join(map(leaks.describe, refused))
+    return leak_error(where, found, _advise(rows, refused, allowed), [*refused, *allowed])
 
 
 def _advise(rows: Sequence[ManifestRow], refused: Collection[str], allowed: Collection[str]) -> str:
@@ -163,18 +173,15 @@ def describe_equal_recordings(rows: Sequence[ManifestRow]) -> list[str]:
     found: dict[str, list[str]] = {"of two speakers": [], "with two labels": [], "listed twice": []}
     for group in groups.values():
         if len(group) > 1:
-            speakers, emotions = (
-                {getattr(each, field) for each in group.values()} for field in ("speaker", "emotion")
-            )
-            kind = (
-                "of two speakers"
-                if len(speakers) > 1
-                else "with two labels"
-                if len(emotions) > 1
-                else "listed twice"
-            )
-            found[kind].append(" = ".join(sorted(group, key=natural_sort_key)))
+            found[_kind_of_equal(group.values())].append(" = ".join(sorted(group, key=natural_sort_key)))
     return [f"equal recordings {kind}: {abbreviate(sorted(equal))}" for kind, equal in found.items() if equal]
+
+
+def _kind_of_equal(rows: Collection[ManifestRow]) -> str:
+    """Return in what the utterances of equal recordings differ."""
+    if len({row.speaker for row in rows}) > 1:
+        return "of two speakers"
+    return "with two labels" if len({row.emotion for row in rows}) > 1 else "listed twice"
 
 
 def speaker_set(store: FeatureStore, rows: Collection[int], dataset: str) -> SpeakerSet:

@@ -1,13 +1,13 @@
 """Standardisation of the features: the mean and the deviation of each coefficient over the frames of sound.
 
 They are taken over the training rows, over each speaker's own rows, or over each utterance. Those of a speaker need no
-labels: they remove what is the same in all recordings of a voice and a microphone.
+labels: they remove what all recordings of a speaker have in common, such as the microphone.
 
 Shapes: N rows of the store, G groups of rows, F coefficients, T frames.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +47,7 @@ def own_statistics(store: FeatureStore, kind: str) -> Standardisation:
     kind: "speaker" or "utterance". A perturbed copy counts as another speaker, since it has another spectrum. Without
     the name of a speaker, each utterance is a group.
     """
-    names = [GROUPS[kind](row) for row in store.manifest]
+    names = [_group_of(row, kind) for row in store.manifest]
     _, group = np.unique(names, axis=0, return_inverse=True)
     group = group.ravel()
     frames = sound_frames(store.manifest, store.front_end)
@@ -56,22 +56,15 @@ def own_statistics(store: FeatureStore, kind: str) -> Standardisation:
     return Standardisation(np.stack([s.mean for s in found]), np.stack([s.std for s in found]), group)
 
 
-def _speaker_of(row: Row) -> tuple[str, str, str]:
-    return (row.speaker, "", row.copy) if is_known_speaker(row.speaker) else _utterance_of(row)
-
-
-def _utterance_of(row: Row) -> tuple[str, str, str]:
-    return ("", row.utterance, row.copy)
-
-
-GROUPS: dict[str, Callable[[Row], tuple[str, str, str]]] = {
-    "speaker": _speaker_of,
-    "utterance": _utterance_of,
-}
+def _group_of(row: Row, kind: str) -> tuple[str, str, str]:
+    """The name of a row's group: speaker, utterance, copy."""
+    if kind == "speaker" and is_known_speaker(row.speaker):
+        return row.speaker, "", row.copy
+    return "", row.utterance, row.copy
 
 
 def sound_frames(manifest: Sequence[Row], front_end: FrontEnd) -> np.ndarray:
-    """The number of frames of each row that hold sound, (N,) int64; the frames behind them are padding."""
+    """The number of frames of each row that hold sound, (N,) int64; the frames after them are padding."""
     return np.array(
         [frames_of((row.end - row.start) / speed_of(row.copy), front_end) for row in manifest], np.int64
     )

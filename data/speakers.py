@@ -13,6 +13,8 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from data.names import key
+
 DIGEST_BYTES = 8  # two of a million recordings have the same digest with a probability of 3e-8
 MAX_RECORDINGS = 10**6  # in a file: 11 MB
 
@@ -54,9 +56,7 @@ class TestSpeakers:
 
     dataset: str
     corpus: str
-    audio: dict[
-        str, set[str]
-    ]  # test speaker -> digests of the speaker's recordings in the manifest, in natural order
+    audio: dict[str, set[str]]  # by test speaker, in natural order: the digests of the speaker's recordings
     store_audio: frozenset[str]  # of the whole store
 
     def recordings_of(self, speaker: str) -> set[bytes]:
@@ -67,9 +67,6 @@ class TestSpeakers:
     def store_recordings(self) -> set[bytes]:
         """The digests of all recordings of the store."""
         return {_digest(each) for each in self.store_audio if each}
-
-
-from data.names import key
 
 
 class SpeakerSet(BaseModel):

@@ -19,12 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from conftest import RESULTS, environment, execute, line, succeed
 from rich.console import Console
 from sklearn.metrics import balanced_accuracy_score
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
@@ -130,6 +131,13 @@ def test_trial_of_a_killed_process_equals_the_uninterrupted_commands(study: Path
             assert trial.read_bytes() == alone.read_bytes(), file
 
 
+def pipeline_of(chosen: dict[str, Any]) -> Pipeline:
+    """The machine that a trial has chosen, built by hand."""
+    kernel = {"kernel": chosen["kernel"], "gamma": chosen["gamma"] or "scale"}
+    machine = SVC(C=chosen["C"], **kernel, class_weight="balanced", break_ties=True)
+    return make_pipeline(StandardScaler(), machine)
+
+
 @pytest.mark.parametrize("method", ["svm", "svm_table"])
 def test_trial_of_an_svm_equals_a_pipeline_built_by_hand(method: str, study: Path, workspace: Path):
     trial = study / f"{method}-fold1-seed1"
@@ -141,11 +149,7 @@ def test_trial_of_an_svm_equals_a_pipeline_built_by_hand(method: str, study: Pat
     if method == "svm_table":
         x = store.features[:].mean(axis=2)
     chosen = metrics["chosen"]
-    gamma = chosen["gamma"] or "scale"
-    machine = SVC(
-        C=chosen["C"], kernel=chosen["kernel"], gamma=gamma, class_weight="balanced", break_ties=True
-    )
-    pipeline = make_pipeline(StandardScaler(), machine).fit(x[fold.train], store.labels[fold.train])
+    pipeline = pipeline_of(chosen).fit(x[fold.train], store.labels[fold.train])
     predicted = pipeline.predict(x[fold.validation])
     assert balanced_accuracy_score(store.labels[fold.validation], predicted) == pytest.approx(chosen["ua"])
     predicted = pipeline.predict(x[fold.test])
@@ -165,6 +169,27 @@ def test_seed_of_an_svm_does_not_matter(study: Path, workspace: Path, monkeypatc
     for file in ("augment/predictions.csv", "augment/plots/confusion.png"):
         assert (one / file).read_bytes() == (other / file).read_bytes()
     assert (other / "seconds.json").exists()
+
+
+def test_svm_standardises_by_speaker_if_the_networks_do(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(workspace)
+    file = tmp_path / "own.yaml"
+    file.write_text("prepare: {}\naugment: {normalise: speaker}\n")
+    config = CrossvalConfig(name="by_speaker", config=file, dataset="demo", methods=("svm",))
+    metrics = run_trial(str(workspace), 1, *trial_configs(TrialKey("svm", 1, 1), config))
+    store = FeatureStore.open(workspace / "features" / "demo")
+    fold = make_folds(store.manifest)[0]
+    x = store_functionals(store, {row.utterance: [i] for i, row in enumerate(store.manifest)})
+    speakers = np.array(store.speakers)
+    for name in set(store.speakers):
+        own = x[speakers == name]
+        x[speakers == name] = (own - own.mean(axis=0)) / np.maximum(own.std(axis=0), 1e-12)
+    chosen = metrics["chosen"]
+    pipeline = pipeline_of(chosen).fit(x[fold.train], store.labels[fold.train])
+    for rows, ua in ((fold.validation, chosen["ua"]), (fold.test, metrics["ua"])):
+        assert balanced_accuracy_score(store.labels[rows], pipeline.predict(x[rows])) == pytest.approx(ua)
 
 
 def test_trial_of_a_killed_process_resumes_from_its_checkpoint(study: Path):

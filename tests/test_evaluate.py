@@ -91,6 +91,16 @@ def test_evaluation_on_its_own_fold_repeats_the_test_of_the_run(place: Path):
     assert {path.name for path in Path("again").iterdir()} == evaluate.OUTPUTS
 
 
+@pytest.mark.parametrize("kind", ["speaker", "utterance"])
+def test_evaluation_standardises_as_the_training_did(kind: str, place: Path):
+    flags = ["--config", "tiny.yaml", "--epochs", 2, "--genotype", "cnn_lstm", "--fold", 2]
+    succeed("augment", *flags, "--name", f"e/{kind}", "--normalise", kind, cwd=place)
+    evaluate_models(f"runs/e/{kind}", out=Path(f"by_{kind}"), batch_size=48)
+    found = Path(f"by_{kind}/predictions.csv").read_bytes()
+    assert found == Path(f"runs/e/{kind}/augment/predictions.csv").read_bytes()
+    assert found != Path("runs/e/one/augment/predictions.csv").read_bytes()
+
+
 def test_ensemble_predicts_the_mean_probabilities_and_reports_the_gain(place: Path):
     models = ["runs/e/one", "runs/e/two/augment"]
     flags = ["--fold", 2, "--out", "both", "--gpus", "none"]

@@ -20,6 +20,8 @@ from config import (
     dataset_of,
     store_folder,
 )
+from data.folds import Fold
+from data.leaks import find_leaks
 from data.store import FeatureStore
 from report.trials import TrialKey
 from study.runner import trial_configs
@@ -171,6 +173,10 @@ def test_prepare_advises_a_search_that_runs(
     assert experiment.speakers(experiment.fold.test).dataset == "it"
 
 
+def next_step_of(store: FeatureStore, folds: list[Fold], config: PrepareConfig) -> str:
+    return prepare.next_step(store, folds, [find_leaks(store.manifest, fold) for fold in folds], config)
+
+
 @pytest.mark.parametrize(("allowed", "advice"), [((), "sessions"), (("texts",), "sessions")])
 def test_prepare_advises_no_search_that_is_refused(
     allowed: tuple, advice: str, elsewhere: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
@@ -178,7 +184,7 @@ def test_prepare_advises_no_search_that_is_refused(
     monkeypatch.chdir(workspace)
     config = PrepareConfig(out="my stores/it", folds_by="group4", allow_leak=allowed)
     store = FeatureStore.open(config.out)
-    line = prepare.next_step(store, prepare.dataset_folds(store, config), config)
+    line = next_step_of(store, prepare.dataset_folds(store, config), config)
     assert line.startswith("no fold can be searched yet: fold 1: sessions ")
     assert "python" not in line
     assert f"--allow_leak {advice}" in line
@@ -192,7 +198,7 @@ def test_prepare_advises_the_first_fold_without_a_leak(
     store = FeatureStore.open(config.out)
     by_session = prepare.dataset_folds(store, config)
     by_group = prepare.dataset_folds(store, PrepareConfig(folds_by="group4"))
-    line = prepare.next_step(store, [by_group[0], by_session[0]], config)
+    line = next_step_of(store, [by_group[0], by_session[0]], config)
     assert parse(SearchConfig, words_of(line)).fold == 2
 
 

@@ -124,7 +124,7 @@ def test_several_models_predict_their_mean_probabilities(place: Path):
     np.testing.assert_allclose(probabilities(*models), np.mean(singles, axis=0), atol=1e-6)
 
 
-# ---------------------------------------------------------------- models that hear each speaker apart
+# ---------------------------------------------------------------- features standardised by speaker
 
 SPOKEN = {"anna/0.wav": 3000, "anna/1.wav": 10_000, "ben/0.wav": 8000, "ben/1.wav": 4000}
 """Recordings and their samples."""
@@ -143,7 +143,7 @@ def spoken(place: Path) -> Path:
 
 
 @torch.no_grad()
-def predict_apart(model: SavedModel, groups: list[list[str]]) -> dict[str, np.ndarray]:
+def predict_by_group(model: SavedModel, groups: list[list[str]]) -> dict[str, np.ndarray]:
     """The probabilities of each recording, standardised by all frames of sound of its group."""
     transform = Transform(FRONT_END)
     found = {}
@@ -174,9 +174,9 @@ def assert_equal_probabilities(found: dict[str, np.ndarray], truth: dict[str, np
 def test_recordings_one_by_one_in_folders_and_with_speakers_get_three_answers(spoken: Path):
     model = SavedModel.load(Path("runs/spoken/augment/model.safetensors"))
     names = list(SPOKEN)
-    alone = predict_apart(model, [[name] for name in names])
-    by_folder = predict_apart(model, [names[:2], names[2:]])
-    by_speaker = predict_apart(model, [names[::2], names[1::2]])
+    alone = predict_by_group(model, [[name] for name in names])
+    by_folder = predict_by_group(model, [names[:2], names[2:]])
+    by_speaker = predict_by_group(model, [names[::2], names[1::2]])
     answers = [np.concatenate(list(each.values())) for each in (alone, by_folder, by_speaker)]
     for one, other in combinations(answers, 2):
         assert np.abs(one - other).max() > 1e-2
@@ -185,7 +185,8 @@ def test_recordings_one_by_one_in_folders_and_with_speakers_get_three_answers(sp
     assert_equal_probabilities(predictions_of("runs/spoken", *names), by_folder)
     listed = [Segment(Path(name), speaker=f"S{i % 2 + 1:02d}") for i, name in enumerate(names)]
     assert_equal_probabilities(predictions_of("runs/spoken", *listed), by_speaker)
-    respelt = [Segment(Path(name), speaker=f" s{i % 2 + 1}") for i, name in enumerate(names)]
+    spellings = ["S01", "S02", " s1", "s2"]
+    respelt = [Segment(Path(name), speaker=who) for name, who in zip(names, spellings, strict=True)]
     assert_equal_probabilities(predictions_of("runs/spoken", *respelt), by_speaker)
     assert_equal_probabilities(predictions_of("runs/alone", *names), alone)
 
@@ -198,7 +199,9 @@ def test_recordings_one_by_one_in_folders_and_with_speakers_get_three_answers(sp
         (["A", "", "nan", "C"], "4 recordings of 2 folders and 2 speakers; a CSV"),
     ],
 )
-def test_the_command_says_who_is_heard_apart(spoken: Path, capfd, speakers, words: str):
+def test_the_command_says_which_recordings_are_standardised_together(
+    spoken: Path, capfd, speakers, words: str
+):
     words_of_command = ["--model", "runs/spoken", "--gpus", "none"]
     if speakers is None:
         words_of_command += ["anna", "ben"]
@@ -207,7 +210,7 @@ def test_the_command_says_who_is_heard_apart(spoken: Path, capfd, speakers, word
         Path("list.csv").write_text("file,Speaker\n" + rows)
         words_of_command.append("list.csv")
     assert len(predict.run(parse(PredictConfig, words_of_command))) == 4
-    assert f"note: the model hears each speaker apart: {words}" in capfd.readouterr().err
+    assert f"note: features are standardised by speaker: {words}" in capfd.readouterr().err
 
 
 def test_models_of_different_kinds_of_standardisation_are_refused(spoken: Path):
@@ -431,14 +434,14 @@ def test_unreadable_files_get_a_reason_and_no_windows(place: Path):
         assert prediction.windows == []
 
 
-HEARD = "note: heard in part: wav/1.wav (0.0 to 0.5 s of 1.2 s)"
+USED = "note: only a part was used: wav/1.wav (0.0 to 0.5 s of 1.2 s)"
 
 
 def test_recordings_that_are_heard_in_part_are_named(place: Path, capsys: pytest.CaptureFixture):
     small_model(long="first").save(Path("runs/one/augment/model.safetensors"))
     for flags in ({}, {"json": True}, {"csv": True}):
         predict.run(PredictConfig(files=["wav/0.wav", "wav/1.wav"], model="runs/one", gpus="none", **flags))
-        assert capsys.readouterr().err == f"{HEARD}; --windows hears all of a recording\n"
+        assert capsys.readouterr().err == f"{USED}; --windows uses all of a recording\n"
     predict.run(PredictConfig(files=["wav"], model="runs/one", gpus="none", windows=True))
     assert capsys.readouterr().err == ""
     for number in range(9):

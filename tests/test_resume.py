@@ -12,11 +12,19 @@ from conftest import RESULTS, environment, line, succeed
 from training.loop import tensors_in
 
 EPOCHS = 7
+RECIPE = (
+    "--normalise speaker --optimizer adamw --lr 0.003 --schedule onecycle --label_smoothing 0.1 --mixup 0.2"
+    " --freq_mask 4 --time_mask 4 --pick last --stem_stride 2 --deltas 1"
+)
+"""The flags of configs/small.yaml, and deltas."""
 
 
 def flags(command: str, order: str) -> list[object]:
     common = ["--config", "tiny.yaml", "--epochs", EPOCHS]
-    return [*common, "--order", order] if command == "search" else [*common, "--genotype", "cnn_lstm"]
+    if command == "search":
+        return [*common, "--order", order]
+    recipe = RECIPE.split() if order == "recipe" else []
+    return [*common, "--genotype", "cnn_lstm", *recipe]
 
 
 def interrupt(command: str, name: str, options: list[object], number: int, cwd: Path) -> int:
@@ -39,6 +47,7 @@ def interrupt(command: str, name: str, options: list[object], number: int, cwd: 
         pytest.param("search", "second", signal.SIGTERM, 143, "200", marks=pytest.mark.slow),
         pytest.param("search", "first", signal.SIGKILL, -9, "0.0002min", marks=pytest.mark.slow),
         ("augment", "", signal.SIGINT, 130, "5min"),
+        ("augment", "recipe", signal.SIGTERM, 143, "5min"),
         pytest.param("augment", "", signal.SIGKILL, -9, "200", marks=pytest.mark.slow),
     ],
 )

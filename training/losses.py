@@ -20,7 +20,8 @@ def weighted_cross_entropy(
 ) -> Tensor:
     """The weighted mean over the batch, sum_i w_i l_i / sum_i w_i, where l_i is the cross-entropy of utterance i.
 
-    `label_smoothing` is the share of the target that is spread evenly over the classes (Szegedy et al., CVPR 2016).
+    `label_smoothing` is the share of the target that is spread evenly over the classes (Szegedy et al., CVPR 2016);
+    each class of the target then counts with its own weight: l_i w_i becomes the sum over c of t_ic w_c (-log p_ic).
 
     Each rank computes it on its share, scaled so that the mean over the ranks is the value of the whole batch: the
     weights of the shares may add up to different sums.

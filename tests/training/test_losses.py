@@ -51,6 +51,22 @@ def test_joint_loss_adds_the_loss_of_the_auxiliary_head(aux_weight: float, weigh
     assert float(loss((logits, auxiliary_logits), y)) == pytest.approx(own + aux_weight * auxiliary, rel=1e-5)
 
 
+@pytest.mark.parametrize("weight", [WEIGHT, None], ids=["class weights", "no class weights"])
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_label_smoothing_spreads_a_share_of_the_target_over_all_classes(share: float, weight):
+    weights = np.array(weight or [1.0] * 3)
+    for heads in ([LOGITS], [LOGITS, AUXILIARY_LOGITS]):
+        total = 0.0
+        for logits, factor in zip(map(np.array, heads), (1.0, 0.4), strict=False):
+            negative_log = np.log(np.exp(logits).sum(axis=1, keepdims=True)) - logits
+            target = (1 - share) * np.eye(3)[Y] + share / 3
+            total += factor * (target * weights * negative_log).sum() / weights[Y].sum()
+        loss = ClassificationLoss(None if weight is None else torch.tensor(weight), 0.4, share)
+        outputs = tuple(map(torch.tensor, heads))
+        found = loss(outputs if len(heads) > 1 else outputs[0], torch.tensor(Y))
+        assert float(found) == pytest.approx(total, rel=1e-5)
+
+
 def test_gradient_reaches_both_heads():
     outputs = tuple(torch.tensor(values, requires_grad=True) for values in (LOGITS, AUXILIARY_LOGITS))
     ClassificationLoss(torch.tensor(WEIGHT), 0.4)(outputs, torch.tensor(Y)).backward()
