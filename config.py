@@ -460,8 +460,16 @@ class SearchConfig(RunConfig):
     environment: ClassVar[dict[str, str]] = {"rnn_ops": "RNN_PRIMITIVES"}
     ignored: ClassVar[dict[str, str]] = IGNORED
 
-    strategy: Literal["darts", "random"] = "darts"
-    """darts: gradient descent on the alphas; random: draw a genotype from the same space, without training."""
+    strategy: Literal["darts", "evolution", "random"] = "darts"
+    """darts: gradient descent on the alphas; evolution: train weights that all genotypes share, and evolve genotypes by
+    their losses on the validation speakers; random: draw a genotype from the same space, without training."""
+    population: Annotated[int, Field(ge=2)] = 32
+    """Genotypes in a generation of the evolution."""
+    generations: NonNegativeInt = 20
+    """Generations of the evolution; each scores as many mutated genotypes as the population has."""
+    objectives: tuple[Literal["loss", "weights", "multiply_adds"], ...] = ("loss",)
+    """What the evolution minimises: the loss on the validation speakers (loss), and also the size of the network
+    (weights) or its cost (multiply_adds)."""
     cnn_nodes: PositiveInt = 4
     """Nodes of a CNN cell."""
     rnn_nodes: PositiveInt = 4

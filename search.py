@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from darts import planner
 from darts.architect import Architect
+from darts.evolution import Evolution
 from darts.monitoring import describe_alphas, draw_architecture, require_equal_alphas
 from darts.random_search import RandomSearch
 from darts.supernet import make_supernet
@@ -161,7 +162,7 @@ class Search:
         return record
 
 
-STRATEGIES = {"darts": Search, "random": RandomSearch}
+STRATEGIES = {"darts": Search, "evolution": Evolution, "random": RandomSearch}
 
 
 def finish(

@@ -43,6 +43,12 @@ class Size:
         reductions = (self.layers // 3, 2 * self.layers // 3)
         return ["reduce" if i in reductions else "normal" for i in range(self.layers)]
 
+    @property
+    def stem_twice(self) -> tuple[str, ...]:
+        """The kind of the first cell, if no other cell is of it: both its inputs are the output of the stem."""
+        first, *others = self.kinds
+        return () if first in others else (first,)
+
     @classmethod
     def of(cls, config: RunConfig) -> "Size":
         """The size that the flags ask for."""

@@ -1,7 +1,9 @@
 """The search space: the number of nodes of a cell, and the candidate ops of its edges."""
 
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import permutations, product
 
 import numpy as np
 
@@ -43,6 +45,25 @@ class SearchSpace:
         node_count, ops = self.of(kind)
         return tuple(draw_node(rng, i + 2, without_none(ops)) for i in range(node_count))
 
+    def mutate(self, genotype: Genotype, rng: np.random.Generator) -> Genotype:
+        """Change one edge of a genotype: draw another op for it, or another source (Real et al., AAAI 2019)."""
+        if self.size == 1:
+            return genotype
+        while True:
+            cells = {kind: getattr(genotype, kind) for kind in KINDS}
+            edges = [(kind, i, j) for kind in KINDS for i in range(len(cells[kind])) for j in range(2)]
+            kind, i, j = edges[rng.integers(len(edges))]
+            nodes = [list(node) for node in cells[kind]]
+            op, source = nodes[i][j]
+            if rng.random() < 0.5:
+                ops = without_none(self.of(kind)[1])
+                op = ops[rng.integers(len(ops))]
+            else:
+                source = int(rng.integers(i + 2))
+            if (op, source) != nodes[i][j] and source != nodes[i][1 - j][1]:
+                nodes[i][j] = (op, source)
+                return Genotype.of_nodes(**{**cells, kind: [tuple(node) for node in nodes]})
+
 
 def draw_node(rng: np.random.Generator, states: int, ops: tuple[str, ...]) -> Node:
     """Draw two distinct earlier states, and an op for each."""
@@ -53,3 +74,34 @@ def draw_node(rng: np.random.Generator, states: int, ops: tuple[str, ...]) -> No
 def without_none(ops: tuple[str, ...]) -> tuple[str, ...]:
     """The ops that a genotype may contain: all but `none`."""
     return tuple(op for op in ops if op != "none")
+
+
+# ---------------------------------------------------------------- symmetry
+
+
+def canonical(genotype: Genotype, stem_twice: Collection[str] = ()) -> Genotype:
+    """The same genotype for all that build the same network up to the order of its channels.
+
+    The order of the two edges of a node, and of nodes that do not depend on each other, makes no difference. Both
+    inputs of the first CNN cell are the output of the stem: a kind of cell in `stem_twice`, of which a network has no
+    other cell, is the same with its inputs exchanged.
+    """
+    cells = {}
+    for kind in KINDS:
+        nodes = getattr(genotype, kind)
+        inputs = ((0, 1), (1, 0)) if kind in stem_twice else ((0, 1),)
+        orders = permutations(range(len(nodes)))
+        forms = (reorder(nodes, *each) for each in product(orders, inputs))
+        cells[kind] = min(form for form in forms if form is not None)
+    return Genotype.of_nodes(**cells)
+
+
+def reorder(nodes: Sequence[Node], order: Sequence[int], inputs: tuple[int, int]) -> tuple[Node, ...] | None:
+    """The nodes in another order, with the states and the two inputs renamed and the edges of a node sorted.
+
+    None if a node would come before a state that it depends on.
+    """
+    states = dict(enumerate((*inputs, *(order.index(i) + 2 for i in range(len(nodes))))))
+    renamed = [tuple(sorted((op, states[source]) for op, source in nodes[old])) for old in order]
+    depends_on_later = any(source >= i + 2 for i, node in enumerate(renamed) for _, source in node)
+    return None if depends_on_later else tuple(renamed)

@@ -119,6 +119,29 @@ def draw_balance(
     _save(figure, axes, path, title)
 
 
+def draw_front(
+    points: Sequence[tuple[float, float]],
+    front: Sequence[tuple[float, float]],
+    size: str,
+    path: Path,
+    title: str,
+) -> None:
+    """Draw genotypes as points (size, loss), and those of a front, numbered from the lowest loss."""
+    figure = Figure(figsize=(7.5, 5), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    axes.scatter(*zip(*points, strict=True), s=14, color="#bfdbfe", label="scored")
+    axes.plot(*zip(*sorted(front), strict=True), "o-", color="#f97316", markersize=6, label="front")
+    for number, point in enumerate(front, 1):
+        axes.annotate(f"{number}", point, (5, 5), textcoords="offset points", color=INK, fontsize=9)
+    axes.set_xlabel(size, color=MUTED)
+    axes.set_ylabel("loss", color=MUTED)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.grid(color="#e2e8f0", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False)
+    _save(figure, axes, path, title)
+
+
 def _finish(
     figure: Figure, axes: Any, image: Any, path: Path, title: str, scale: str, percent: bool = False
 ) -> None:

@@ -1,6 +1,6 @@
 """One step of the weights, in the search and in the retraining."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,13 +21,16 @@ def weight_step(
     loss_function: Callable[[Any, Tensor], Tensor],
     clip: float,
     dtype: torch.dtype | None = None,
+    parameters: Sequence[nn.Parameter] | None = None,
 ) -> Metrics:
     """One step of the optimizer on a batch; return the loss and the accuracy before the step.
 
     `clip` is the largest norm of the gradient. With `dtype`, the forward pass runs in it (see `models.passes`).
+    `parameters` are those that change, by default all that the optimizer has.
     """
     x, y = batch
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if parameters is None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
     outputs = passes.forward_with(network, x, dtype=dtype)
     loss = loss_function(outputs, y)
     for p, d in zip(parameters, distributed.gradient(loss, parameters), strict=True):

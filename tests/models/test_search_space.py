@@ -3,11 +3,12 @@
 import itertools
 from collections import Counter
 
+import numpy as np
 import pytest
 from scipy.stats import chisquare
 
 from genotypes import CNN_OPS, RNN_OPS, Genotype
-from models.search_space import KINDS, SearchSpace
+from models.search_space import KINDS, SearchSpace, canonical
 
 PUBLISHED = SearchSpace(4, 4, CNN_OPS, RNN_OPS)
 SMALL = SearchSpace(
@@ -80,3 +81,95 @@ def test_cells_of_different_kinds_are_drawn_independently():
 def test_seed_determines_the_genotype():
     assert PUBLISHED.draw(7) == PUBLISHED.draw(7)
     assert len({PUBLISHED.draw(seed) for seed in range(500)}) == 500
+
+
+# ---------------------------------------------------------------- mutation and symmetry
+
+
+def edges_of(genotype: Genotype) -> list[tuple]:
+    """All edges, each node's in order."""
+    return [edge for kind in KINDS for node in getattr(genotype, kind) for edge in node]
+
+
+def without_order(genotype: Genotype) -> tuple:
+    """The genotype with a set of edges for each node."""
+    return tuple(tuple(map(frozenset, getattr(genotype, kind))) for kind in KINDS)
+
+
+def test_a_mutation_changes_one_edge_and_stays_in_the_space():
+    listed = set(list_genotypes(SMALL))
+    with_any_order = set(map(without_order, listed))
+    rng = np.random.default_rng(0)
+    genotype = SMALL.draw(1)
+    changed_ops = changed_sources = 0
+    for _ in range(300):
+        child = SMALL.mutate(genotype, rng)
+        changes = [
+            pair for pair in zip(edges_of(genotype), edges_of(child), strict=True) if pair[0] != pair[1]
+        ]
+        assert len(changes) == 1
+        (before, after) = changes[0]
+        changed_ops += before[0] != after[0]
+        changed_sources += before[1] != after[1]
+        assert without_order(child) in with_any_order
+        genotype = child
+    assert min(changed_ops, changed_sources) > 50
+    assert changed_ops + changed_sources == 300
+
+
+def test_mutations_reach_every_genotype():
+    space = SearchSpace(1, 0, ("max_pool_3x3", "sep_conv_3x3"), ())
+    rng = np.random.default_rng(0)
+    genotype = space.draw(1)
+    seen = set()
+    for _ in range(400):
+        genotype = space.mutate(genotype, rng)
+        seen.add(canonical(genotype))
+    assert seen == {canonical(each) for each in list_genotypes(space)}
+
+
+def test_a_space_of_one_genotype_has_no_mutation():
+    assert ONE_GENOTYPE.mutate(ONE_GENOTYPE.draw(1), np.random.default_rng(0)) == ONE_GENOTYPE.draw(1)
+
+
+def test_the_space_of_the_table_has_108_genotypes_up_to_symmetry():
+    space = SearchSpace(1, 1, ("max_pool_3x3", "sep_conv_3x3"), ("lstm_1", "lstm_att_1", "skip_connect"))
+    assert space.size == 144
+    assert len({canonical(each, ("normal",)) for each in list_genotypes(space)}) == 108
+    assert len({canonical(each) for each in list_genotypes(space)}) == 144
+
+
+def test_canonical_ignores_the_order_of_edges_and_of_independent_nodes():
+    a, b, c, d = ("max_pool_3x3", 0), ("sep_conv_3x3", 1), ("skip_connect", 0), ("dil_conv_3x3", 1)
+    rnn = [[("lstm_1", 0), ("lstm_1", 1)]]
+    one = Genotype.of_nodes([[a, b], [c, d]], [[a, b]], rnn)
+    other = Genotype.of_nodes([[d, c], [b, a]], [[b, a]], rnn)
+    assert canonical(one) == canonical(other)
+    chain = Genotype.of_nodes([[a, b], [c, ("max_pool_3x3", 2)]], [[a, b]], rnn)
+    assert canonical(chain) != canonical(one)
+    swapped = [[("max_pool_3x3", 1), ("sep_conv_3x3", 0)], [("skip_connect", 1), ("max_pool_3x3", 2)]]
+    exchanged = Genotype.of_nodes(swapped, [[a, b]], rnn)
+    assert canonical(exchanged) != canonical(chain)
+    assert canonical(exchanged, ["normal"]) == canonical(chain, ["normal"])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_canonical_genotypes_are_equal_graphs(seed: int):
+    """The canonical form keeps the multiset of ops on each path from an input to the output."""
+    genotype = PUBLISHED.draw(seed)
+    form = canonical(genotype)
+    assert canonical(form) == form
+    for kind in KINDS:
+        assert paths(getattr(form, kind)) == paths(getattr(genotype, kind))
+
+
+def paths(nodes: tuple) -> Counter:
+    """The paths from an input of a cell to its output, each as the input and the ops on the way."""
+    states = [Counter({(0,): 1}), Counter({(1,): 1})]
+    for node in nodes:
+        state = Counter()
+        for op, source in node:
+            for path, count in states[source].items():
+                state[(*path, op)] += count
+        states.append(state)
+    return sum(states[2:], Counter())

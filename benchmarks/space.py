@@ -1,0 +1,149 @@
+"""A table of genotypes of one search space, each retrained: what a search of this space could gain.
+
+python benchmarks/space.py --dataset emodb --config configs/small.yaml --draw 50 --seeds 1 2     adds the missing rows
+python benchmarks/space.py --report --table benchmarks/space/emodb.csv                          what the table says
+
+Every row is a run of augment.py. The network is that of its last epoch, so that the validation speakers choose nothing
+and their UA is as unbiased as that of the test speakers. Rows that are in the table are not computed again.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import kendalltau
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import augment
+from cli import from_file
+from config import AugmentConfig, SearchConfig
+from darts.supernet import search_space
+from genotypes import Genotype
+from models.joint_network import Size
+from models.search_space import canonical
+from training.run_folder import close_log, log
+
+COLUMNS = (
+    "genotype", "dataset", "fold", "seed", "validation_ua", "validation_loss", "test_ua", "weights", "multiply_adds",
+    "cpu_seconds", "commit",
+)  # fmt: skip
+
+
+def main() -> None:
+    """Add rows to the table, or print what it says."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--table", type=Path, required=True, help="the CSV")
+    parser.add_argument("--report", action="store_true", help="print what the table says, and stop")
+    parser.add_argument("--config", type=Path, default=Path("configs/small.yaml"))
+    parser.add_argument("--dataset", default="emodb")
+    parser.add_argument("--fold", type=int, default=1)
+    parser.add_argument("--draw", type=int, default=50, help="how many genotypes are drawn")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    options = parser.parse_args()
+    if not options.report:
+        add_rows(options)
+    print(report(read_table(options.table)))
+
+
+def add_rows(options: argparse.Namespace) -> None:
+    """Retrain every drawn genotype with every seed, unless the table has it."""
+    given = {"dataset": options.dataset, "fold": options.fold}
+    space = search_space(from_file(SearchConfig, options.config, **given))
+    config = from_file(AugmentConfig, options.config, **given, pick="last", gpus="none")
+    size = Size.of(config)
+    genotypes = [canonical(space.draw(number), size.stem_twice) for number in range(1, options.draw + 1)]
+    done = {(row["genotype"], row["fold"], row["seed"]) for row in read_table(options.table)}
+    for seed in options.seeds:
+        for genotype in dict.fromkeys(genotypes):
+            if (str(genotype), options.fold, seed) not in done:
+                append(options.table, train(genotype, config, seed))
+
+
+def train(genotype: Genotype, config: AugmentConfig, seed: int) -> dict[str, str | int | float]:
+    """A row of the table: a run of augment.py in a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = {"genotype": json.dumps(genotype.to_json()), "seed": seed, "results_path": Path(folder)}
+        own = config.model_copy(update=given)
+        start = time.process_time()
+        metrics = augment.run(own)
+        seconds = time.process_time() - start
+        history = (own.folder / "augment" / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        close_log()
+    last = json.loads(history[-1])
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
+    values = (
+        str(genotype), config.dataset_name, config.fold, seed, round(last["valid/ua"], 4),
+        round(last["valid/loss"], 4), round(metrics["ua"], 4), metrics["params"], metrics["multiply_adds"],
+        round(seconds, 1), commit.strip(),
+    )  # fmt: skip
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def append(table: Path, row: dict[str, str | int | float]) -> None:
+    """Add a row to the CSV, with a header if it is new."""
+    is_new = not table.exists()
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with table.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+    print(f"{row['validation_ua']:.3f} {row['test_ua']:.3f} {row['cpu_seconds']:.0f} s", flush=True)
+
+
+def read_table(table: Path) -> list[dict]:
+    """The rows of the CSV, with numbers where there are some; none if there is no file."""
+    if not table.exists():
+        return []
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        for name in COLUMNS[2:-1]:
+            row[name] = float(row[name]) if "." in row[name] else int(row[name])
+    return rows
+
+
+# ---------------------------------------------------------------- what the table says
+
+
+def report(rows: list[dict]) -> str:
+    """How much of the spread between genotypes is real, how well seeds agree, and what a perfect choice would gain."""
+    by_genotype = defaultdict(dict)
+    for row in rows:
+        by_genotype[row["genotype"]][row["seed"]] = row
+    seeds = sorted({row["seed"] for row in rows})
+    complete = [each for each in by_genotype.values() if len(each) == len(seeds)]
+    lines = [f"{len(rows)} rows, {len(by_genotype)} genotypes, {len(complete)} of them with seeds {seeds}"]
+    if len(complete) < 2 or len(seeds) < 2:
+        return lines[0]
+    for score in ("validation_ua", "test_ua"):
+        ua = 100 * np.array(
+            [[each[seed][score] for seed in seeds] for each in complete]
+        )  # (genotypes, seeds)
+        within = ua.var(axis=1, ddof=1).mean()
+        between = max(0.0, ua.mean(axis=1).var(ddof=1) - within / len(seeds))
+        tau = kendalltau(ua[:, 0], ua[:, 1]).statistic
+        lines.append(
+            f"{score}: mean {ua.mean():.1f}, deviation between genotypes {between**0.5:.1f}, between seeds "
+            f"{within**0.5:.1f}; tau between the first two seeds {tau:.2f}"
+        )
+    mean = {key: [np.mean([each[seed][key] for seed in seeds]) for each in complete] for key in COLUMNS[4:9]}
+    for name in ("validation_loss", "weights", "multiply_adds", "test_ua"):
+        tau = kendalltau(mean[name], mean["validation_ua"]).statistic
+        lines.append(f"tau of {name} with validation_ua, both means over seeds: {tau:.2f}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    log.disabled = True
+    main()

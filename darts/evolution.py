@@ -1,0 +1,207 @@
+"""Evolution on a one-shot supernet.
+
+1. A supernet with shared weights is trained, each step on the ops of a genotype drawn at random (Guo et al., Single
+   Path One-Shot, ECCV 2020; Li and Talwalkar, UAI 2019).
+2. Genotypes are evolved by their losses on the validation speakers, computed with the shared weights (see `nsga`).
+
+With a second objective in --objectives, the result is a front: genotypes of which none is better in both.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from config import SearchConfig
+from darts import nsga
+from darts.supernet import search_space
+from genotypes import Genotype
+from models.augment_network import AugmentNetwork
+from models.complexity import multiply_adds
+from models.joint_network import Size
+from models.one_shot_network import OneShotNetwork
+from models.search_space import canonical
+from plots import cells, charts
+from training.experiment import Experiment
+from training.loop import fit
+from training.losses import ClassificationLoss, class_weights
+from training.metrics import scores
+from training.precision import PASS_DTYPES, ieee_float32
+from training.run_folder import RunFolder, log
+from training.steps import Metrics, weight_step
+from utils import progress
+
+MONITORED = 8
+"""Genotypes, drawn at random, whose mean scores are recorded after every epoch."""
+EVOLVING = 2**20
+"""The number of the random stream of the evolution, which follows those of the steps."""
+
+SIZES = {"weights": "weights", "multiply_adds": "multiply-adds of an utterance"}
+"""The objectives besides the loss, as the picture names them."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A genotype with its scores by the shared weights, and the size of its network."""
+
+    genotype: Genotype
+    loss: float
+    """The cross-entropy on the validation speakers; every class counts the same."""
+    ua: float
+    weights: int
+    multiply_adds: int
+
+    def objectives(self, names: Sequence[str]) -> tuple[float, ...]:
+        """The values that are minimised."""
+        return tuple(getattr(self, name) for name in names)
+
+
+class Evolution:
+    """A one-shot supernet, trained on the training speakers, and a population scored on the validation speakers."""
+
+    def __init__(self, config: SearchConfig, experiment: Experiment, folder: RunFolder):
+        self.config = config
+        self.folder = folder
+        self.store = experiment.store
+        self.device = experiment.device
+        rows = experiment.fold.train
+        scored_rows = experiment.fold.validation
+        self.searched_on = experiment.speakers(np.concatenate([rows, scored_rows]))
+        self.features, _ = experiment.features(rows)
+        self.batches = experiment.batches(self.features, rows)
+        self.steps = len(self.batches)
+        self.scored_batches = self.equal_batches(scored_rows)
+        self.scored_labels = self.store.labels[np.concatenate(self.scored_batches)]
+
+        self.space = search_space(config)
+        self.size = Size.of(config)
+        self.classes = len(self.store.classes)
+        network = OneShotNetwork(self.space, self.size, self.classes, config.dropout, config.fused == "auto")
+        self.network = experiment.place(network)
+        self.loss = ClassificationLoss(experiment.class_weights(rows))
+        self.optimizer = torch.optim.SGD(
+            network.parameters(), config.w_lr, config.w_momentum, weight_decay=config.w_weight_decay
+        )
+        self.scheduler = CosineAnnealingLR(self.optimizer, config.epochs, eta_min=config.w_lr_min)
+        self.parts = {"network": self.network, "optimizer": self.optimizer, "scheduler": self.scheduler}
+        self.scored: dict[Genotype, Scored] = {}
+
+    def equal_batches(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Shuffled batches of nearly equal size, for BatchNorm takes its statistics from the batch."""
+        shuffled = np.random.default_rng(self.config.seed).permutation(rows)
+        return np.array_split(shuffled, -(-len(rows) // self.config.batch_size))
+
+    def run(self) -> Genotype:
+        """Train the supernet, evolve, and return the genotype of the lowest loss."""
+        self.log_setup()
+        fit(self.folder, self, self.device)
+        population = self.evolve()
+        self.report(population)
+        return min(population, key=lambda each: each.loss).genotype
+
+    def log_setup(self) -> None:
+        """Log the data and the size of the supernet."""
+        weights = sum(w.numel() for w in self.network.parameters())
+        sizes = len(self.batches.rows), len(self.scored_labels)
+        log.info("data      %d rows train the weights, %d of other speakers score the genotypes", *sizes)
+        log.info("supernet  %.3f M shared weights on %s\n", weights / 1e6, self.features.device)
+
+    # ---------------------------------------------------------------- the supernet
+
+    @property
+    def wait_seconds(self) -> float:
+        """The seconds that the steps so far have waited for batches."""
+        return self.batches.waited
+
+    def step(self, i: int) -> Metrics:
+        """A step of the weights that the genotype of this step uses. Called by `training.loop.run_steps`."""
+        self.network.genotype = self.space.draw(self.config.seed, i)
+        dtype = PASS_DTYPES[self.config.precision]
+        used = self.network.weights_in_use()
+        clip = self.config.w_grad_clip
+        return weight_step(self.network, self.optimizer, self.batches[i], self.loss, clip, dtype, used)
+
+    def after_epoch(self, epoch: int) -> dict[str, Any]:
+        """Score a few genotypes, the same ones after every epoch."""
+        drawn = [self.space.draw(self.config.seed, number, EVOLVING) for number in range(MONITORED)]
+        each = [self.losses(genotype) for genotype in drawn]
+        loss, ua = np.mean(each, axis=0)
+        record = {"valid/loss": float(loss), "valid/ua": float(ua), "lr": self.scheduler.get_last_lr()[0]}
+        self.scheduler.step()
+        return record
+
+    # ---------------------------------------------------------------- the evolution
+
+    def evolve(self) -> list[Scored]:
+        """The last population, the best first: those of the lowest loss, or of the best trade-offs."""
+        config = self.config
+        rng = np.random.default_rng([config.seed, EVOLVING])
+        population = [self.score(self.space.draw(config.seed, i, EVOLVING)) for i in range(config.population)]
+        bar = progress(range(config.generations), "evolution")
+        for _ in bar:
+            population = nsga.generation(
+                population,
+                mutate=lambda parent: self.score(self.space.mutate(parent.genotype, rng)),
+                objectives=lambda each: each.objectives(config.objectives),
+                rng=rng,
+            )
+            bar.set_postfix(loss=f"{min(each.loss for each in population):.3f}")
+        return population
+
+    def score(self, genotype: Genotype) -> Scored:
+        """A genotype in canonical form, with its scores; each is computed once."""
+        genotype = canonical(genotype, self.size.stem_twice)
+        if genotype not in self.scored:
+            loss, ua = self.losses(genotype)
+            with torch.device("meta"):
+                derived = AugmentNetwork(genotype, self.size, self.classes)
+            weights = sum(w.numel() for w in derived.parameters())
+            cost = multiply_adds(derived, self.store.front_end.shape)
+            self.scored[genotype] = Scored(genotype, loss, ua, weights, cost)
+        return self.scored[genotype]
+
+    def losses(self, genotype: Genotype) -> tuple[float, float]:
+        """The class-balanced cross-entropy and the UA of a genotype on the validation rows, by the shared weights."""
+        self.network.genotype = genotype
+        with ieee_float32():
+            batches = [self.features.fetch(rows)[0] for rows in self.scored_batches]
+            logits = torch.cat([self.network.log_probabilities(x) for x in batches]).float().cpu()
+        balanced = class_weights(self.scored_labels, self.classes)
+        loss = F.nll_loss(logits, torch.from_numpy(self.scored_labels), balanced)
+        return float(loss), scores(self.scored_labels, logits.argmax(dim=1).numpy())["ua"]
+
+    def report(self, population: Sequence[Scored]) -> None:
+        """Log the front of the population, and write its genotypes as files that augment.py takes."""
+        front = self.front(population)
+        log.info("scored    %d genotypes\n", len(self.scored))
+        log.info("%5s %7s %7s %9s %14s", "front", "loss", "UA", "weights", "multiply-adds")
+        for number, each in enumerate(front, 1):
+            sizes = f"{each.weights:9,} {each.multiply_adds:14,}"
+            log.info("%5d %7.3f %6.1f%% %s", number, each.loss, 100 * each.ua, sizes)
+        if self.folder.writes:
+            for number, each in enumerate(front, 1):
+                each.genotype.save(self.folder.path / "front" / f"{number}.json", self.searched_on.to_json())
+            if len(self.config.objectives) > 1:
+                self.draw(front)
+            cells.draw_genotype(front[0].genotype, self.folder.plots)
+
+    def front(self, population: Sequence[Scored]) -> list[Scored]:
+        """Those that no other dominates, the lowest loss first."""
+        objectives = np.array([each.objectives(self.config.objectives) for each in population])
+        best = nsga.fronts(objectives)[0]
+        return sorted((population[i] for i in best), key=lambda each: each.loss)
+
+    def draw(self, front: Sequence[Scored]) -> None:
+        """Draw all scored genotypes by size and loss, with the front."""
+        size = self.config.objectives[-1]
+        points = [(getattr(each, size), each.loss) for each in self.scored.values()]
+        best = [(getattr(each, size), each.loss) for each in front]
+        picture = self.folder.plots / "front.png"
+        charts.draw_front(
+            points, best, SIZES[size], picture, "Loss on the validation speakers, by shared weights"
+        )
+        self.folder.add_image("front", picture, self.config.epochs)
