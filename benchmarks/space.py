@@ -79,7 +79,9 @@ def train(genotype: Genotype, config: AugmentConfig, seed: int) -> dict[str, str
         history = (own.folder / "augment" / "history.jsonl").read_text(encoding="utf-8").splitlines()
         close_log()
     last = json.loads(history[-1])
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
+    ).stdout
     values = (
         str(genotype), config.dataset_name, config.fold, seed, round(last["valid/ua"], 4),
         round(last["valid/loss"], 4), round(metrics["ua"], 4), metrics["params"], metrics["multiply_adds"],
