@@ -6,7 +6,7 @@ python augment.py --name NAME --dataset DATASET --fold K     ->  runs/NAME/augme
 """
 
 from cli import command_line, command_to_type, note, run_command
-from config import RISE, AugmentConfig, PredictConfig, SearchConfig
+from config import AugmentConfig, PredictConfig, SearchConfig
 
 if __name__ == "__main__":
     CONFIG = command_line(AugmentConfig)  # before torch is imported: --help and mistakes take no time
@@ -15,31 +15,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
-
 from data.leaks import abbreviate, leak_error
 from data.speakers import SpeakerSet
-from data.transforms import cutout, mixup, spec_augment
 from genotypes import Genotype, read_source
-from models.architecture import Architecture, BaselineArchitecture, SearchedArchitecture
-from models.augment_network import set_drop_path
-from models.baselines import Shape
 from models.complexity import multiply_adds
-from models.joint_network import Size
 from models.saved import SavedModel
 from plots import cells
 from training import distributed
 from training.experiment import Experiment, start_experiment
 from training.loop import fit
-from training.losses import ClassificationLoss, MixupLoss
 from training.metrics import table
-from training.precision import PASS_DTYPES
-from training.predictions import Predictions, draw_confusion, predict
+from training.predictions import draw_confusion
+from training.retraining import Retraining
 from training.run_folder import RunFolder, log
-from training.steps import Metrics, weight_step
 from utils import UserError, write_json
 
 
@@ -48,15 +36,16 @@ def run(config: AugmentConfig) -> dict[str, Any]:
     genotype, searched_on = find_genotype(config)
     config = without_missing_rnn(config, genotype)
     experiment = start_experiment(config)
+    heard = check_searched_speakers(searched_on, experiment)
     origin = experiment.origin(genotype=genotype and genotype.to_json())
     folder = RunFolder("augment", config, distributed.is_first(), origin)
-    augment = Augment(config, experiment, genotype, searched_on)
+    retraining = Retraining(config, experiment, genotype)
     with folder:
         distributed.barrier()  # no rank looks for a checkpoint before rank 0 has taken the folder
         log.info("augment   %s", folder.path)
-        augment.log_setup()
-        fit(folder, augment, experiment.device)
-        return test(folder, augment)
+        retraining.log_setup()
+        fit(folder, retraining, experiment.device)
+        return test(folder, retraining, searched_on, heard)
 
 
 def find_genotype(config: AugmentConfig) -> tuple[Genotype | None, SpeakerSet | None]:
@@ -111,163 +100,6 @@ def without_missing_rnn(config: AugmentConfig, genotype: Genotype | None) -> Aug
     return config.model_copy(update={"rnn_layers": 0})
 
 
-def choose_architecture(config: AugmentConfig, genotype: Genotype | None, shape: Shape) -> Architecture:
-    """The architecture that the flags ask for, for inputs of a shape (F, T)."""
-    if genotype is None:
-        return BaselineArchitecture(config.model, shape, config.deltas)
-    return SearchedArchitecture(
-        genotype,
-        Size.of(config),
-        config.dropout,
-        auxiliary=config.aux_weight > 0,
-        fused=config.fused == "auto",
-    )
-
-
-def make_optimizer(config: AugmentConfig, network: nn.Module) -> Optimizer:
-    """SGD with momentum as published, or AdamW (Loshchilov and Hutter, ICLR 2019).
-
-    AdamW decays the weights of convolutions, linear maps and recurrences, but neither biases nor the scales of norms.
-    """
-    if config.optimizer == "sgd":
-        return SGD(
-            network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-        )
-    groups = [
-        {"params": [p for p in network.parameters() if p.dim() > 1]},
-        {"params": [p for p in network.parameters() if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return AdamW(groups, config.lr, weight_decay=config.weight_decay)
-
-
-def make_scheduler(config: AugmentConfig, optimizer: Optimizer) -> LRScheduler:
-    """The learning rate of an epoch: a cosine that falls to 0, or one cycle (Smith and Topin 2019) that rises first."""
-    if config.schedule == "cosine":
-        return CosineAnnealingLR(optimizer, config.epochs)
-    return OneCycleLR(optimizer, config.lr, config.epochs, pct_start=RISE, cycle_momentum=False)
-
-
-class Augment:
-    """The training of a network, and the choice of its epoch."""
-
-    def __init__(
-        self,
-        config: AugmentConfig,
-        experiment: Experiment,
-        genotype: Genotype | None,
-        searched_on: SpeakerSet | None,
-    ):
-        self.config = config
-        self.experiment = experiment
-        self.store = experiment.store
-        self.searched_on = searched_on
-        self.test_speakers_in_search = check_searched_speakers(searched_on, experiment)
-        self.train_rows, self.picking_rows = experiment.fold.parts(config.protocol)
-        self.features, self.statistics = experiment.features(self.train_rows)
-        self.batches = experiment.batches(self.features, self.train_rows)
-        self.steps = len(self.batches)
-
-        self.architecture = choose_architecture(config, genotype, self.store.front_end.shape)
-        self.network = experiment.place(self.architecture.build(len(self.store.classes)))
-        self.optimizer = make_optimizer(config, self.network)
-        self.scheduler = make_scheduler(config, self.optimizer)
-        self.loss = ClassificationLoss(
-            experiment.class_weights(self.train_rows), config.aux_weight, config.label_smoothing
-        )
-        self.best = BestEpoch(self.network)
-        self.parts = {
-            "network": self.network,
-            "optimizer": self.optimizer,
-            "scheduler": self.scheduler,
-            "best": self.best,
-        }
-
-    @property
-    def weight_count(self) -> int:
-        """The number of weights, without the auxiliary head."""
-        return sum(p.numel() for name, p in self.network.named_parameters() if ".auxiliary." not in name)
-
-    @property
-    def trained_on(self) -> SpeakerSet:
-        """The speakers that the search of the genotype, the training and the choice of the epoch use."""
-        rows = np.concatenate([self.train_rows, self.picking_rows])
-        return self.experiment.speakers(rows).union(self.searched_on)
-
-    def log_setup(self) -> None:
-        """Log the data, the network, and the device."""
-        sizes = len(self.train_rows), len(self.picking_rows), len(self.experiment.fold.test)
-        log.info("data      %d rows to train, %d to pick the epoch, %d to test", *sizes)
-        for line in self.experiment.leaks.lines():
-            log.info("shared    %s", line)
-        millions = self.weight_count / 1e6
-        log.info("network   %s, %.3f M weights on %s", self.config.model, millions, self.features.device)
-        log.info("precision %s\n", self.config.precision)
-
-    @property
-    def wait_seconds(self) -> float:
-        """The seconds that the steps so far have waited for batches."""
-        return self.batches.waited
-
-    def step(self, i: int) -> Metrics:
-        """One step of the weights on an augmented training batch."""
-        config = self.config
-        epoch = i // self.steps
-        set_drop_path(self.network, config.drop_path_prob * epoch / config.epochs)
-        x, y = self.batches[i]
-        x = spec_augment(x, config.freq_mask, config.time_mask)
-        x = cutout(x, config.cutout_length)
-        loss: nn.Module = self.loss
-        if config.mixup:
-            x, partner, share = mixup(x, config.mixup)
-            loss = MixupLoss(loss, partner, share)
-        dtype = PASS_DTYPES[config.precision]
-        return weight_step(self.network, self.optimizer, (x, y), loss, config.grad_clip, dtype)
-
-    def predict(self, rows: np.ndarray) -> Predictions:
-        """Predict these rows with the current weights."""
-        return predict(self.network, self.features, self.store, rows, self.config.batch_size)
-
-    def after_epoch(self, epoch: int) -> dict[str, Any]:
-        """Score the utterances that pick the epoch, and keep the weights if this epoch is the best."""
-        predictions = self.predict(self.picking_rows)
-        ua = predictions.scores()["ua"]
-        loss = predictions.loss
-        if self.config.pick == "best" or epoch == self.config.epochs:
-            self.best.update((ua, -loss), epoch)
-        record = {"valid/loss": loss, "valid/ua": ua, "lr": self.scheduler.get_last_lr()[0]}
-        self.scheduler.step()
-        return record
-
-
-class BestEpoch:
-    """The weights of the best epoch so far, by UA and then by loss; part of the checkpoint."""
-
-    def __init__(self, network: nn.Module):
-        self.network = network
-        self.epoch = 0
-        self.score: tuple[float, float] | None = None
-        self.weights: dict[str, Tensor] = {}
-
-    def update(self, score: tuple[float, float], epoch: int) -> None:
-        """Keep the current weights if this score is higher than all before."""
-        if self.score is None or score > self.score:
-            self.score = score
-            self.epoch = epoch
-            self.weights = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
-
-    def restore(self) -> None:
-        """Load the weights of the best epoch into the network."""
-        self.network.load_state_dict(self.weights)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "score": self.score, "weights": self.weights}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch = state["epoch"]
-        self.score = state["score"]
-        self.weights = state["weights"]
-
-
 def check_searched_speakers(searched_on: SpeakerSet | None, experiment: Experiment) -> list[str] | None:
     """The test speakers on which the genotype was searched; None if that is not known or cannot be told.
 
@@ -285,39 +117,44 @@ def check_searched_speakers(searched_on: SpeakerSet | None, experiment: Experime
     return shared
 
 
-def test(folder: RunFolder, augment: Augment) -> dict[str, Any]:
-    """Test the network of the best epoch on the test speakers, and write all results."""
-    config = augment.config
-    store = augment.store
-    genotype = augment.architecture.genotype
-    augment.best.restore()
-    predictions = augment.predict(augment.experiment.fold.test)
+def test(
+    folder: RunFolder, retraining: Retraining, searched_on: SpeakerSet | None, heard: list[str] | None
+) -> dict[str, Any]:
+    """Test the network of the best epoch on the test speakers, and write all results.
+
+    `searched_on` are the speakers of the search, `heard` the test speakers among them.
+    """
+    config = retraining.config
+    store = retraining.store
+    genotype = retraining.architecture.genotype
+    retraining.best.restore()
+    predictions = retraining.predict(retraining.experiment.fold.test)
     metrics = {
         **predictions.report(),
         "protocol": config.protocol,
-        "best_epoch": augment.best.epoch,
-        "params": augment.weight_count,
-        "multiply_adds": multiply_adds(augment.network, store.front_end.shape),
+        "best_epoch": retraining.best.epoch,
+        "params": retraining.weight_count,
+        "multiply_adds": multiply_adds(retraining.network, store.front_end.shape),
         "dataset": config.dataset_name,
         "fold": config.fold,
         "seed": config.seed,
         "folds_by": config.folds_by,
         "allow_leak": list(config.allow_leak),
-        "leaks": augment.experiment.leaks.to_json(),
-        "heard_in_search": augment.test_speakers_in_search,
+        "leaks": retraining.experiment.leaks.to_json(),
+        "heard_in_search": heard,
         "model": config.model,
         "genotype": genotype and genotype.to_json(),
     }
     if folder.writes:
-        mean, std = augment.statistics
+        mean, std = retraining.statistics
         model = SavedModel(
-            augment.network,
-            augment.architecture,
+            retraining.network,
+            retraining.architecture,
             mean,
             std,
             store.classes,
             store.front_end.model_dump(),
-            augment.trained_on,
+            retraining.trained_on.union(searched_on),
             config.normalise,
         )
         model.save(folder.path / "model.safetensors")

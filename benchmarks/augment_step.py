@@ -17,11 +17,12 @@ from pathlib import Path
 import torch
 from torch.optim import SGD
 
+from training.retraining import choose_architecture
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from search_step import machine
 
-from augment import choose_architecture
 from cli import parse
 from config import AugmentConfig
 from genotypes import Genotype
@@ -44,7 +45,7 @@ Step = Callable[[], Metrics]
 
 
 def make_step(config: AugmentConfig, genotype: Genotype, shape: tuple[int, int]) -> Step:
-    """One step of the weights of a genotype's network, as in `augment.Augment`, on a batch of random features."""
+    """One step of the weights of a genotype's network, as in `Retraining.step`, on a batch of random features."""
     torch.manual_seed(config.seed)
     network = choose_architecture(config, genotype, shape).build(CLASSES)
     set_drop_path(network, config.drop_path_prob / 2)  # the mean over the epochs

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 import augment
-from augment import BestEpoch, choose_architecture, make_optimizer, make_scheduler
 from config import AugmentConfig, SearchConfig
 from darts.supernet import make_supernet
 from genotypes import BUILT_IN
@@ -18,6 +17,7 @@ from models.architecture import BaselineArchitecture, SearchedArchitecture
 from models.augment_network import DropPath
 from models.baselines import BASELINES
 from models.joint_network import Size
+from training.retraining import BestEpoch, Retraining, choose_architecture, make_optimizer, make_scheduler
 
 GENOTYPE = BUILT_IN["cnn_lstm"]
 SHAPE = (8, 9)
@@ -72,14 +72,14 @@ def test_deltas_are_for_searched_networks_and_acrnn():
 
 
 def test_drop_path_probability_grows_linearly_with_the_epoch(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(augment, "weight_step", lambda *_: {})
+    monkeypatch.setattr("training.retraining.weight_step", lambda *_: {})
     network = nn.Sequential(DropPath(), nn.Sequential(DropPath()))
     batch = torch.zeros(2, 1, *SHAPE), torch.zeros(2)
     config = AugmentConfig(epochs=4, drop_path_prob=0.4)
     parts = {"network": network, "optimizer": None, "loss": nn.CrossEntropyLoss()}
     task = SimpleNamespace(config=config, steps=3, batches=[batch] * 12, **parts)
     for i in range(12):
-        augment.Augment.step(task, i)
+        Retraining.step(task, i)
         probabilities = [network[0].probability, network[1][0].probability]
         assert probabilities == pytest.approx([0.1 * (i // 3)] * 2)
 
@@ -168,7 +168,7 @@ def test_pick_decides_which_epoch_is_kept(pick: str, epoch: int):
     task = SimpleNamespace(config=config, predict=lambda rows: predictions, **parts)
     for number in range(1, 5):
         nn.init.constant_(network.weight, number)
-        augment.Augment.after_epoch(task, number)
+        Retraining.after_epoch(task, number)
     task.best.restore()
     assert (task.best.epoch, network.weight.item()) == (epoch, epoch)
 

@@ -17,6 +17,7 @@ from data.store import FeatureStore
 from genotypes import Genotype
 from models.saved import SavedModel
 from training.experiment import start_experiment
+from training.retraining import Retraining
 from utils import UserError
 
 GENOTYPE = Path("runs/h/search/genotype.json")
@@ -62,10 +63,13 @@ def retrain(*words: str) -> dict:
     return augment.run(parse(AugmentConfig, words))
 
 
-def prepared(genotype: Path) -> augment.Augment:
-    """A retraining of the genotype in a file on fold 2, before its first step."""
-    config = parse(AugmentConfig, [*RETRAIN, "--genotype", str(genotype)])
-    return augment.Augment(config, start_experiment(config), *augment.find_genotype(config))
+def prepared(path: Path) -> tuple[list[str] | None, set[str]]:
+    """For a genotype retrained on fold 2: the test speakers of its search, and all speakers of its model."""
+    config = parse(AugmentConfig, [*RETRAIN, "--genotype", str(path)])
+    experiment = start_experiment(config)
+    genotype, searched_on = augment.find_genotype(config)
+    heard = augment.check_searched_speakers(searched_on, experiment)
+    return heard, set(Retraining(config, experiment, genotype).trained_on.union(searched_on).speakers)
 
 
 def genotype_searched_on(folder: Path, searched_on: dict) -> Path:
@@ -128,9 +132,7 @@ def test_fold_of_the_search_needs_no_permission(searched_on: dict) -> None:
 
 def test_genotype_without_speakers_may_be_tested_on_any(searched_on: dict, tmp_path: Path) -> None:
     Genotype.load(GENOTYPE).save(tmp_path / "g.json")
-    task = prepared(tmp_path / "g.json")
-    assert task.test_speakers_in_search is None
-    assert set(task.trained_on.speakers) == speakers(2, "train", "validation")
+    assert prepared(tmp_path / "g.json") == (None, speakers(2, "train", "validation"))
 
 
 @pytest.mark.parametrize(
@@ -156,12 +158,10 @@ def test_speakers_of_the_search_are_known_by_name_or_by_their_recordings(
             prepared(file)
         assert is_refusal(str(caught.value))
     else:
-        task = prepared(file)
-        assert task.test_speakers_in_search == heard
-        assert set(task.trained_on.speakers) == speakers(2, "train", "validation")
+        assert prepared(file) == (heard, speakers(2, "train", "validation"))
 
 
 def test_validation_speakers_may_be_speakers_of_the_search(searched_on: dict, tmp_path: Path) -> None:
     validation = {"speakers": sorted(speakers(2, "validation")), "recordings": ""}
     file = genotype_searched_on(tmp_path, {**searched_on, **validation})
-    assert prepared(file).test_speakers_in_search == []
+    assert prepared(file)[0] == []

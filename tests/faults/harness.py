@@ -16,6 +16,7 @@ import augment
 import search
 from cli import exit_codes, parse
 from config import AugmentConfig, SearchConfig
+from training.retraining import Retraining
 
 COMMANDS = {"search": (search, SearchConfig), "augment": (augment, AugmentConfig)}
 EPOCHS = 3
@@ -54,15 +55,15 @@ def wait_for(process: subprocess.Popen, beginning: str) -> None:
     assert any(printed.startswith(beginning) for printed in process.stdout), process.stderr.read()
 
 
-def disturb(monkeypatch: pytest.MonkeyPatch, action: Callable[[augment.Augment, dict], dict | None]) -> None:
+def disturb(monkeypatch: pytest.MonkeyPatch, action: Callable[[Retraining, dict], dict | None]) -> None:
     """Call `action(task, metrics)` after step `STEP`; metrics that it returns replace those of the step."""
-    step = augment.Augment.step
+    step = Retraining.step
 
-    def disturbed_step(task: augment.Augment, i: int) -> dict:
+    def disturbed_step(task: Retraining, i: int) -> dict:
         metrics = step(task, i)
         return (action(task, metrics) or metrics) if i == STEP else metrics
 
-    monkeypatch.setattr(augment.Augment, "step", disturbed_step)
+    monkeypatch.setattr(Retraining, "step", disturbed_step)
 
 
 def folder(name: str) -> Path:

@@ -21,7 +21,7 @@ from torch import nn
 
 import data.preparation
 import prepare
-from augment import BestEpoch, parse_speakers
+from augment import parse_speakers
 from cli import parse
 from config import FrontEnd, PrepareConfig, SearchConfig
 from data.corpora.manifest import read, segments_of
@@ -35,6 +35,7 @@ from models.saved import SavedModel
 from report.writer import write_report
 from training.inference import load_run
 from training.loop import fit
+from training.retraining import BestEpoch
 from training.run_folder import RunFolder
 from training.steps import weight_step
 

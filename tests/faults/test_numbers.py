@@ -10,6 +10,7 @@ import augment
 import search
 from config import SearchConfig
 from training.loop import memory_advice, tensors_in
+from training.retraining import Retraining
 from utils import UserError
 
 
@@ -33,7 +34,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(monkeypatch, capsys, bad: float)
 
 @pytest.mark.parametrize("part", ["network", "optimizer"])
 def test_a_state_that_is_not_finite_ends_the_run_before_it_is_saved(monkeypatch, capsys, part: str):
-    def set_nan(task: augment.Augment, _: dict) -> None:
+    def set_nan(task: Retraining, _: dict) -> None:
         next(tensors_in(task.parts[part].state_dict())).view(-1)[0] = float("nan")
 
     disturb(monkeypatch, set_nan)

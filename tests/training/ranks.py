@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 import search
-from augment import Augment, find_genotype
+from augment import find_genotype
 from cli import exit_codes, from_file
 from config import AugmentConfig, RunConfig, SearchConfig
 from search import Search
 from training import distributed
 from training.experiment import start_experiment
+from training.retraining import Retraining
 from training.run_folder import RunFolder
 from training.steps import Metrics
 from utils import Interrupted
@@ -43,12 +44,12 @@ def augment_config(**flags: Any) -> AugmentConfig:
     return from_file(AugmentConfig, Path("tiny.yaml"), **{"genotype": "cnn_lstm", **flags})
 
 
-def make_task(config: RunConfig) -> Search | Augment:
+def make_task(config: RunConfig) -> Search | Retraining:
     """A search, or the training of a derived network, before its first step."""
     experiment = start_experiment(config)
     if isinstance(config, SearchConfig):
         return Search(config, experiment, RunFolder("search", config, writes=False))
-    return Augment(config, experiment, *find_genotype(config))
+    return Retraining(config, experiment, find_genotype(config)[0])
 
 
 def run_steps(config: RunConfig, steps: int) -> dict[str, Tensor]:

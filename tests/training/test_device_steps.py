@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from augment import Augment, find_genotype
+from augment import find_genotype
 from config import AugmentConfig
 from data import batches
 from models.fused import cell_types
@@ -27,6 +27,7 @@ from training.checkpoints import Schedule
 from training.experiment import start_experiment
 from training.interruption import Interruption
 from training.loop import Progress, run_steps, snapshot, tensors_in
+from training.retraining import Retraining
 
 CPU = torch.device("cpu")
 META = torch.device("meta")
@@ -46,13 +47,13 @@ def _in_workspace(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workspace)
 
 
-def make_augment(device: torch.device, config: AugmentConfig) -> Augment:
+def make_augment(device: torch.device, config: AugmentConfig) -> Retraining:
     """The training of a network on a device, before its first step."""
     experiment = replace(start_experiment(config), device=device)
-    return Augment(config, experiment, *find_genotype(config))
+    return Retraining(config, experiment, find_genotype(config)[0])
 
 
-def run_second_epoch(task: Augment) -> Progress:
+def run_second_epoch(task: Retraining) -> Progress:
     """The steps of the second epoch, in which paths are dropped."""
     progress = Progress(epoch=1)
     run_steps(progress, task, Interruption(), Schedule("0"))
