@@ -19,7 +19,6 @@ from data.leaks import abbreviate, leak_error
 from data.speakers import SpeakerSet
 from genotypes import Genotype, read_source
 from models.complexity import multiply_adds
-from models.saved import SavedModel
 from plots import cells
 from training import distributed
 from training.experiment import Experiment, start_experiment
@@ -146,18 +145,7 @@ def test(
         "genotype": genotype and genotype.to_json(),
     }
     if folder.writes:
-        mean, std = retraining.statistics
-        model = SavedModel(
-            retraining.network,
-            retraining.architecture,
-            mean,
-            std,
-            store.classes,
-            store.front_end.model_dump(),
-            retraining.trained_on.union(searched_on),
-            config.normalise,
-        )
-        model.save(folder.path / "model.safetensors")
+        retraining.saved_model(searched_on).save(folder.path / "model.safetensors")
         predictions.write(folder.path / "predictions.csv")
         draw(folder, genotype, metrics)
         write_json(folder.path / "metrics.json", metrics)

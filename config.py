@@ -463,6 +463,9 @@ class SearchConfig(RunConfig):
     strategy: Literal["darts", "evolution", "random"] = "darts"
     """darts: gradient descent on the alphas; evolution: train weights that all genotypes share, and evolve genotypes by
     their losses on the validation speakers; random: draw a genotype from the same space, without training."""
+    candidates: PositiveInt = 1
+    """Genotypes that the search proposes. If there are several, each is retrained by the flags of augment in --config,
+    for a third of the epochs or less, and the validation speakers choose."""
     population: Annotated[int, Field(ge=2)] = 32
     """Genotypes in a generation of the evolution."""
     generations: NonNegativeInt = 20

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from darts import planner
+from darts import candidates, planner
 from darts.architect import Architect
 from darts.evolution import Evolution
 from darts.monitoring import describe_alphas, draw_architecture, require_equal_alphas
@@ -26,6 +26,7 @@ from data.folds import halves
 from data.speakers import SpeakerSet
 from genotypes import Genotype
 from models.fused import compiler_missing
+from plots import cells
 from training import distributed
 from training.cuda_graphs import RecordedStep, keep_weights_in_place, make_recorder
 from training.experiment import Experiment, start_experiment
@@ -42,8 +43,9 @@ LARGE_FOR_A_CPU = 5e6
 
 
 def run(config: SearchConfig) -> Genotype | None:
-    """Search on the training speakers of a fold; its validation and test speakers are not used.
+    """Search on the training speakers of a fold; return the genotype.
 
+    The evolution and --candidates also use the validation speakers; nothing uses the test speakers.
     With --plan, print how much memory the search would take, and return None.
     """
     experiment = start_experiment(config)
@@ -62,8 +64,11 @@ def run(config: SearchConfig) -> Genotype | None:
         log.info("search    %s", folder.path)
         if plan:
             log.info("memory    %s", plan)
-        genotype = search.run()
-        finish(folder, genotype, search.searched_on, config)
+        genotype, *others = search.run()
+        searched_on = search.searched_on
+        if others:
+            genotype, searched_on = candidates.choose([genotype, *others], searched_on, config, experiment)
+        finish(folder, genotype, searched_on, config)
     return genotype
 
 
@@ -102,11 +107,11 @@ class Search:
         }
         self.drawing = Throttle()  # it may take longer than an epoch on a GPU
 
-    def run(self) -> Genotype:
+    def run(self) -> list[Genotype]:
         """Train the supernet and return its final genotype."""
         self.log_setup()
         fit(self.folder, self, self.experiment.device)
-        return self.network.genotype()
+        return [self.network.genotype()]
 
     def log_setup(self) -> None:
         """Log the data, the size of the supernet, and the device."""
@@ -172,6 +177,7 @@ def finish(
     path = folder.path / "genotype.json"
     if folder.writes:
         genotype.save(path, searched_on and searched_on.to_json())
+        cells.draw_genotype(genotype, folder.plots)
     log.info("\n%s\n", genotype)
     log.info("genotype  %s\npictures  %s", path, folder.plots)
     shown = {"name": config.name, "dataset": config.dataset, "fold": config.fold}

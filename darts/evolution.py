@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from config import SearchConfig
@@ -25,12 +24,13 @@ from models.complexity import multiply_adds
 from models.joint_network import Size
 from models.one_shot_network import OneShotNetwork
 from models.search_space import canonical
-from plots import cells, charts
+from plots import charts
 from training.experiment import Experiment
 from training.loop import fit
-from training.losses import ClassificationLoss, class_weights
+from training.losses import ClassificationLoss
 from training.metrics import scores
 from training.precision import PASS_DTYPES, ieee_float32
+from training.predictions import balanced_loss
 from training.run_folder import RunFolder, log
 from training.steps import Metrics, weight_step
 from utils import progress
@@ -95,13 +95,14 @@ class Evolution:
         shuffled = np.random.default_rng(self.config.seed).permutation(rows)
         return np.array_split(shuffled, -(-len(rows) // self.config.batch_size))
 
-    def run(self) -> Genotype:
-        """Train the supernet, evolve, and return the genotype of the lowest loss."""
+    def run(self) -> list[Genotype]:
+        """Train the supernet, evolve, and return the genotypes of the lowest losses."""
         self.log_setup()
         fit(self.folder, self, self.device)
         population = self.evolve()
         self.report(population)
-        return min(population, key=lambda each: each.loss).genotype
+        ranked = sorted(population, key=lambda each: each.loss)
+        return [each.genotype for each in ranked[: self.config.candidates]]
 
     def log_setup(self) -> None:
         """Log the data and the size of the supernet."""
@@ -170,9 +171,8 @@ class Evolution:
         with ieee_float32():
             batches = [self.features.fetch(rows)[0] for rows in self.scored_batches]
             logits = torch.cat([self.network.log_probabilities(x) for x in batches]).float().cpu()
-        balanced = class_weights(self.scored_labels, self.classes)
-        loss = F.nll_loss(logits, torch.from_numpy(self.scored_labels), balanced)
-        return float(loss), scores(self.scored_labels, logits.argmax(dim=1).numpy())["ua"]
+        ua = scores(self.scored_labels, logits.argmax(dim=1).numpy())["ua"]
+        return balanced_loss(logits, self.scored_labels), ua
 
     def report(self, population: Sequence[Scored]) -> None:
         """Log the front of the population, and write its genotypes as files that augment.py takes."""
@@ -187,7 +187,6 @@ class Evolution:
                 each.genotype.save(self.folder.path / "front" / f"{number}.json", self.searched_on.to_json())
             if len(self.config.objectives) > 1:
                 self.draw(front)
-            cells.draw_genotype(front[0].genotype, self.folder.plots)
 
     def front(self, population: Sequence[Scored]) -> list[Scored]:
         """Those that no other dominates, the lowest loss first."""

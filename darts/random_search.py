@@ -5,24 +5,29 @@ import math
 from config import SearchConfig
 from darts.supernet import search_space
 from genotypes import Genotype
-from plots import cells
+from models.joint_network import Size
+from models.search_space import canonical
 from training.experiment import Experiment
 from training.run_folder import RunFolder, log
 
 
 class RandomSearch:
-    """Draws a genotype from the search space, without training (Li and Talwalkar, UAI 2019)."""
+    """Draws genotypes from the search space, without training (Li and Talwalkar, UAI 2019)."""
 
     def __init__(self, config: SearchConfig, experiment: Experiment, folder: RunFolder):
         self.config = config
-        self.folder = folder
         self.searched_on = experiment.speakers(())  # nobody
 
-    def run(self) -> Genotype:
-        """Draw the genotype of this seed and fold."""
-        space = search_space(self.config)
+    def run(self) -> list[Genotype]:
+        """Draw as many genotypes as there are candidates, all different; fewer if the space has not so many."""
+        config = self.config
+        space = search_space(config)
         log.info("space     about 10^%.1f genotypes, all equally likely", math.log10(space.size))
-        genotype = space.draw(self.config.seed, self.config.fold)
-        if self.folder.writes:
-            cells.draw_genotype(genotype, self.folder.plots)
-        return genotype
+        stem_twice = Size.of(config).stem_twice
+        drawn: dict[Genotype, Genotype] = {}
+        for number in range(100 * config.candidates):
+            genotype = space.draw(config.seed, config.fold, *([number] if number else []))
+            drawn.setdefault(canonical(genotype, stem_twice), genotype)
+            if len(drawn) == config.candidates:
+                break
+        return list(drawn.values())

@@ -69,7 +69,7 @@ def prepared(path: Path) -> tuple[list[str] | None, set[str]]:
     experiment = start_experiment(config)
     genotype, searched_on = augment.find_genotype(config)
     heard = augment.check_searched_speakers(searched_on, experiment)
-    return heard, set(Retraining(config, experiment, genotype).trained_on.union(searched_on).speakers)
+    return heard, set(Retraining(config, experiment, genotype).trained_on(searched_on).speakers)
 
 
 def genotype_searched_on(folder: Path, searched_on: dict) -> Path:

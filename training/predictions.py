@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from data.batches import Features
 from data.store import FeatureStore
 from plots import charts
+from training.losses import class_weights
 from training.metrics import report, scores, write_predictions
 from training.precision import ieee_float32
 
@@ -52,6 +53,11 @@ class Predictions:
     def loss(self) -> float:
         """The mean cross-entropy."""
         return mean_loss(self.log_probabilities, self.labels)
+
+    @property
+    def balanced_loss(self) -> float:
+        """The mean over the classes of the mean cross-entropy of their utterances."""
+        return balanced_loss(self.log_probabilities, self.labels)
 
     def scores(self) -> dict[str, float]:
         """UA, WA and macro-F1."""
@@ -103,6 +109,12 @@ def average_clips(logits: Tensor, clips: Sequence[int]) -> Tensor:
 def mean_loss(logits: Tensor, labels: Any) -> float:
     """The mean cross-entropy of logits (N, classes)."""
     return float(F.cross_entropy(logits, torch.as_tensor(labels)))
+
+
+def balanced_loss(logits: Tensor, labels: np.ndarray) -> float:
+    """The mean over the classes in `labels` (N,) of the mean cross-entropy of their logits (N, classes)."""
+    weights = class_weights(labels, logits.shape[1])
+    return float(F.cross_entropy(logits, torch.as_tensor(labels), weights))
 
 
 def average_networks(predictions: Sequence[Predictions]) -> Predictions:

@@ -15,6 +15,7 @@ from models.architecture import Architecture, BaselineArchitecture, SearchedArch
 from models.augment_network import set_drop_path
 from models.baselines import Shape
 from models.joint_network import Size
+from models.saved import SavedModel
 from training.experiment import Experiment
 from training.losses import ClassificationLoss, MixupLoss
 from training.precision import PASS_DTYPES
@@ -92,10 +93,24 @@ class Retraining:
         """The number of weights, without the auxiliary head."""
         return sum(p.numel() for name, p in self.network.named_parameters() if ".auxiliary." not in name)
 
-    @property
-    def trained_on(self) -> SpeakerSet:
-        """The speakers that the training and the choice of the epoch use."""
-        return self.experiment.speakers(np.concatenate([self.train_rows, self.picking_rows]))
+    def trained_on(self, searched_on: SpeakerSet | None) -> SpeakerSet:
+        """The speakers that the training, the choice of the epoch and the search of the genotype use."""
+        rows = np.concatenate([self.train_rows, self.picking_rows])
+        return self.experiment.speakers(rows).union(searched_on)
+
+    def saved_model(self, searched_on: SpeakerSet | None) -> SavedModel:
+        """The network with its current weights, and all that a prediction needs."""
+        mean, std = self.statistics
+        return SavedModel(
+            self.network,
+            self.architecture,
+            mean,
+            std,
+            self.store.classes,
+            self.store.front_end.model_dump(),
+            self.trained_on(searched_on),
+            self.config.normalise,
+        )
 
     def log_setup(self) -> None:
         """Log the data, the network, and the device."""

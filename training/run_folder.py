@@ -50,8 +50,15 @@ class RunFolder:
     In a distributed run only the first process writes (`writes`); elsewhere the methods that write do nothing.
     """
 
-    def __init__(self, kind: str, config: ResultFlags, writes: bool = True, origin: Origin | None = None):
-        """Check the folder without changing it.
+    def __init__(
+        self,
+        kind: str,
+        config: ResultFlags,
+        writes: bool = True,
+        origin: Origin | None = None,
+        on_terminal: bool = True,
+    ):
+        """Check the folder without changing it. With `on_terminal`, its log is also printed.
 
         Raises `UserError` if it contains a run that the flags neither resume nor overwrite.
         """
@@ -59,6 +66,8 @@ class RunFolder:
         self.origin = origin or Origin({}, {})
         self.path = config.folder / kind
         self.writes = writes
+        self.on_terminal = on_terminal
+        self.outer_log: list[logging.Handler] = []
         self.events: SummaryWriter | None = None
         # outside the folder that --overwrite deletes
         self.lock = FileLock(self.path.with_name(f".{kind}.lock"))
@@ -181,15 +190,20 @@ class RunFolder:
         write_json(self.path / "origin.json", {"inputs": dict(self.origin.inputs), "starts": starts})
 
     def _start_log(self) -> None:
-        """Send the log to the terminal and to the run's file; a process that does not write logs nothing."""
-        close_log()
+        """Send the log to the run's file and to the terminal; a process that does not write logs nothing.
+
+        The log of a run that is open already goes on when this one is closed.
+        """
+        self.outer_log = list(log.handlers)
+        log.handlers.clear()
         log.propagate = False
         log.setLevel(logging.INFO if self.writes else logging.CRITICAL)
         if self.writes:
             file = LogFile(self.path / f"{self.path.name}.log", encoding="utf-8")
             file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
             log.addHandler(file)
-            log.addHandler(logging.StreamHandler(sys.stdout))
+            if self.on_terminal:
+                log.addHandler(logging.StreamHandler(sys.stdout))
 
     def open_events(self, first_epoch: int) -> None:
         """Open TensorBoard's event file. Earlier events of `first_epoch` and later epochs are discarded."""
@@ -248,6 +262,7 @@ class RunFolder:
                 self.events.close()
         finally:
             close_log()
+            log.handlers.extend(self.outer_log)
             self.lock.release()
 
 

@@ -1,0 +1,101 @@
+"""The candidates of a search: how many are retrained for how long, which one is chosen, and a resumed choice."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import contents, execute, succeed
+from hypothesis import given
+from hypothesis import strategies as st
+
+from darts.candidates import FEWEST_EPOCHS, rungs
+from genotypes import Genotype
+
+FLAGS = ["--config", "tiny.yaml", "--strategy", "random", "--candidates", 4]
+
+
+def test_rungs_by_hand():
+    assert list(rungs(2, 90)) == [(2, 30)]
+    assert list(rungs(5, 90)) == [(5, 30)]
+    assert list(rungs(6, 90)) == [(6, 10), (2, 30)]
+    assert list(rungs(27, 270)) == [(27, 10), (9, 30), (3, 90)]
+    assert list(rungs(3, 4)) == [(3, FEWEST_EPOCHS)]
+
+
+@given(st.integers(2, 500), st.integers(200, 2000))
+def test_rungs_take_equal_time_and_leave_one(candidates: int, epochs: int):
+    found = list(rungs(candidates, epochs))
+    assert found[0][0] == candidates
+    assert found[-1] == (found[-1][0], epochs // 3)
+    assert found[-1][0] // 3 <= 1
+    for (count, each), (later_count, later_each) in zip(found, found[1:], strict=False):
+        assert later_count == count // 3 >= 2
+        assert later_each >= each
+
+
+@pytest.fixture(scope="module")
+def searched(workspace: Path) -> tuple[Path, str]:
+    """The folder of a random search with four candidates, and its output."""
+    output = succeed("search", *FLAGS, "--name", "four", cwd=workspace)
+    return workspace / "runs" / "four", output
+
+
+def test_the_candidate_of_the_lowest_loss_is_chosen(searched: tuple[Path, str]):
+    folder, output = searched
+    losses = {name: float(loss) for name, loss in re.findall(r"candidate (\S+)  loss (\S+)", output)}
+    assert len(losses) == 4
+    best = min(losses, key=losses.get)
+    chosen = Genotype.load(folder / "search" / "genotype.json")
+    origin = json.loads((folder.parent.parent / best / "augment" / "origin.json").read_text())
+    assert chosen.to_json() == origin["inputs"]["genotype"]
+    others = [json.loads(path.read_text())["inputs"]["genotype"] for path in folder.rglob("augment/origin.json")]
+    assert len({str(genotype) for genotype in others}) == 4
+
+
+def test_the_first_candidate_is_the_one_without_candidates(searched: tuple[Path, str], workspace: Path):
+    succeed("search", *FLAGS[:4], "--name", "one", cwd=workspace)
+    one = Genotype.load(workspace / "runs" / "one" / "search" / "genotype.json")
+    first = json.loads((searched[0] / "candidates" / "1" / "1" / "augment" / "origin.json").read_text())
+    assert first["inputs"]["genotype"] == one.to_json()
+
+
+def test_validation_speakers_belong_to_the_search_and_test_speakers_do_not(searched: tuple[Path, str]):
+    found = json.loads((searched[0] / "search" / "genotype.json").read_text())["searched_on"]["speakers"]
+    model = succeed("augment", "--config", "tiny.yaml", "--name", "four", cwd=searched[0].parent.parent)
+    metrics = json.loads((searched[0] / "augment" / "metrics.json").read_text())
+    assert metrics["heard_in_search"] == []
+    assert not set(metrics["test_speakers"]) & set(found)
+    assert "UA" in model
+    alone = json.loads((searched[0].parent / "one" / "search" / "genotype.json").read_text())
+    assert "searched_on" not in alone or alone["searched_on"]["speakers"] == []
+
+
+def test_candidates_can_predict_together(searched: tuple[Path, str]):
+    models = sorted(str(path.parent) for path in searched[0].glob("candidates/1/*/augment/model.safetensors"))
+    wav = "corpora/demo/wav/F01/F01-angry-01.wav"
+    assert "F01-angry-01" in succeed("predict", "--model", *models, wav, cwd=searched[0].parent.parent)
+
+
+def test_a_resumed_choice_is_the_same(searched: tuple[Path, str], workspace: Path):
+    folder, _ = searched
+    before = (folder / "search" / "genotype.json").read_bytes()
+    for path in folder.glob("candidates/1/[34]/augment/checkpoint*.pt"):  # as if it had been cut off
+        path.unlink()
+    (folder / "search" / "genotype.json").unlink()
+    kept = contents(folder / "candidates" / "1" / "1" / "augment")
+    succeed("search", *FLAGS, "--name", "four", "--resume", cwd=workspace)
+    assert (folder / "search" / "genotype.json").read_bytes() == before
+    after = contents(folder / "candidates" / "1" / "1" / "augment")
+    changed = {Path(name).name for name in kept if kept[name] != after[name]}
+    assert not changed & {"model.safetensors", "history.jsonl", "checkpoint.pt"}
+
+
+def test_overwrite_deletes_the_candidates(searched: tuple[Path, str], workspace: Path):
+    old = searched[0] / "candidates" / "old"
+    old.mkdir()
+    done = execute("search", *FLAGS, "--name", "four", cwd=workspace)
+    assert done.returncode == 2
+    assert old.exists()
+    succeed("search", *FLAGS, "--name", "four", "--overwrite", cwd=workspace)
+    assert not old.exists()
