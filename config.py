@@ -512,6 +512,13 @@ class SearchConfig(RunConfig):
     alpha_weight_decay: NonNegativeFloat = 1e-3
     """Weight decay of the alphas."""
 
+    @field_validator("objectives")
+    @classmethod
+    def _check_objectives(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
+        if "loss" not in objectives or len(set(objectives)) < len(objectives):
+            raise ValueError("give loss, and weights or multiply_adds besides if you like, each once")
+        return ("loss", *(each for each in objectives if each != "loss"))
+
 
 class AugmentConfig(RunConfig):
     """Train the derived network, or one designed by hand, and test it once on unseen speakers."""

@@ -189,10 +189,10 @@ class Evolution:
                 self.draw(front)
 
     def front(self, population: Sequence[Scored]) -> list[Scored]:
-        """Those that no other dominates, the lowest loss first."""
-        objectives = np.array([each.objectives(self.config.objectives) for each in population])
-        best = nsga.fronts(objectives)[0]
-        return sorted((population[i] for i in best), key=lambda each: each.loss)
+        """Those that no other dominates, the lowest loss first; the first of those that are equal in all objectives."""
+        distinct = {each.objectives(self.config.objectives): each for each in reversed(population)}
+        best = nsga.fronts(np.array(list(distinct)))[0]
+        return sorted((list(distinct.values())[i] for i in best), key=lambda each: each.loss)
 
     def draw(self, front: Sequence[Scored]) -> None:
         """Draw all scored genotypes by size and loss, with the front."""
@@ -200,7 +200,5 @@ class Evolution:
         points = [(getattr(each, size), each.loss) for each in self.scored.values()]
         best = [(getattr(each, size), each.loss) for each in front]
         picture = self.folder.plots / "front.png"
-        charts.draw_front(
-            points, best, SIZES[size], picture, "Loss on the validation speakers, by shared weights"
-        )
+        charts.draw_front(points, best, SIZES[size], picture, "Loss on the validation speakers")
         self.folder.add_image("front", picture, self.config.epochs)

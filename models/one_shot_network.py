@@ -77,4 +77,6 @@ class OneShotNetwork(nn.Module):
         """
         self.train()
         self.network.dropout.eval()
-        return self(x).log_softmax(dim=1)
+        logits = self(x)
+        self.network.dropout.train()
+        return logits.log_softmax(dim=1)

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import EngFormatter
 
 from genotypes import discretise
 from utils import whole_file
@@ -135,7 +136,7 @@ def draw_front(
         axes.annotate(f"{number}", point, (5, 5), textcoords="offset points", color=INK, fontsize=9)
     axes.set_xlabel(size, color=MUTED)
     axes.set_ylabel("loss", color=MUTED)
-    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(color="#e2e8f0", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.legend(frameon=False)

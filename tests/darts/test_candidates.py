@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def test_rungs_take_equal_time_and_leave_one(candidates: int, epochs: int):
     assert found[0][0] == candidates
     assert found[-1] == (found[-1][0], epochs // 3)
     assert found[-1][0] // 3 <= 1
-    for (count, each), (later_count, later_each) in zip(found, found[1:], strict=False):
+    for (count, each), (later_count, later_each) in pairwise(found):
         assert later_count == count // 3 >= 2
         assert later_each >= each
 
@@ -49,7 +50,9 @@ def test_the_candidate_of_the_lowest_loss_is_chosen(searched: tuple[Path, str]):
     chosen = Genotype.load(folder / "search" / "genotype.json")
     origin = json.loads((folder.parent.parent / best / "augment" / "origin.json").read_text())
     assert chosen.to_json() == origin["inputs"]["genotype"]
-    others = [json.loads(path.read_text())["inputs"]["genotype"] for path in folder.rglob("augment/origin.json")]
+    others = [
+        json.loads(path.read_text())["inputs"]["genotype"] for path in folder.rglob("augment/origin.json")
+    ]
     assert len({str(genotype) for genotype in others}) == 4
 
 

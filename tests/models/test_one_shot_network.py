@@ -78,3 +78,4 @@ def test_log_probabilities_use_the_statistics_of_the_batch_and_no_dropout():
     torch.testing.assert_close(found, derived(x).log_softmax(dim=1), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(found.exp().sum(dim=1), torch.ones(6, dtype=torch.float64))
     assert not found.requires_grad
+    assert not torch.equal(network(x), network(x))  # dropout is on again

@@ -1,0 +1,133 @@
+"""The evolution through the command line: its files, what it has seen, a resumed run; and its scores by hand."""
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import contents, environment, execute, line, succeed
+from sklearn.metrics import log_loss, recall_score
+
+from cli import parse
+from config import SearchConfig
+from darts.evolution import Evolution
+from genotypes import Genotype
+from training.experiment import start_experiment
+
+FLAGS = ["--config", "tiny.yaml", "--strategy", "evolution", "--epochs", "3", "--population", "6"]
+FLAGS += ["--generations", "3"]
+
+
+@pytest.fixture(scope="module")
+def evolved(workspace: Path) -> tuple[Path, str]:
+    """The folder of an evolution of two objectives, and its output."""
+    words = [*FLAGS, "--name", "evolved", "--objectives", "loss", "weights"]
+    return workspace / "runs" / "evolved" / "search", succeed("search", *words, cwd=workspace)
+
+
+def front_of(output: str) -> list[tuple[float, int]]:
+    """The losses and weights of the front in the log."""
+    lines = output.partition("front ")[2].splitlines()[1:]
+    rows = [each.split() for each in lines[: next(i for i, text in enumerate(lines) if not text.strip())]]
+    return [(float(row[1]), int(row[3].replace(",", ""))) for row in rows]
+
+
+def test_the_front_has_no_genotype_that_another_dominates(evolved: tuple[Path, str]):
+    folder, output = evolved
+    front = front_of(output)
+    losses, weights = zip(*front, strict=True)
+    assert list(losses) == sorted(losses)
+    assert list(weights) == sorted(set(weights), reverse=True)
+    files = sorted(path.name for path in (folder / "front").iterdir())
+    assert files == sorted(f"{number}.json" for number in range(1, len(front) + 1))
+    assert (folder / "plots" / "front.png").stat().st_size > 1000
+
+
+def test_the_genotype_is_that_of_the_lowest_loss_and_augment_takes_it(evolved: tuple[Path, str]):
+    folder, _ = evolved
+    best = Genotype.load(folder / "front" / "1.json")
+    assert Genotype.load(folder / "genotype.json") == best
+    workspace = folder.parent.parent.parent
+    words = ["--config", "tiny.yaml", "--name", "from_front", "--genotype", folder / "front" / "1.json"]
+    succeed("augment", *words, cwd=workspace)
+    metrics = json.loads((workspace / "runs" / "from_front" / "augment" / "metrics.json").read_text())
+    assert metrics["heard_in_search"] == []
+
+
+def test_the_search_knows_its_validation_speakers(evolved: tuple[Path, str], workspace: Path):
+    config = parse(SearchConfig, ["--config", str(workspace / "tiny.yaml")])
+    fold = start_experiment_in(workspace, config).fold
+    heard = set(json.loads((evolved[0] / "genotype.json").read_text())["searched_on"]["speakers"])
+    speakers = start_experiment_in(workspace, config).store.speakers
+    assert heard == {speakers[row] for row in (*fold.train, *fold.validation)}
+
+
+def start_experiment_in(folder: Path, config: SearchConfig):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return start_experiment(config)
+
+
+def test_scores_by_hand(workspace: Path, monkeypatch: pytest.MonkeyPatch):
+    """The loss and the UA of scikit-learn, of the network's outputs for the whole validation part as one batch."""
+    monkeypatch.chdir(workspace)
+    config = parse(SearchConfig, [*FLAGS, "--batch_size", "256"])
+    experiment = start_experiment(config)
+    evolution = Evolution(config, experiment, folder=None)
+    assert len(evolution.scored_batches) == 1
+    genotype = evolution.space.draw(3)
+    loss, ua = evolution.losses(genotype)
+    rows = experiment.fold.validation
+    x, y = evolution.features.fetch(rows)
+    network = evolution.network
+    network.genotype = genotype
+    network.train()
+    network.network.dropout.p = 0.0
+    with torch.no_grad():
+        probabilities = network(x).double().softmax(dim=1).numpy()
+    balance = (1 / np.bincount(y))[y]
+    assert loss == pytest.approx(log_loss(y, probabilities, sample_weight=balance), rel=1e-4)
+    assert ua == pytest.approx(recall_score(y, probabilities.argmax(axis=1), average="macro"))
+
+
+def test_a_step_changes_the_weights_of_its_genotype_alone(workspace: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(workspace)
+    config = parse(SearchConfig, FLAGS)
+    evolution = Evolution(config, start_experiment(config), folder=None)
+    for i in range(3):  # from the second step on, weights that were used before have momentum
+        before = {name: w.detach().clone() for name, w in evolution.network.named_parameters()}
+        evolution.step(i)
+        used = {id(w) for w in evolution.network.weights_in_use()}
+        for name, w in evolution.network.named_parameters():
+            changed = not torch.equal(w, before[name])
+            assert changed <= (id(w) in used), name
+        assert any(not torch.equal(w, before[name]) for name, w in evolution.network.named_parameters())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_resumed_evolution_is_the_same(evolved: tuple[Path, str], workspace: Path, number: int):
+    words = [*FLAGS, "--name", f"cut{number}", "--objectives", "loss", "weights", "--checkpoint_every", "2"]
+    process = subprocess.Popen(
+        line("search", *words), cwd=workspace, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    for printed in process.stdout:
+        if printed.startswith("epoch   1"):
+            process.send_signal(number)
+            break
+    process.stdout.read()
+    process.wait(timeout=120)
+    folder = workspace / "runs" / f"cut{number}" / "search"
+    assert not (folder / "genotype.json").exists()
+    succeed("search", *words, "--resume", cwd=workspace)
+    whole, resumed = contents(evolved[0]), contents(folder)
+    for name in ("genotype.json", "history.jsonl", "front/1.json"):
+        assert whole[str(evolved[0] / name)] == resumed[str(folder / name)], name
+
+
+def test_two_equal_objectives_are_refused(workspace: Path):
+    done = execute("search", *FLAGS, "--objectives", "loss", "loss", cwd=workspace)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
