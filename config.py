@@ -57,6 +57,8 @@ Device = Annotated[str, Field(pattern=r"^(auto|none|cpu|cuda|mps|\d+)$", json_sc
 Devices = Annotated[
     str, Field(pattern=r"^(auto|none|cpu|cuda|mps|all|\d+(,\d+)*)$", json_schema_extra=also("device"))
 ]
+STRATEGIES = ("darts", "evolution", "random")
+"""How search.py finds a genotype."""
 Baseline = Literal["cnn", "rnn", "lstm", "cnn_lstm", "cnn_lstm_att", "acrnn"]
 Features = Literal["mfcc", "logmel", "stft"]
 Normalise = Literal["training", "speaker", "utterance"]
@@ -460,7 +462,7 @@ class SearchConfig(RunConfig):
     environment: ClassVar[dict[str, str]] = {"rnn_ops": "RNN_PRIMITIVES"}
     ignored: ClassVar[dict[str, str]] = IGNORED
 
-    strategy: Literal["darts", "evolution", "random"] = "darts"
+    strategy: Literal[STRATEGIES] = "darts"
     """darts: gradient descent on the alphas; evolution: train weights that all genotypes share, and evolve genotypes by
     their losses on the validation speakers; random: draw a genotype from the same space, without training."""
     candidates: PositiveInt = 1
@@ -736,20 +738,24 @@ class VisualizeConfig(Flags):
 # ---------------------------------------------------------------- crossval.py
 
 
-KNOWN_METHODS = ("darts", "random", *get_args(Baseline), "svm")
+KNOWN_METHODS = (*STRATEGIES, *get_args(Baseline), "svm")
 
 
 def method_name(method: str) -> str:
     """The name of a method in folders and results: that of svm:tables/egemaps.csv is svm_egemaps."""
-    kind, has_table, file = method.partition(":")
-    return re.sub(r"[^A-Za-z0-9]+", "_", f"{kind}_{Path(file).stem}") if has_table else method
+    kind, has_more, more = method.partition(":")
+    return re.sub(r"[^A-Za-z0-9]+", "_", f"{kind}_{Path(more).stem}") if has_more else method
 
 
 def _check_method(method: str) -> str:
-    kind, _, file = method.partition(":")
-    is_table = kind == "svm" and re.search("[A-Za-z0-9]", Path(file).stem)
-    if method not in KNOWN_METHODS and not is_table:
-        raise ValueError(f"give {', '.join(KNOWN_METHODS)}, or svm:FILE.csv, a table of functionals")
+    kind, _, more = method.partition(":")
+    is_table = kind == "svm" and re.search("[A-Za-z0-9]", Path(more).stem)
+    has_candidates = kind in STRATEGIES and re.fullmatch(r"[1-9]\d{0,3}", more, re.ASCII)
+    if not (method in KNOWN_METHODS or is_table or has_candidates):
+        raise ValueError(
+            f"give {', '.join(KNOWN_METHODS)}, random:K, the best of K candidates, or svm:FILE.csv, a table of "
+            "functionals"
+        )
     return method
 
 
@@ -768,9 +774,9 @@ class CrossvalConfig(ResultFlags):
     seeds: tuple[NonNegativeInt, ...] = (1, 2, 3)
     """The seeds; each makes one trial of every method on every fold."""
     methods: tuple[Method, ...] = ("darts", "random", "cnn_lstm_att", "svm")
-    """What to compare: searched cells (darts), cells drawn at random (random), networks designed by hand (cnn, rnn,
-    lstm, cnn_lstm, cnn_lstm_att, acrnn), and a support vector machine on functionals of the features (svm, always
-    added) or of a table (svm:FILE.csv)."""
+    """What to compare: searched cells (darts, evolution), cells drawn at random (random), each with :K the best of K
+    candidates; networks designed by hand (cnn, rnn, lstm, cnn_lstm, cnn_lstm_att, acrnn); and a support vector machine
+    on functionals of the features (svm, always added) or of a table (svm:FILE.csv)."""
     cpus_per_trial: PositiveFloat = 1.0
     """Cores per trial; a trial runs this many threads."""
     gpus_per_trial: NonNegativeFloat = 0.0
@@ -802,5 +808,5 @@ class CrossvalConfig(ResultFlags):
     @property
     def tables(self) -> dict[str, Path]:
         """The tables of functionals among the methods, by the names of these methods."""
-        files = {method_name(method): method.partition(":")[2] for method in self.methods}
-        return {name: Path(file) for name, file in files.items() if file}
+        on_tables = [method for method in self.methods if method.startswith("svm:")]
+        return {method_name(method): Path(method.partition(":")[2]) for method in on_tables}

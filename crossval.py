@@ -19,7 +19,7 @@ from data.folds import choose_fold
 from data.functional_tables import read_table
 from data.functionals import utterance_rows
 from data.leaks import check_leaks
-from report.trials import METHODS, TrialKey, find_keys
+from report.trials import METHODS, TrialKey, find_keys, strategy_of
 from report.writer import write_report
 from study import cluster
 from study.live_table import LiveTable, describe_failure
@@ -81,7 +81,7 @@ def check_folder(config: CrossvalConfig, keys: list[TrialKey]) -> None:
     if not (folder / STUDY_FILE).exists():
         raise UserError(f"{folder} holds something other than a cross-validation: choose another --name")
     if config.resume:
-        earlier = [key for key in find_keys(folder) if key.method in METHODS]
+        earlier = [key for key in find_keys(folder) if key.method in METHODS or strategy_of(key.method)]
         for key in dict.fromkeys([*keys, *earlier]):
             check_settings(key, config)
     elif not config.overwrite:

@@ -19,6 +19,7 @@ BLUES = LinearSegmentedColormap.from_list(
 )
 CLASS_COLOURS = (
     "#2563eb", "#f97316", "#10b981", "#a855f7", "#facc15", "#ef4444", "#14b8a6", "#64748b", "#ec4899",
+    "#84cc16",
 )  # fmt: skip
 
 

@@ -9,13 +9,14 @@ import graphviz
 import matplotlib as mpl
 import numpy as np
 from markupsafe import Markup
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from genotypes import Node
 from plots.cells import cell_graph, plot_cell
 from plots.charts import CLASS_COLOURS, INK, MUTED, PAPER
 from report.text import method_title
-from report.trials import METHODS
+from report.trials import METHODS, strategy_of
 
 RULE = "#e2e8f0"
 CHART_COLOURS = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)"}
@@ -28,9 +29,11 @@ CURVE_TITLES = {
 
 
 def method_colour(method: str) -> str:
-    """The colour of a method in all figures."""
+    """The colour of a method in all figures; a search with candidates has a darker one than the same without."""
+    name = strategy_of(method) or method
     methods = list(METHODS)
-    return CLASS_COLOURS[methods.index(method) if method in methods else -1]
+    colour = np.array(to_rgb(CLASS_COLOURS[methods.index(name) if name in methods else -1]))
+    return to_hex(colour if name == method else 0.6 * colour)
 
 
 def draw_scores(results: Mapping[str, Any]) -> Markup:

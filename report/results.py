@@ -11,6 +11,7 @@ import platform
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from report.statistics import compare, count_confusions, difference_interval, holm, intervals, mean_scores
 from report.summaries import compare_settings, learning_curves, op_frequencies, trial_cost
-from report.trials import SEARCHED, Trial, TrialKey, is_svm, method_order
+from report.trials import Trial, TrialKey, is_svm, method_order, strategy_of
 from training.metrics import scores
 
 VERSION = 1
@@ -228,17 +229,17 @@ def best_baseline(test: PooledTest, methods: Sequence[str]) -> str | None:
     ua = {}
     for method in methods:
         seeds = test.complete_seeds(method)
-        if method not in SEARCHED and seeds:
+        if not strategy_of(method) and seeds:
             ua[method] = mean_scores(test.counts(method, seeds))["ua"]
     return max(ua, key=ua.get, default=None)
 
 
 def choose_pairs(methods: Sequence[str], baseline: str | None) -> list[tuple[str, str]]:
-    """The comparisons to make: every method with the best baseline, and DARTS with random search."""
-    pairs = [(method, baseline) for method in methods if baseline and method != baseline]
-    if set(SEARCHED) <= set(methods):
-        pairs.append(SEARCHED)
-    return pairs
+    """The comparisons to make: every method with the best baseline, and every other search with each random search."""
+    with_baseline = [(method, baseline) for method in methods if baseline and method != baseline]
+    random = [method for method in methods if strategy_of(method) == "random"]
+    searched = [method for method in methods if strategy_of(method) and method not in random]
+    return [*with_baseline, *product(searched, random)]
 
 
 def compare_pairs(test: PooledTest, pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:

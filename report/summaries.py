@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from genotypes import Node
-from report.trials import SEARCHED, Trial, is_svm
+from report.trials import Trial, is_svm, strategy_of
 
 MAX_NUMBER = 1e18
 CELLS = ("normal", "reduce", "rnn")
@@ -36,7 +36,7 @@ def trial_cost(trial: Trial) -> dict[str, Any]:
 def op_frequencies(trials: Sequence[Trial]) -> dict[str, Any]:
     """{method: {cell: frequencies}} of the searched methods, see `cell_frequencies`."""
     frequencies: dict[str, Any] = {}
-    for method in SEARCHED:
+    for method in filter(strategy_of, dict.fromkeys(trial.key.method for trial in trials)):
         genotypes = [trial.genotype for trial in trials if trial.key.method == method and trial.genotype]
         if genotypes:
             frequencies[method] = {}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from genotypes import Node
-from report.trials import METHODS, SEARCHED, SVM, is_svm
+from report.trials import METHODS, SEARCHED, SVM, is_svm, strategy_of
 from training.metrics import TOO_FEW_SPEAKERS
 
 SIGNIFICANCE_LEVEL = 0.05
@@ -31,8 +31,12 @@ METHODOLOGY = (
 
 def method_title(method: str) -> str:
     """The title of a method; an unknown method keeps its name."""
-    is_on_table = is_svm(method) and method != SVM
-    return f"SVM on {method.removeprefix(f'{SVM}_')}" if is_on_table else METHODS.get(method, method)
+    if is_svm(method) and method != SVM:
+        return f"SVM on {method.removeprefix(f'{SVM}_')}"
+    searched = SEARCHED.fullmatch(method)
+    if searched and searched["candidates"]:
+        return f"{METHODS[searched['strategy']]}, best of {searched['candidates']}"
+    return METHODS.get(method, method)
 
 
 def format_percent(share: float | None, digits: int = 1) -> str:
@@ -111,19 +115,20 @@ def facts(results: dict[str, Any]) -> list[str]:
 
 
 def findings(results: dict[str, Any]) -> list[str]:
-    """The pooled UA of DARTS, the best baseline and the SVM, the searched methods' comparisons, and the ensembles."""
+    """The pooled UA of the searches, the best baseline and the SVM, the searches' comparisons, and the ensembles."""
     sentences = []
     best = results["best_baseline"]
-    for method in dict.fromkeys(("darts", best, SVM)):
+    searches = [method for method in results["methods"] if strategy_of(method) not in (None, "random")]
+    for method in dict.fromkeys((*searches, best, SVM)):
         found = results["methods"].get(method)
         if found and found["pooled"]:
             role = ", the best of the human-designed baselines," if method == best else ""
             ua = format_percent(found["pooled"]["ua"])
             interval = _interval_in_brackets(found["pooled"]["ci95"]["ua"])
             sentences.append(f"{method_title(method)}{role} reaches a UA of {ua}{interval}.")
-    compared = [found for found in results["comparisons"] if found["a"] in SEARCHED]
+    compared = [found for found in results["comparisons"] if strategy_of(found["a"])]
     sentences += [_comparison_sentence(found) for found in compared]
-    return sentences + _ensemble_sentence(results, ["darts", best])
+    return sentences + _ensemble_sentence(results, [*searches, best])
 
 
 def _ensemble_sentence(results: dict[str, Any], methods: Sequence[str]) -> list[str]:

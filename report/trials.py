@@ -23,6 +23,7 @@ from utils import UserError, read_text
 
 METHODS = {
     "darts": "DARTS",
+    "evolution": "Evolution",
     "random": "Random search",
     "cnn": "CNN",
     "rnn": "RNN",
@@ -32,9 +33,9 @@ METHODS = {
     "acrnn": "ACRNN",
     "svm": "SVM on functionals",
 }
-"""The methods in the order of the report, with their titles; further methods are `svm_TABLE`."""
-SEARCHED = ("darts", "random")
-"""The methods that search for a genotype; the others are baselines."""
+"""The methods in the order of the report, with their titles; further methods are `svm_TABLE` and `random_3`, say."""
+SEARCHED = re.compile(r"(?P<strategy>darts|evolution|random)(_(?P<candidates>\d+))?", re.ASCII)
+"""The names of the methods that search for a genotype, perhaps with a number of candidates."""
 SVM = "svm"
 """The support vector machine on functionals. The name of one on a table of functionals begins with `svm_`."""
 MAX_TRIALS = 100_000
@@ -100,8 +101,15 @@ def sort_keys(keys: Iterable[TrialKey]) -> list[TrialKey]:
 
 def method_order(method: str) -> tuple[int, str]:
     """The sort key of a method: in the order of `METHODS`, then unknown methods by name."""
-    position = list(METHODS).index(method) if method in METHODS else len(METHODS)
+    name = strategy_of(method) or method
+    position = list(METHODS).index(name) if name in METHODS else len(METHODS)
     return position, method
+
+
+def strategy_of(method: str) -> str | None:
+    """The strategy of a method that searches for a genotype; None for other methods."""
+    found = SEARCHED.fullmatch(method)
+    return found and found["strategy"]
 
 
 def is_svm(method: str) -> bool:

@@ -76,14 +76,16 @@ def trial_configs(
         as_networks = from_file(AugmentConfig, config.config).model_dump(include={"protocol", "normalise"})
         return None, SvmConfig(**flags, **as_networks, table=config.tables.get(key.method))
     flags["gpus"] = "auto" if config.gpus_per_trial else "none"
-    model = "searched" if key.method in SEARCHED else key.method
+    searched = SEARCHED.fullmatch(key.method)
+    model = "searched" if searched else key.method
     given = {**flags, "model": model, "genotype": None}
     if model not in WITH_DELTAS:
         given["deltas"] = 0
     augment_config = from_file(AugmentConfig, config.config, **given)
-    if key.method not in SEARCHED:
+    if not searched:
         return None, augment_config
-    return from_file(SearchConfig, config.config, **flags, strategy=key.method), augment_config
+    given = {name: value for name, value in searched.groupdict().items() if value}
+    return from_file(SearchConfig, config.config, **flags, **given), augment_config
 
 
 def note_methods_without_deltas(config: CrossvalConfig) -> None:

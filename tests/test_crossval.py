@@ -45,6 +45,34 @@ STUDY = [*DEMO, "--folds", 1, 2, "--seeds", 1, "--methods", "darts", "cnn", "svm
 DARTS = TrialKey("darts", 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("method", "name", "flags"),
+    [
+        ("darts", "darts", {"strategy": "darts", "candidates": 1}),
+        ("evolution:4", "evolution_4", {"strategy": "evolution", "candidates": 4}),
+        ("random:3", "random_3", {"strategy": "random", "candidates": 3}),
+    ],
+)
+def test_a_method_is_a_strategy_with_a_number_of_candidates(method: str, name: str, flags: dict):
+    config = CrossvalConfig(methods=[method], folds=["2"], seeds=[5])
+    key = next(planned_trials(config, 3))
+    assert key == TrialKey(name, 2, 5)
+    search, retraining = trial_configs(key, config)
+    assert search.model_dump(include={"strategy", "candidates", "fold", "seed"}) == {
+        **flags,
+        "fold": 2,
+        "seed": 5,
+    }
+    assert (retraining.model, retraining.seed) == ("searched", 5)
+    assert not config.tables
+
+
+@pytest.mark.parametrize("method", ["random:0", "random:x", "random:", "cnn:3", "darts:-1", "svm:"])
+def test_a_wrong_method_is_refused(method: str):
+    with pytest.raises(ValueError, match="random:K, the best of K candidates"):
+        CrossvalConfig(methods=[method])
+
+
 def wait_for(condition: Callable[[], Any], process: subprocess.Popen, seconds: float = 300) -> Any:
     """Call `condition` until it returns a true value; return that value."""
     deadline = time.monotonic() + seconds

@@ -8,6 +8,7 @@ import numpy as np
 
 from data.store import Row
 from genotypes import CNN_OPS, RNN_OPS, Genotype
+from report.trials import strategy_of
 from training.metrics import report, write_predictions
 
 CLASSES = ("angry", "happy", "neutral", "sad")
@@ -54,7 +55,7 @@ def write_trial(
     (path / "augment" / "config.json").write_text(json.dumps(config))
     write_predictions(path / "augment" / "predictions.csv", rows, classes, probabilities)
     write_history(path / "augment", rng, EPOCHS)
-    if method in ("darts", "random"):
+    if strategy_of(method):
         write_search(path / "search", rng, method)
     (path / "seconds.json").write_text(json.dumps({"search": 20.0, "augment": 60.0}))
     return path

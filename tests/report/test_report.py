@@ -17,6 +17,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 from synthetic import CLASSES, cross_validation, manifest, write_trial
 
 from data.store import Row
+from report.figures import method_colour
 from report.trials import TrialKey, read_trials
 from report.writer import write_report
 from training.metrics import write_predictions
@@ -119,6 +120,24 @@ def test_methods_are_compared_with_the_best_baseline_and_darts_with_random_searc
     for words in ("permutation test", "bootstrap that draws speakers", "Holm"):
         assert words in markdown
         assert words in page
+
+
+def test_every_search_is_compared_with_every_random_search(tmp_path: Path):
+    methods = ("evolution", "darts_3", "random", "random_3", "cnn", "svm")
+    folder = cross_validation(tmp_path / "searches", methods, folds=2)
+    write_report(folder, COMMAND)
+    results, markdown, page = read_report(folder)
+    assert list(results["methods"]) == ["darts_3", "evolution", "random", "random_3", "cnn", "svm"]
+    assert results["best_baseline"] == "svm"
+    pairs = [(found["a"], found["b"]) for found in results["comparisons"]]
+    searched = [(a, b) for a in ("darts_3", "evolution") for b in ("random", "random_3")]
+    assert pairs == [(method, "svm") for method in results["methods"] if method != "svm"] + searched
+    assert set(results["searched"]) == {"darts_3", "evolution", "random", "random_3"}
+    for title in ("DARTS, best of 3", "Evolution", "Random search", "Random search, best of 3"):
+        assert title in markdown
+        assert title in page
+    assert "Evolution against Random search, best of 3: " in markdown
+    assert len({method_colour(method) for method in results["methods"]}) == len(methods)
 
 
 def test_report_has_ops_curves_settings_cost_and_command(study: Path):
