@@ -62,6 +62,7 @@ STRATEGIES = ("darts", "evolution", "random")
 Baseline = Literal["cnn", "rnn", "lstm", "cnn_lstm", "cnn_lstm_att", "acrnn"]
 Features = Literal["mfcc", "logmel", "stft"]
 Normalise = Literal["training", "speaker", "utterance"]
+Protocol = Literal["held_out", "refit", "paper"]
 Deltas = Annotated[int, Field(ge=0, le=2)]
 RISE = 0.2
 """Share of the epochs in which the learning rate of --schedule onecycle rises."""
@@ -536,8 +537,9 @@ class AugmentConfig(RunConfig):
     search_id: RunName | None = None
     """The name of the search whose genotype is used if --genotype is not given; default: NAME. (emoDARTS only logs
     it.)"""
-    protocol: Literal["held_out", "paper"] = "held_out"
-    """held_out: the epoch is picked on validation speakers; paper: on the test fold itself, as published."""
+    protocol: Protocol = "held_out"
+    """held_out: the epoch is picked on validation speakers; refit: these also train, and the last epoch is tested, with
+    settings chosen before; paper: the epoch is picked on the test fold itself, as published."""
     batch_size: BatchSize = 96
     """Utterances per step, over all processes."""
     epochs: PositiveInt = 600
@@ -583,6 +585,12 @@ class AugmentConfig(RunConfig):
             raise ValueError(
                 f"--genotype is for --model searched; {self.model} is designed by hand and takes none"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_protocol(self) -> Self:
+        if self.protocol == "refit" and self.pick == "best":
+            raise ValueError("--protocol refit has no speakers left to pick an epoch on: pass --pick last")
         return self
 
     @model_validator(mode="after")

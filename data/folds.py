@@ -7,7 +7,7 @@ manifest only, and not on the order of its rows.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from sklearn.model_selection import train_test_split
@@ -40,22 +40,28 @@ Parts = tuple[np.ndarray, np.ndarray, np.ndarray]
 class Fold:
     """Row numbers of the three parts, ascending; a row may be in none of them.
 
-    `train` holds all rows of its utterances, `validation` and `test` no perturbed copies.
+    `train` holds all rows of its utterances, `validation` and `test` no perturbed copies; those of the
+    validation utterances are `validation_copies`.
     """
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
+    validation_copies: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def parts(self, protocol: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows to train on and the rows that select the epoch.
 
-        `held_out` selects on the validation rows. `paper` selects on the test rows, as published, and trains
-        on the validation rows as well.
+        `held_out` selects on the validation rows. `refit` trains on them as well, with their copies, and selects
+        nothing. `paper` trains on them and selects on the test rows, as published.
         """
-        if protocol == "paper":
-            return np.sort(np.concatenate([self.train, self.validation])), self.test
-        return self.train, self.validation
+        if protocol == "held_out":
+            return self.train, self.validation
+        if protocol == "refit":
+            return np.sort(np.concatenate([self.train, self.validation, self.validation_copies])), self.test[
+                :0
+            ]
+        return np.sort(np.concatenate([self.train, self.validation])), self.test
 
 
 def make_folds(
@@ -83,10 +89,11 @@ def make_folds(
 
     folds = []
     for train, validation, test in _split_or_advise(utterances, scheme):
-        in_train = np.isin(position_of_row, train)
-        in_validation = np.isin(position_of_row, validation) & is_original
-        in_test = np.isin(position_of_row, test) & is_original
-        folds.append(Fold(*map(np.flatnonzero, (in_train, in_validation, in_test))))
+        in_train, in_validation, in_test = (
+            np.isin(position_of_row, part) for part in (train, validation, test)
+        )
+        parts = in_train, in_validation & is_original, in_test & is_original, in_validation & ~is_original
+        folds.append(Fold(*map(np.flatnonzero, parts)))
     return folds
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import RESULTS, ROOT, environment, succeed
+from conftest import RESULTS, ROOT, environment, execute, succeed
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -144,6 +144,36 @@ def test_augment_accepts_a_pt_darts_genotype_and_the_protocol_of_the_paper(works
     metrics = read_json(workspace / "runs" / "cnn" / "augment" / "metrics.json")
     assert (metrics["protocol"], metrics["model"]) == ("paper", "searched")
     assert metrics["genotype"]["rnn"] == []
+
+
+def test_refit_trains_on_the_validation_speakers_too_and_tests_the_last_epoch(workspace: Path):
+    flags = (
+        "--config",
+        "tiny.yaml",
+        "--name",
+        "refit",
+        "--model",
+        "cnn",
+        "--epochs",
+        2,
+        "--protocol",
+        "refit",
+    )
+    refused = execute("augment", *flags, cwd=workspace)
+    assert refused.returncode == 2
+    assert (
+        refused.stderr
+        == "error: --protocol refit has no speakers left to pick an epoch on: pass --pick last\n"
+    )
+    printed = succeed("augment", *flags, "--pick", "last", cwd=workspace)
+    store = FeatureStore.open(workspace / "features" / "demo")
+    fold = make_folds(store.manifest)[0]
+    trained = len(fold.train) + len(fold.validation)
+    assert f"data      {trained} rows to train, 0 to pick the epoch, {len(fold.test)} to test" in printed
+    folder = workspace / "runs" / "refit" / "augment"
+    metrics = read_json(folder / "metrics.json")
+    assert (metrics["protocol"], metrics["best_epoch"]) == ("refit", 2)
+    assert set(read_history(folder)[0]) == {"epoch", "train/loss", "train/wa", "lr"}
 
 
 def test_a_random_search_writes_a_genotype_and_trains_nothing(run: Path, workspace: Path):

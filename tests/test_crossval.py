@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import yaml
 from conftest import RESULTS, environment, execute, line, succeed
 from rich.console import Console
 from sklearn.metrics import balanced_accuracy_score
@@ -186,6 +187,27 @@ def test_trial_of_an_svm_equals_a_pipeline_built_by_hand(method: str, study: Pat
     assert [row["predicted"] for row in predictions] == [store.classes[i] for i in predicted]
     assert metrics["functionals"] == x.shape[1]
     assert metrics["ua"] > 1.2 / len(store.classes), "the functionals say nothing"
+
+
+def test_refit_fits_the_chosen_svm_to_the_validation_speakers_too(
+    study: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(workspace)
+    settings = yaml.safe_load(Path("tiny.yaml").read_text())
+    settings["augment"] |= {"protocol": "refit", "pick": "last"}
+    Path("refit.yaml").write_text(yaml.safe_dump(settings))
+    config = CrossvalConfig(name="refit", config="refit.yaml", dataset="demo", methods=("svm",))
+    metrics = run_trial(str(workspace), 1, *trial_configs(TrialKey("svm", 1, 1), config))
+    held_out = json.loads((study / "svm-fold1-seed1" / "augment" / "metrics.json").read_text())
+    store = FeatureStore.open(workspace / "features" / "demo")
+    fold = make_folds(store.manifest)[0]
+    x = store_functionals(store, {row.utterance: [i] for i, row in enumerate(store.manifest)})
+    rows = np.concatenate([fold.train, fold.validation])
+    predicted = pipeline_of(metrics["chosen"]).fit(x[rows], store.labels[rows]).predict(x[fold.test])
+    assert metrics["chosen"] == held_out["chosen"]
+    assert metrics["fitted"] == len(rows)
+    assert balanced_accuracy_score(store.labels[fold.test], predicted) == pytest.approx(metrics["ua"])
+    assert metrics["ua"] != held_out["ua"]
 
 
 def test_seed_of_an_svm_does_not_matter(study: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch):

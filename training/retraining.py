@@ -147,13 +147,15 @@ class Retraining:
         return predict(self.network, self.features, self.store, rows, self.config.batch_size)
 
     def after_epoch(self, epoch: int) -> dict[str, Any]:
-        """Score the utterances that pick the epoch, and keep the weights if this epoch is the best."""
-        predictions = self.predict(self.picking_rows)
-        ua = predictions.scores()["ua"]
-        loss = predictions.loss
+        """Score the utterances that pick the epoch, if any, and keep the weights if this epoch is picked so far."""
+        ua = loss = 0.0
+        record = {"lr": self.scheduler.get_last_lr()[0]}
+        if len(self.picking_rows):
+            predictions = self.predict(self.picking_rows)
+            ua, loss = predictions.scores()["ua"], predictions.loss
+            record = {"valid/loss": loss, "valid/ua": ua, **record}
         if self.config.pick == "best" or epoch == self.config.epochs:
             self.best.update((ua, -loss), epoch)
-        record = {"valid/loss": loss, "valid/ua": ua, "lr": self.scheduler.get_last_lr()[0]}
         self.scheduler.step()
         return record
 

@@ -384,6 +384,16 @@ def test_paper_protocol_trains_on_validation_rows_and_selects_on_the_test() -> N
     assert [part.tolist() for part in fold.parts("held_out")] == [[0, 4], [2]]
 
 
+def test_refit_trains_on_all_rows_but_those_of_the_test_and_selects_nothing() -> None:
+    rows = [replace(row, copy=copy) for row in balanced(5) for copy in ("", "speed:0.9")]
+    for fold in make_folds(rows, "speaker"):
+        train, picking = fold.parts("refit")
+        tested = {rows[row].speaker for row in fold.test}
+        assert train.tolist() == [i for i, row in enumerate(rows) if row.speaker not in tested]
+        assert len(picking) == 0
+        assert not any(rows[row].copy for row in (*fold.validation, *fold.test))
+
+
 @settings(max_examples=30, deadline=None)
 @given(counts=st.lists(st.integers(2, 30), min_size=1, max_size=5), seed=st.integers(0, 99))
 def test_halves_have_equal_shares_of_each_class(counts: list[int], seed: int) -> None:
