@@ -55,6 +55,8 @@ class Flags(BaseModel):
     command: ClassVar[str]
     environment: ClassVar[dict[str, str]] = {}
     """Flags that an environment variable sets where neither the command line nor the file does."""
+    exclusive: ClassVar[tuple[set[str], ...]] = ()
+    """Sets of flags of which one may be given: one on the command line also replaces the others of the file."""
     ignored: ClassVar[dict[str, str]] = {}
     """Flags of emoDARTS that have no effect here: accepted with one value and a note, which ends with this reason."""
     instead: ClassVar[dict[str, str]] = {}
@@ -188,8 +190,14 @@ def parse(kind: type[Config], argv: list[str] | None = None) -> Config:
         if name in typed:
             note(f"--{name} {typed.pop(name)} is ignored: {reason}")
     if "config" in typed:
-        typed = {**read_flags(Path(typed["config"]), kind), **typed}
+        typed = override(kind, read_flags(Path(typed["config"]), kind), typed)
     return validate(kind, {**read_environment(kind, typed), **typed})
+
+
+def override(kind: type[Flags], flags: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` flags over others. A flag also replaces those that it excludes."""
+    replaced = set().union(*(names for names in kind.exclusive if names & own.keys()))
+    return {**{name: value for name, value in flags.items() if name not in replaced}, **own}
 
 
 def read_environment(kind: type[Flags], given: Mapping[str, Any]) -> dict[str, str]:
@@ -206,7 +214,7 @@ def read_environment(kind: type[Flags], given: Mapping[str, Any]) -> dict[str, s
 def from_file(kind: type[Config], path: Path | None, **flags: Any) -> Config:
     """The flags in the command's section of a configuration file, overridden by `flags`."""
     section = read_file(path, kind)[1] if path else {}
-    return validate(kind, {**section, **flags})
+    return validate(kind, override(kind, section, flags))
 
 
 def validate(kind: type[Config], values: dict[str, Any]) -> Config:
@@ -252,7 +260,7 @@ class PlainLoader(yaml.SafeLoader):
 def read_flags(path: Path, kind: type[Flags]) -> dict[str, Any]:
     """The flags that a configuration file gives to a command: those in its section, over those at the top."""
     shared, own = read_file(path, kind)
-    return {**shared, **own}
+    return override(kind, shared, own)
 
 
 def read_file(path: Path, kind: type[Flags]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -422,12 +430,10 @@ def as_typed(value: Any) -> str:
 def metavar(annotation: Any) -> str:
     """The placeholder of a value in the help text: the choices, or the type."""
     kinds = {int: "N", float: "X"}
+    numbers = [kinds[kind] for each in get_args(annotation) for kind in get_args(each)[:1] if kind in kinds]
     literal = next(
         (each for each in (annotation, *get_args(annotation)) if get_origin(each) is Literal), None
     )
-    if literal:
-        numbers = [
-            kinds[kind] for each in get_args(annotation) for kind in get_args(each)[:1] if kind in kinds
-        ]
+    if literal or numbers:
         return "|".join([*numbers, *get_args(literal)])
     return kinds.get(annotation, "PATH" if "Path" in str(annotation) else "TEXT")

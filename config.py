@@ -461,6 +461,7 @@ class SearchConfig(RunConfig):
 
     command: ClassVar[str] = "search"
     environment: ClassVar[dict[str, str]] = {"rnn_ops": "RNN_PRIMITIVES"}
+    exclusive: ClassVar[tuple[set[str], ...]] = ({"alpha_lr", "alpha_reach"},)
     ignored: ClassVar[dict[str, str]] = IGNORED
 
     strategy: Literal[STRATEGIES] = "darts"
@@ -496,10 +497,15 @@ class SearchConfig(RunConfig):
     """Print how much memory the choices would take, and stop."""
     nested_depth: bool = False
     """Make lstm_k, rnn_k and *_att_k the outputs after k layers of one shared stack: faster, but another relaxation."""
+    op_norm: bool = False
+    """In the supernet, let LayerNorm without weights follow each op of the SeqNN, so that all ops have one scale."""
     cuda_graphs: bool = False
     """On one CUDA GPU: record the step as a CUDA graph once per epoch and replay it, to save kernel launches."""
     train_portion: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the training rows that train the weights; the rest trains the alphas."""
+    halves: Literal["utterances", "speakers"] = "utterances"
+    """What is divided between weights and alphas: the utterances of all training speakers, or the speakers, so that the
+    alphas are trained on speakers that the weights have not seen."""
     w_lr: Annotated[PositiveFloat, Field(json_schema_extra=also("learning_rate"))] = 0.025
     """Initial learning rate of the weights (cosine schedule)."""
     w_lr_min: NonNegativeFloat = 0.001
@@ -510,10 +516,46 @@ class SearchConfig(RunConfig):
     """Weight decay of the weights."""
     w_grad_clip: PositiveFloat = 5.0
     """Largest norm of the weights' gradient."""
-    alpha_lr: PositiveFloat = 3e-4
+    alpha_start: Fraction = 0.0
+    """Share of the epochs, at the start, that train the weights alone; at least the last trains the alphas."""
+    alpha_lr: PositiveFloat | None = 3e-4
     """Learning rate of the alphas' Adam."""
+    alpha_reach: PositiveFloat | None = None
+    """In place of ALPHA_LR: the rate is this, divided by the number of steps of the alphas. Adam changes an alpha by
+    about the rate in a step, so this is about how far it can move."""
     alpha_weight_decay: NonNegativeFloat = 1e-3
     """Weight decay of the alphas."""
+    alpha_average: PositiveInt = 1
+    """Derive the genotype from the mean of the softmaxed alphas after this many epochs, the last ones."""
+    edges_by: Literal["weight", "without_none"] = "weight"
+    """What makes an edge strong, of which a node keeps two: the largest softmax weight of its ops but none, of which
+    none takes a share, as published; or without_none: this weight if none were no candidate."""
+    pick: Literal["best", "last"] = "last"
+    """The epoch whose genotype is the result: the last, or the one with the highest UA on the rows of the alphas, of
+    those that train them."""
+
+    @property
+    def frozen_epochs(self) -> int:
+        """The number of epochs, at the start, that do not train the alphas."""
+        return min(round(self.alpha_start * self.epochs), self.epochs - 1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_alpha_rate(cls, values: Any) -> Any:
+        """Set --alpha_lr to None if --alpha_reach is given, also for the config.json of the run."""
+        if not isinstance(values, dict) or values.get("alpha_reach") is None:
+            return values
+        if values.get("alpha_lr") is not None:
+            raise ValueError(
+                "--alpha_lr and --alpha_reach both set the learning rate of the alphas: choose one"
+            )
+        return {**values, "alpha_lr": None}
+
+    @model_validator(mode="after")
+    def _check_alpha_rate(self) -> Self:
+        if self.alpha_lr is None and self.alpha_reach is None:
+            raise ValueError("--alpha_lr or --alpha_reach must be given")
+        return self
 
     @field_validator("objectives")
     @classmethod

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from darts import candidates, planner
 from darts.architect import Architect
+from darts.derivation import Derivation
 from darts.evolution import Evolution
 from darts.monitoring import describe_alphas, draw_architecture, require_equal_alphas
 from darts.random_search import RandomSearch
@@ -76,25 +77,30 @@ class Search:
     """A DARTS search: the supernet, and the halves of the training rows that train its weights and its alphas."""
 
     def __init__(self, config: SearchConfig, experiment: Experiment, folder: RunFolder):
-        self.config = config
         self.folder = folder
         self.experiment = experiment
         self.store = experiment.store
         rows = experiment.fold.train
         self.searched_on = experiment.speakers(rows)
         self.weight_rows, self.alpha_rows = halves(
-            self.store.manifest, rows, config.train_portion, config.seed
+            self.store.manifest, rows, config.train_portion, config.seed, config.halves
         )
         self.features, _ = experiment.features(rows)
         self.weight_batches = experiment.batches(self.features, self.weight_rows)
         self.alpha_batches = experiment.batches(self.features, self.alpha_rows, stream=1)  # another shuffle
         self.steps = len(self.weight_batches)
+        self.frozen_steps = config.frozen_epochs * self.steps
+        self.alpha_steps = config.epochs * self.steps - self.frozen_steps
+        if config.alpha_reach:
+            config = config.model_copy(update={"alpha_lr": config.alpha_reach / self.alpha_steps})
+        self.config = config
 
         self.network = experiment.place(make_supernet(config, len(self.store.classes)))
         self.architect = Architect(config, self.network, ClassificationLoss(experiment.class_weights(rows)))
         self.scheduler = CosineAnnealingLR(
             self.architect.weight_optimizer, config.epochs, eta_min=config.w_lr_min
         )
+        self.derivation = Derivation(config, self.network)
         self.recorded_step: RecordedStep | None = None
         if config.cuda_graphs:
             keep_weights_in_place(self.network)
@@ -104,20 +110,29 @@ class Search:
             "weight_optimizer": self.architect.weight_optimizer,
             "alpha_optimizer": self.architect.alpha_optimizer,
             "scheduler": self.scheduler,
+            "derivation": self.derivation,
         }
         self.drawing = Throttle()  # it may take longer than an epoch on a GPU
 
     def run(self) -> list[Genotype]:
-        """Train the supernet and return its final genotype."""
+        """Train the supernet and return the genotype that is picked."""
         self.log_setup()
         fit(self.folder, self, self.experiment.device)
-        return [self.network.genotype()]
+        if self.config.pick == "best":
+            log.info("picked    the genotype of epoch %d", self.derivation.epoch)
+        return [self.derivation.genotype]
 
     def log_setup(self) -> None:
         """Log the data, the size of the supernet, and the device."""
         weights = sum(w.numel() for w in self.network.weights().values())
         log.info(
             "data      %d rows train the weights, %d the alphas", len(self.weight_rows), len(self.alpha_rows)
+        )
+        rate, frozen = self.config.alpha_lr, self.config.frozen_epochs
+        log.info(
+            "alphas    %srate %.3g, %d steps: they can move by about %.3g",
+            f"frozen for {frozen} of {self.config.epochs} epochs; " if frozen else "",
+            *(rate, self.alpha_steps, rate * self.alpha_steps),
         )
         for line in self.experiment.leaks.lines():
             log.info("shared    %s", line)
@@ -138,9 +153,12 @@ class Search:
     def step(self, i: int) -> Metrics:
         """A step of the alphas on a batch of their half, then one of the weights on a batch of theirs.
 
+        While the alphas are frozen (--alpha_start), that of the weights alone, which is not recorded by --cuda_graphs.
         Called by `training.loop.run_steps`.
         """
         train = self.weight_batches[i]
+        if i < self.frozen_steps:
+            return self.architect.weight_step(train)
         val = self.alpha_batches[i]
         if self.recorded_step:
             learning_rate = self.scheduler.get_last_lr()  # a recording holds it as a constant
@@ -152,18 +170,22 @@ class Search:
         require_equal_alphas(self.network, epoch)
         labels = self.store.labels[self.alpha_rows]
         logits = compute_logits(self.network, self.features.in_order(self.alpha_rows, self.config.batch_size))
+        loss = mean_loss(logits, labels)
+        ua = scores(labels, logits.argmax(dim=1).numpy())["ua"]
+        frozen = epoch <= self.config.frozen_epochs
+        genotype = self.derivation.update(epoch, None if frozen else (ua, -loss))
         record = {
-            "valid/loss": mean_loss(logits, labels),
-            "valid/ua": scores(labels, logits.argmax(dim=1).numpy())["ua"],
+            "valid/loss": loss,
+            "valid/ua": ua,
             "lr/weights": self.scheduler.get_last_lr()[0],
-            "lr/alpha": self.config.alpha_lr,
+            "lr/alpha": 0.0 if frozen else self.config.alpha_lr,
             **describe_alphas(self.network),
-            "genotype": self.network.genotype().to_json(),
+            "genotype": genotype.to_json(),
         }
         self.scheduler.step()
         if self.folder.writes and (self.drawing.due or epoch == self.config.epochs):
             with self.drawing:
-                draw_architecture(self.folder, self.network, epoch)
+                draw_architecture(self.folder, self.network, self.derivation.genotype, epoch)
         return record
 
 

@@ -64,6 +64,7 @@ def measure_epochs(config: SearchConfig, pairs: int) -> list[tuple[float, float]
 
 def measure_saves(config: SearchConfig, count: int) -> list[tuple[float, float]]:
     """The times of `count` saves of a supernet after its first step, until the file is on the disk."""
+    config = config.model_copy(update={"alpha_lr": 1e-3})  # also if the flags have --alpha_reach instead
     architect = Architect(config, make_supernet(config, CLASSES))
     optimizers = {
         "weight_optimizer": architect.weight_optimizer,

@@ -80,6 +80,10 @@ class Architect:
     def step(self, train: Batch, val: Batch) -> Metrics:
         """Update the alphas along their gradient, then the weights at the new alphas."""
         self.alpha_step(train, val)
+        return self.weight_step(train)
+
+    def weight_step(self, train: Batch) -> Metrics:
+        """One step of SGD at the present alphas."""
         return weight_step(
             self.network, self.weight_optimizer, train, self.loss, self.config.w_grad_clip, self.dtype
         )

@@ -2,6 +2,7 @@
 
 import torch
 
+from genotypes import Genotype
 from models.search_network import SearchNetwork
 from plots import cells, charts
 from training import distributed
@@ -23,15 +24,15 @@ def describe_alphas(network: SearchNetwork) -> dict[str, float]:
 
 
 @torch.no_grad()
-def draw_architecture(folder: RunFolder, network: SearchNetwork, epoch: int) -> None:
-    """Draw the alphas and the current cells into plots/ and TensorBoard."""
+def draw_architecture(folder: RunFolder, network: SearchNetwork, genotype: Genotype, epoch: int) -> None:
+    """Draw the alphas and the cells of a genotype into plots/ and TensorBoard."""
     for kind, nodes in network.softmaxed_alphas().items():
         _, ops = network.space.of(kind)
         picture = folder.plots / f"alphas_{kind}.png"
         weights = [p.cpu().numpy() for p in nodes]
         charts.draw_alphas(weights, ops, picture, f"{cells.TITLES[kind]}, epoch {epoch}")
         folder.add_image(f"alphas/{kind}", picture, epoch)
-    for picture in cells.draw_genotype(network.genotype(), folder.plots):
+    for picture in cells.draw_genotype(genotype, folder.plots):
         folder.add_image(f"cells/{picture.stem}", picture, epoch)
 
 

@@ -121,7 +121,9 @@ class Planner:
         device = experiment.device
         demand = estimate(config, len(store.classes), store.front_end.shape, device)
         free = -distributed.maximum(-int(free_memory(device)))  # the minimum: all ranks must choose the same
-        parts = halves(store.manifest, experiment.fold.train, config.train_portion, config.seed)
+        parts = halves(
+            store.manifest, experiment.fold.train, config.train_portion, config.seed, config.halves
+        )
         return cls(config, demand, free, USABLE.get(device.type, 0.9), min(len(part) for part in parts))
 
     def peak(self, batch_size: int, order: str, recompute: str) -> float:

@@ -22,4 +22,5 @@ def make_supernet(config: SearchConfig, classes: int) -> SearchNetwork:
         config.recompute,
         config.nested_depth,
         fused=config.fused == "auto",
+        op_norm=config.op_norm,
     )

@@ -17,21 +17,33 @@ from models.recompute import recompute_in_backward
 class MixedOp(nn.Module):
     """A relaxed edge (eq. 2): o(x) = sum_k softmax(alpha)_k o_k(x).
 
-    With `recompute`, only the input and the output of each op are stored for the backward pass.
+    With `recompute`, only the input and the output of each op are stored for the backward pass. With `norm`, for
+    sequences only, LayerNorm over the channels follows each op: o_k(x) becomes LN(o_k(x)), without weights.
     """
 
     def __init__(
-        self, cell_type: CellType, ops: Sequence[str], channels: int, stride: int, recompute: bool = False
+        self,
+        cell_type: CellType,
+        ops: Sequence[str],
+        channels: int,
+        stride: int,
+        recompute: bool = False,
+        norm: bool = False,
     ):
         super().__init__()
         self.ops = nn.ModuleList(cell_type.ops[op](channels, stride, False) for op in ops if op != "none")
         self.recompute = recompute
+        self.norm = nn.LayerNorm(channels, elementwise_affine=False) if norm else None
 
     def forward(self, x: Tensor, op_weights: Tensor) -> Tensor:
         """`op_weights` (K,): the softmaxed alphas of this edge."""
-        outputs = [self.run(op, x) for op in self.ops]
+        outputs = [self.run(self.with_norm(op), x) for op in self.ops]
         pairs = zip(op_weights, outputs, strict=False)  # without the last weight if it is that of `none`
         return sum(weight * output for weight, output in pairs)
+
+    def with_norm(self, op: nn.Module) -> nn.Module:
+        """The op and its LayerNorm, if it has one, as one module, so that both are recomputed together."""
+        return nn.Sequential(op, self.norm) if self.norm else op
 
     def run(self, op: nn.Module, x: Tensor) -> Tensor:
         """op(x)."""

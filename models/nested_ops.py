@@ -22,10 +22,12 @@ class Stack(nn.Module):
     """The ops of one family at `depths`: o_k(x) = read_k(h_k), where h_k = layer_k(h_{k-1}) and h_0 = x.
 
     Without attention, read_k is the identity. With attention, the layers are bidirectional and every depth has its own
-    attention.
+    attention. With `norm`, LayerNorm follows read_k; the next layer reads h_k as it is.
     """
 
-    def __init__(self, cell_type: CellType, family: str, depths: Sequence[int], channels: int):
+    def __init__(
+        self, cell_type: CellType, family: str, depths: Sequence[int], channels: int, norm: bool = False
+    ):
         super().__init__()
         rnn, _, attention = family.partition("_")
         rnn_class = cell_type.rnn_classes[rnn]
@@ -38,6 +40,7 @@ class Stack(nn.Module):
         self.reads = nn.ModuleDict(
             {str(k): Context(channels) if attention else nn.Identity() for k in depths}
         )
+        self.norm = nn.LayerNorm(channels, elementwise_affine=False) if norm else nn.Identity()
         self.names = tuple(f"{family}_{k}" for k in depths)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -45,7 +48,7 @@ class Stack(nn.Module):
         states = [x]
         for layer in self.layers:
             states.append(layer(states[-1])[0])
-        return tuple(read(states[int(k)]) for k, read in self.reads.items())
+        return tuple(self.norm(read(states[int(k)])) for k, read in self.reads.items())
 
 
 class NestedOp(MixedOp):
@@ -55,16 +58,22 @@ class NestedOp(MixedOp):
     """
 
     def __init__(
-        self, cell_type: CellType, ops: Sequence[str], channels: int, stride: int, recompute: bool = False
+        self,
+        cell_type: CellType,
+        ops: Sequence[str],
+        channels: int,
+        stride: int,
+        recompute: bool = False,
+        norm: bool = False,
     ):
         stacks = []
         for family, most in MAX_LAYERS.items():
             depths = [k for k in range(1, most + 1) if f"{family}_{k}" in ops]
             if depths:
-                stacks.append(Stack(cell_type, family, depths, channels))
+                stacks.append(Stack(cell_type, family, depths, channels, norm))
         in_stacks = {name for stack in stacks for name in stack.names}
         others = [op for op in ops if op not in in_stacks and op != "none"]
-        super().__init__(cell_type, others, channels, stride, recompute)
+        super().__init__(cell_type, others, channels, stride, recompute, norm)
         self.stacks = nn.ModuleList(stacks)
         self.names = ops
         self.others = others
@@ -75,6 +84,6 @@ class NestedOp(MixedOp):
         for stack in self.stacks:
             outputs.update(zip(stack.names, self.run(stack, x), strict=True))
         for name, op in zip(self.others, self.ops, strict=True):
-            outputs[name] = self.run(op, x)
+            outputs[name] = self.run(self.with_norm(op), x)
         weighted = zip(self.names, weights, strict=True)
         return sum(weight * outputs[op] for op, weight in weighted if op != "none")

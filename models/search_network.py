@@ -1,5 +1,7 @@
 """The supernet: a joint network with relaxed cells, and the alphas that weight their ops."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,7 @@ class SearchNetwork(nn.Module):
 
     `recompute` names what the backward pass computes again instead of storing it: "none", "ops" or "cells".
     With `nested_depth`, recurrent ops of one family share their layers (see `nested_ops`).
+    With `op_norm`, LayerNorm follows each op of the SeqNN. A derived network has none.
     With `fused`, the cells are computed by the faster functions of `models.fused`.
     """
 
@@ -33,11 +36,13 @@ class SearchNetwork(nn.Module):
         recompute: str = "none",
         nested_depth: bool = False,
         fused: bool = True,
+        op_norm: bool = False,
     ):
         super().__init__()
         self.space = space
         self.recompute = recompute
         self.nested_depth = nested_depth
+        self.op_norm = op_norm
         self.cell_types = cell_types(fused)
         self.network = JointNetwork(
             size, classes, self.make_cell, dropout, recompute_cells=recompute == "cells"
@@ -54,10 +59,11 @@ class SearchNetwork(nn.Module):
         cell_class = Cell if nested else cell_type.relaxed_cell
         # with "cells", an edge of a CNN cell is recomputed when its cell is: that saves much memory and little time
         recompute = self.recompute == "ops" or (self.recompute == "cells" and kind != "rnn")
+        norm = self.op_norm and kind == "rnn"  # those of the CNN have BatchNorm
 
         def make_edge(source: int) -> MixedOp:
             stride = 2 if kind == "reduce" and source < 2 else 1
-            return edge_class(cell_type, ops, channels, stride, recompute)
+            return edge_class(cell_type, ops, channels, stride, recompute, norm)
 
         nodes = [MixedNode(make_edge(source) for source in range(i + 2)) for i in range(node_count)]
         concat = range(2, node_count + 2)
@@ -89,10 +95,15 @@ class SearchNetwork(nn.Module):
         return self.network.dropout
 
     @torch.no_grad()
-    def genotype(self) -> Genotype:
-        """The discrete cells with the largest alphas."""
+    def genotype(
+        self, op_weights: Mapping[str, Sequence[Tensor]] | None = None, edges_by: str = "weight"
+    ) -> Genotype:
+        """The discrete cells with the largest op weights; default: the softmaxed alphas.
+
+        `edges_by` says what makes an edge strong (see `genotypes.discretise`).
+        """
         cells = {}
-        for kind, nodes in self.softmaxed_alphas().items():
+        for kind, nodes in (op_weights or self.softmaxed_alphas()).items():
             _, ops = self.space.of(kind)
-            cells[kind] = discretise([p.cpu().numpy() for p in nodes], ops)
+            cells[kind] = discretise([p.cpu().numpy() for p in nodes], ops, edges_by)
         return Genotype.of_nodes(**cells)

@@ -205,6 +205,58 @@ def test_demo_file_is_valid_and_differs_from_the_defaults(command: str):
     assert config.model_dump() != KINDS[command]().model_dump()
 
 
+@pytest.mark.parametrize("name", ["demo", "small"])
+def test_searches_of_the_small_files_are_mended(name: str):
+    config = from_file(SearchConfig, ROOT / "configs" / f"{name}.yaml")
+    assert (config.op_norm, config.halves, config.edges_by) == (True, "speakers", "without_none")
+    assert config.frozen_epochs == round(0.3 * config.epochs)
+    assert (config.alpha_lr, config.alpha_reach, config.balance) == (None, 3, "weights")
+
+
+# ---------------------------------------------------------------- the learning rate of the alphas
+
+
+def test_alpha_lr_and_alpha_reach_in_one_place_are_refused(yaml_file):
+    for words in (
+        ["--alpha_lr", "0.1", "--alpha_reach", "2"],
+        ["--config", yaml_file("{alpha_lr: 1, alpha_reach: 2}")],
+    ):
+        with pytest.raises(UserError, match="--alpha_lr and --alpha_reach both set the learning rate"):
+            search(*words)
+    with pytest.raises(UserError, match="--alpha_lr or --alpha_reach must be given"):
+        search("--config", yaml_file("alpha_lr: null"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "expected"),
+    [
+        ("", "", (3e-4, None)),
+        ("", "--alpha_reach 2", (None, 2)),
+        ("alpha_reach: 2", "", (None, 2)),
+        ("alpha_reach: 2", "--alpha_lr 0.1", (0.1, None)),
+        ("alpha_lr: 0.1", "--alpha_reach 2", (None, 2)),
+        ("{alpha_lr: 0.1, search: {alpha_reach: 2}}", "", (None, 2)),
+        ("{alpha_reach: 2, search: {alpha_lr: 0.1}}", "", (0.1, None)),
+    ],
+)
+def test_nearer_place_decides_between_alpha_lr_and_alpha_reach(
+    yaml_file, text: str, words: str, expected: tuple
+):
+    config = search(*words.split(), "--config", yaml_file(text))
+    assert (config.alpha_lr, config.alpha_reach) == expected
+    again = yaml_file(config.model_dump_json(exclude={"config"}))  # as config.json of the run
+    assert search("--config", again).model_dump(exclude={"config"}) == config.model_dump(exclude={"config"})
+    assert from_file(SearchConfig, again, alpha_reach=5).alpha_lr is None
+
+
+@pytest.mark.parametrize(
+    ("epochs", "share", "frozen"),
+    [(10, 0, 0), (10, 0.3, 3), (8, 0.3, 2), (100, 0.29, 29), (1, 0.9, 0), (3, 0.99, 2)],
+)
+def test_alphas_are_frozen_for_a_share_of_the_epochs(epochs: int, share: float, frozen: int):
+    assert SearchConfig(epochs=epochs, alpha_start=share).frozen_epochs == frozen
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -436,7 +436,7 @@ def test_importing_genotypes_imports_neither_torch_nor_pydantic():
 # Discretisation
 
 
-def brute_force(weights, ops):
+def brute_force(weights, ops, without_none=False):
     """The same by plain loops, without sorting or NumPy."""
     nodes = []
     for rows in weights:
@@ -446,6 +446,9 @@ def brute_force(weights, ops):
             for name, value in zip(ops, row, strict=True):
                 if name != "none" and value > weight:
                     op, weight = name, value
+            if without_none:
+                total = sum(value for name, value in zip(ops, row, strict=True) if name != "none")
+                weight /= max(total, 1e-300)
             best.append((op, source, weight))
         first = best[0]
         for edge in best:
@@ -476,6 +479,7 @@ def test_discretise_agrees_with_brute_force(drawn):
     expected = brute_force(weights, ops)
     assert discretise(weights, ops) == expected
     assert discretise([np.array(rows) for rows in weights], tuple(ops)) == expected
+    assert discretise(weights, ops, "without_none") == brute_force(weights, ops, without_none=True)
 
 
 @quick
@@ -486,6 +490,13 @@ def test_discretised_cells_form_a_genotype(seed):
     cnn, rnn = map(discretise, weights, (CNN_OPS, RNN_OPS))
     genotype = Genotype(cnn, range(2, 6), cnn, range(2, 6), rnn, range(2, 6))
     assert Genotype.from_json(json.loads(json.dumps(genotype.to_json()))) == genotype
+
+
+def test_without_none_a_decided_edge_is_stronger_than_one_that_none_does_not_weaken():
+    rows = [[0.30, 0.20, 0.50], [0.49, 0.47, 0.04], [0.46, 0.45, 0.09]]
+    nodes = [rows[:2], rows]
+    assert discretise(nodes, ("lstm_1", "rnn_1", "none"))[1] == (("lstm_1", 1), ("lstm_1", 2))
+    assert discretise(nodes, ("lstm_1", "rnn_1", "none"), "without_none")[1] == (("lstm_1", 0), ("lstm_1", 1))
 
 
 def test_none_is_never_chosen_and_ties_go_to_the_lower_source():

@@ -17,12 +17,17 @@ RECIPE = (
     " --freq_mask 4 --time_mask 4 --pick last --stem_stride 2 --deltas 1"
 )
 """The flags of configs/small.yaml, and deltas."""
+MENDS = (
+    "--op_norm --halves speakers --balance weights --alpha_start 0.3 --alpha_reach 3 --alpha_average 3 --pick best"
+    " --edges_by without_none"
+)
+"""The flags of a search in configs/small.yaml, and the choice of the best epoch."""
 
 
 def flags(command: str, order: str) -> list[object]:
     common = ["--config", "tiny.yaml", "--epochs", EPOCHS]
     if command == "search":
-        return [*common, "--order", order]
+        return [*common, *MENDS.split()] if order == "mended" else [*common, "--order", order]
     recipe = RECIPE.split() if order == "recipe" else []
     return [*common, "--genotype", "cnn_lstm", *recipe]
 
@@ -46,6 +51,7 @@ def interrupt(command: str, name: str, options: list[object], number: int, cwd: 
     [
         pytest.param("search", "second", signal.SIGTERM, 143, "200", marks=pytest.mark.slow),
         pytest.param("search", "first", signal.SIGKILL, -9, "0.0002min", marks=pytest.mark.slow),
+        ("search", "mended", signal.SIGTERM, 143, "5min"),
         ("augment", "", signal.SIGINT, 130, "5min"),
         ("augment", "recipe", signal.SIGTERM, 143, "5min"),
         pytest.param("augment", "", signal.SIGKILL, -9, "200", marks=pytest.mark.slow),

@@ -29,6 +29,7 @@ SPACES = {
     "LSTMs, one cell": {"rnn_layers": 1, "rnn_ops": "lstm"},
     "wide": {"cnn_nodes": 1, "init_channels": 16, "rnn_ops": "rnn_att"},
     "one node": {"cnn_nodes": 1, "rnn_layers": 2, "rnn_nodes": 1},
+    "normalised ops": {"cnn_nodes": 1, "rnn_layers": 1, "op_norm": True},
     "one node, no SeqNN, deltas": {"cnn_nodes": 1, "rnn_layers": 0, "deltas": 2},
 }
 
@@ -89,7 +90,7 @@ def assert_estimated(tolerance: float, **flags) -> None:
     assert estimated == pytest.approx(measured_peak(config), rel=tolerance)
 
 
-QUICK = {("one node", "ops", "second"), ("no SeqNN", "cells", "first")}
+QUICK = {("one node", "ops", "second"), ("no SeqNN", "cells", "first"), ("normalised ops", "ops", "first")}
 CASES = [
     case if case in QUICK else slow(*case)
     for case in product(SPACES, ("none", "ops", "cells"), ("first", "second"))
@@ -101,13 +102,14 @@ def test_estimate_is_within_ten_percent(space, recompute, order):
     assert_estimated(0.1, **{**SMALL, **SPACES[space]}, recompute=recompute, order=order)
 
 
+@pytest.mark.parametrize("op_norm", [False, True])
 @pytest.mark.parametrize("recompute", ["ops", slow("none"), slow("cells")])
-def test_estimate_is_within_ten_percent_with_stacked_recurrences(monkeypatch, recompute):
+def test_estimate_is_within_ten_percent_with_stacked_recurrences(monkeypatch, recompute, op_norm):
     """As a GPU computes them."""
     monkeypatch.setattr("models.fused.rnn.stacked_cell.use_stacked", lambda device: True)
     cnn = {"layers": 1, "init_channels": 8, "cnn_nodes": 1}
     rnn = {"rnn_layers": 1, "rnn_nodes": 3, "rnn_channels": 64, "rnn_ops": ("lstm_2", "lstm_att_1", "none")}
-    assert_estimated(0.1, **cnn, **rnn, recompute=recompute, order="first")
+    assert_estimated(0.1, **cnn, **rnn, recompute=recompute, order="first", op_norm=op_norm)
 
 
 @pytest.mark.parametrize(

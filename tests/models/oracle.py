@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.cells import ProjectSequence, project_maps
@@ -15,8 +16,9 @@ from models.search_network import SearchNetwork
 class PlainCell(nn.Module):
     """A relaxed cell: two projections, then a product and a sum for each op of each edge of each node."""
 
-    def __init__(self, kind, nodes, ops, inputs, channels, reduction_prev):
+    def __init__(self, kind, nodes, ops, inputs, channels, reduction_prev, op_norm=False):
         super().__init__()
+        self.op_norm = op_norm
         table = SEQUENCE_OPS if kind == "rnn" else MAP_OPS
         project = ProjectSequence if kind == "rnn" else project_maps
         self.kind = kind
@@ -43,6 +45,8 @@ class PlainCell(nn.Module):
                 if not self.has_none:
                     shares.append(last)
                 outputs = [op(states[source]) for op in edge["ops"]]
+                if self.op_norm:
+                    outputs = [F.layer_norm(output, output.shape[2:]) for output in outputs]
                 terms += [share * output for share, output in zip(shares, outputs, strict=True)]
             states.append(sum(terms))
         return torch.cat(states[2:], dim=2 if self.kind == "rnn" else 1)
@@ -72,7 +76,10 @@ class PlainNetwork(nn.Module):
             before = kind
         for _ in range(size.rnn_layers):
             channels = size.rnn_channels
-            cell = PlainCell("rnn", space.rnn_nodes, space.rnn_ops, inputs, channels, before == "reduce")
+            reduced = before == "reduce"
+            cell = PlainCell(
+                "rnn", space.rnn_nodes, space.rnn_ops, inputs, channels, reduced, network.op_norm
+            )
             self.rnn_cells.append(cell)
             inputs = (inputs[1], space.rnn_nodes * channels)
             before = "rnn"

@@ -48,6 +48,29 @@ def test_edge_is_the_weighted_sum_of_its_ops(kind, stride, with_none):
     assert not with_none or gradient[-1] == 0
 
 
+def test_norm_gives_every_op_of_a_sequence_the_same_scale():
+    """o(x) = sum_k w_k LN(o_k(x)), where LN subtracts the mean over the channels and divides by the deviation."""
+    torch.manual_seed(0)
+    edge = MixedOp(SEQ, RNN_OPS, 4, 1, norm=True).double()
+    assert dict(edge.state_dict()).keys() == dict(MixedOp(SEQ, RNN_OPS, 4, 1).state_dict()).keys()
+    x = torch.randn(3, 6, 4, dtype=torch.float64)
+    for k, weights in enumerate(torch.eye(len(RNN_OPS), dtype=torch.float64)):
+        output = edge.ops[k](x) if RNN_OPS[k] != "none" else torch.zeros_like(x)
+        deviation = (output.var(dim=2, unbiased=False, keepdim=True) + 1e-5).sqrt()
+        truth = (output - output.mean(dim=2, keepdim=True)) / deviation
+        torch.testing.assert_close(edge(x, weights), truth, rtol=1e-11, atol=1e-12)
+
+
+def test_recomputed_op_with_a_norm_stores_only_its_input_and_output():
+    x = torch.randn(3, 6, 4, requires_grad=True)
+    weights = torch.rand(len(RNN_OPS), requires_grad=True)
+    stored = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: stored.append(t) or t, lambda t: t):
+        MixedOp(SEQ, RNN_OPS, 4, 1, recompute=True, norm=True)(x, weights)
+    outputs = len(RNN_OPS) - 1
+    assert sum({t.data_ptr(): t.numel() for t in stored}.values()) == (1 + outputs) * x.numel() + outputs
+
+
 def test_running_statistics_are_those_of_each_op_alone():
     edge, singles = edge_and_single_ops("maps", CNN_OPS, 2)
     x = 3 + torch.randn(4, 4, 7, 6, dtype=torch.float64)

@@ -26,9 +26,9 @@ OPS = [
 ]
 
 
-def make_edge(ops, recompute=False, fused=True) -> NestedOp:
+def make_edge(ops, recompute=False, fused=True, norm=False) -> NestedOp:
     torch.manual_seed(0)
-    return NestedOp(cell_types(fused)["rnn"], ops, CHANNELS, 1, recompute).double()
+    return NestedOp(cell_types(fused)["rnn"], ops, CHANNELS, 1, recompute, norm).double()
 
 
 def plain_output(edge: NestedOp, op: str, x: Tensor) -> Tensor:
@@ -56,16 +56,25 @@ def plain_output(edge: NestedOp, op: str, x: Tensor) -> Tensor:
     return h @ read.project.weight.T + context @ read.project_context.weight.T + read.project.bias
 
 
+def normalised(x: Tensor) -> Tensor:
+    """LayerNorm over the channels, by its formula."""
+    x = x - x.mean(dim=2, keepdim=True)
+    return x / (x.square().mean(dim=2, keepdim=True) + 1e-5).sqrt()
+
+
+@pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("ops", OPS, ids=",".join)
-def test_edge_is_the_weighted_sum_of_ops_with_shared_layers(ops, recompute, fused):
+def test_edge_is_the_weighted_sum_of_ops_with_shared_layers(ops, recompute, fused, norm):
     """The output, and the gradients of the input, of the ops' weights and of every parameter."""
-    edge = make_edge(ops, recompute, fused)
+    edge = make_edge(ops, recompute, fused, norm)
     x = torch.randn(3, 5, CHANNELS, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(len(ops), dtype=torch.float64, requires_grad=True)
     found = edge(x, weights)
-    truth = torch.einsum("k,kntc->ntc", weights, torch.stack([plain_output(edge, op, x) for op in ops]))
+    outputs = [plain_output(edge, op, x) for op in ops]
+    outputs = [normalised(output) for output in outputs] if norm else outputs
+    truth = torch.einsum("k,kntc->ntc", weights, torch.stack(outputs))
     torch.testing.assert_close(found, truth, rtol=1e-11, atol=1e-12)
     g = torch.randn_like(x)
     inputs = [x, weights, *edge.parameters()]

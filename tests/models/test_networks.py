@@ -184,11 +184,14 @@ def test_both_networks_use_the_same_joint_network():
 @pytest.mark.parametrize(
     ("fused", "recompute"), [(True, "none"), (True, "ops"), (True, "cells"), (False, "none"), (False, "ops")]
 )
-@pytest.mark.parametrize(("layers", "rnn_layers"), [(1, 1), (2, 0), (3, 2), (5, 1)])
-def test_supernet_equals_the_oracle(layers, rnn_layers, fused, recompute):
+@pytest.mark.parametrize(
+    ("layers", "rnn_layers", "op_norm"),
+    [(1, 1, False), (2, 0, False), (3, 2, True), (3, 2, False), (5, 1, False)],
+)
+def test_supernet_equals_the_oracle(layers, rnn_layers, op_norm, fused, recompute):
     """In float64 and training mode: logits, the gradients of weights and alphas, and running statistics."""
     size = Size(layers, 2, rnn_layers, 4)
-    network = make_supernet(size, recompute=recompute, fused=fused).double().train()
+    network = make_supernet(size, recompute=recompute, fused=fused, op_norm=op_norm).double().train()
     for alpha in network.architecture_parameters():
         nn.init.normal_(alpha)
     oracle = PlainNetwork(network, size)

@@ -101,6 +101,8 @@ class StackedEdges(nn.Module):
         with_attention = {k: own for k, own in ops.items() if isinstance(own[0], RecurrentAttention)}
         outputs |= run_attention(with_attention, outputs)
         out = torch.stack([outputs[k].reshape(x.shape) for k in ops])  # (K, S, E, T, N, C), without `none`
+        if norm := self.edges[0].norm:
+            out = norm(out)
         return torch.einsum("ksetnc,sek->etnc", out, weights[:, : len(ops)].unflatten(0, x.shape[:2]))
 
 

@@ -28,11 +28,11 @@ def stack_on_any_device(monkeypatch):
     monkeypatch.setattr(stacked_cell, "use_stacked", lambda device: True)
 
 
-def make_cell(ops, nodes=2, channels=4, reduction_prev=False, recompute=False):
+def make_cell(ops, nodes=2, channels=4, reduction_prev=False, recompute=False, norm=False):
     torch.manual_seed(0)
     parts = []
     for node in range(nodes):
-        parts.append(MixedNode(MixedOp(SEQ, ops, channels, 1, recompute) for _ in range(node + 2)))
+        parts.append(MixedNode(MixedOp(SEQ, ops, channels, 1, recompute, norm) for _ in range(node + 2)))
     return StackedRnnCell(SEQ, parts, range(2, nodes + 2), INPUTS, channels, reduction_prev, affine=False)
 
 
@@ -68,12 +68,13 @@ def assert_equal(found: Tensor, truth: Tensor, name: str) -> None:
     channels=st.integers(2, 6),
     reduction_prev=st.booleans(),
     recompute=st.booleans(),
+    norm=st.booleans(),
 )
 def test_stacked_cell_equals_the_plain_cell(
-    ops, none, nodes, utterances, steps, channels, reduction_prev, recompute
+    ops, none, nodes, utterances, steps, channels, reduction_prev, recompute, norm
 ):
     ops = (*ops, "none") if none else ops
-    cell = make_cell(ops, nodes, channels, reduction_prev, recompute).double()
+    cell = make_cell(ops, nodes, channels, reduction_prev, recompute, norm).double()
     inputs, alphas = make_leaves(ops, nodes, utterances, steps, reduction_prev)
     found, truth = run(cell, inputs, alphas), run(cell, inputs, alphas, Cell.forward)
     alpha_names = [f"alpha {node}" for node in range(nodes)]
@@ -126,8 +127,10 @@ def test_a_stack_stores_no_copy_of_a_weight():
     assert stored < 0.02 * sum(w.numel() for w in cell.parameters())
 
 
-def test_recomputed_edges_store_only_states_and_alphas():
-    cell, (inputs, alphas) = make_cell(RNN_OPS, recompute=True).double(), make_leaves(RNN_OPS, 2, 3, 5)
+@pytest.mark.parametrize("norm", [False, True])
+def test_recomputed_edges_store_only_states_and_alphas(norm):
+    cell = make_cell(RNN_OPS, recompute=True, norm=norm).double()
+    inputs, alphas = make_leaves(RNN_OPS, 2, 3, 5)
     state, edges = 3 * 5 * 4, 5
     norms = 2 * (state + 2 * 3 * 5)  # LayerNorm stores its input, and two statistics per step
     sums = 2 * state  # the sums of the edges out of states 0 and 1 for the two nodes, in one tensor
@@ -168,13 +171,13 @@ def test_recurrences_are_not_stacked_on_a_cpu_or_with_nested_depth(monkeypatch):
     assert stacked == [False, True, True]
 
 
-@pytest.mark.parametrize("order", ["first", "second"])
-def test_search_steps_equal_those_of_the_plain_cell(monkeypatch, order):
+@pytest.mark.parametrize(("order", "op_norm"), [("first", True), ("second", False), ("second", True)])
+def test_search_steps_equal_those_of_the_plain_cell(monkeypatch, order, op_norm):
     """Gradients are views of stacks, and optimizers change them in place."""
     cnn = {"layers": 1, "init_channels": 4, "cnn_nodes": 1}
     rnn = {"rnn_layers": 2, "rnn_nodes": 2, "rnn_channels": 4}
     ops = "lstm_2", "rnn_1", "lstm_att_1", "rnn_att_2", "none"
-    config = SearchConfig(**cnn, **rnn, rnn_ops=ops, order=order, dropout=0.0)
+    config = SearchConfig(**cnn, **rnn, rnn_ops=ops, order=order, dropout=0.0, op_norm=op_norm)
     torch.manual_seed(0)
     network = make_supernet(config, 4).double()
     train, val = ((torch.randn(4, 1, 8, 12).double(), torch.arange(4)) for _ in range(2))
