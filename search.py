@@ -27,6 +27,7 @@ from data.folds import halves
 from data.speakers import SpeakerSet
 from genotypes import Genotype
 from models.fused import compiler_missing
+from models.joint_network import Size
 from plots import cells
 from training import distributed
 from training.cuda_graphs import RecordedStep, keep_weights_in_place, make_recorder
@@ -120,7 +121,7 @@ class Search:
         fit(self.folder, self, self.experiment.device)
         if self.config.pick == "best":
             log.info("picked    the genotype of epoch %d", self.derivation.epoch)
-        return [self.derivation.genotype]
+        return self.derivation.candidates(self.config.candidates, Size.of(self.config).stem_twice)
 
     def log_setup(self) -> None:
         """Log the data, the size of the supernet, and the device."""

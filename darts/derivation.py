@@ -1,13 +1,16 @@
 """The genotype that a search derives: from the alphas of which epochs, and after which of them."""
 
+from collections.abc import Collection
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from config import SearchConfig
 from genotypes import Genotype
 from models.search_network import SearchNetwork
+from models.search_space import canonical
 
 
 class Derivation:
@@ -39,6 +42,33 @@ class Derivation:
             self.score = score
             self.genotype = genotype
         return genotype
+
+    def candidates(self, count: int, stem_twice: Collection[str]) -> list[Genotype]:
+        """The picked genotype, then others that are drawn from the mean alphas, all different (see `draw`).
+
+        Two genotypes with the same canonical form are the same. Fewer than `count` if so few are found in 100 draws for
+        each.
+        """
+        rng = np.random.default_rng([self.config.seed, self.config.fold])
+        found = {canonical(self.genotype, stem_twice): self.genotype}
+        for _ in range(100 * count):
+            if len(found) == count:
+                break
+            genotype = self.draw(rng)
+            found.setdefault(canonical(genotype, stem_twice), genotype)
+        return list(found.values())
+
+    def draw(self, rng: np.random.Generator) -> Genotype:
+        """Derive a genotype from the mean alphas with Gumbel noise: p_k becomes p_k exp(g_k) / sum_j p_j exp(g_j).
+
+        The strongest op of an edge is then op k with probability p_k (the Gumbel-max trick).
+        """
+        noisy = {}
+        for kind, nodes in self.mean().items():
+            noises = [torch.from_numpy(rng.gumbel(size=tuple(p.shape))) for p in nodes]
+            logits = [p.cpu().double().log() + g for p, g in zip(nodes, noises, strict=True)]
+            noisy[kind] = [each.softmax(dim=-1) for each in logits]
+        return self.network.genotype(noisy, self.config.edges_by)
 
     def mean(self) -> dict[str, list[Tensor]]:
         """The mean over the recent epochs, (edges, ops) for each kind of cell and node."""

@@ -1,7 +1,9 @@
 """Which alphas a genotype is derived from, and which epoch's genotype is the result."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import chisquare
 from torch import nn
 
 from config import SearchConfig
@@ -9,6 +11,7 @@ from darts.derivation import Derivation
 from darts.supernet import make_supernet
 from genotypes import discretise
 from models.search_network import SearchNetwork
+from models.search_space import canonical
 
 SIZE = {"layers": 2, "init_channels": 2, "cnn_nodes": 2, "rnn_layers": 1, "rnn_nodes": 2, "rnn_channels": 4}
 SCORES = [(0.9, -0.2), (0.4, -0.9), (0.5, -0.8), (0.5, -0.7), (0.5, -0.7), (0.3, -0.1)]
@@ -90,3 +93,45 @@ def test_without_flags_it_is_the_genotype_of_the_network_after_the_last_epoch(ne
         draw_alphas(network, epoch)
         assert genotype == network.genotype()
     assert derivation.genotype == network.genotype()
+
+
+def test_candidates_are_the_picked_genotype_and_different_others(network):
+    derivation = Derivation(make_config(seed=3), network)
+    picked = run_epochs(derivation, range(1, 3))[-1]
+    found = derivation.candidates(6, ("normal",))
+    assert found[0] == picked
+    assert len({canonical(each, ("normal",)) for each in found}) == 6
+    assert derivation.candidates(6, ("normal",)) == found
+    assert derivation.candidates(1, ()) == [picked]
+
+
+def test_ops_are_drawn_by_their_softmax_weights(network):
+    """The first node keeps both of its edges, so that its ops are drawn by the weights of the ops besides none."""
+    derivation = Derivation(make_config(edges_by="without_none"), network)
+    with torch.no_grad():
+        for alpha in network.architecture_parameters():
+            alpha.zero_()
+        network.alphas["rnn"][0][0] = torch.tensor([1.0, 0.0, -1.0, 2.0])
+    derivation.update(1, (0.5, -1.0))
+    rng = np.random.default_rng(0)
+    drawn = [next(op for op, source in derivation.draw(rng).rnn[0] if source == 0) for _ in range(2000)]
+    weights = np.exp([1.0, 0.0, -1.0])
+    counts = [drawn.count(op) for op in ("lstm_1", "rnn_1", "skip_connect")]
+    assert chisquare(counts, 2000 * weights / weights.sum()).pvalue > 1e-3
+
+
+def test_confident_alphas_have_few_candidates(network):
+    derivation = Derivation(make_config(), network)
+    with torch.no_grad():
+        for alpha in network.architecture_parameters():
+            alpha.zero_()
+            alpha[:, 0] = 80.0
+    derivation.update(1, (0.5, -1.0))
+    found = derivation.candidates(50, ())
+    assert {
+        op
+        for each in found
+        for kind in ("normal", "reduce")
+        for node in getattr(each, kind)
+        for op, _ in node
+    } == {"max_pool_3x3"}
