@@ -21,6 +21,7 @@ from genotypes import Genotype, read_source
 from models.complexity import multiply_adds
 from plots import cells
 from training import distributed
+from training.devices import freed_memory_kept
 from training.experiment import Experiment, start_experiment
 from training.loop import fit
 from training.metrics import table
@@ -43,7 +44,8 @@ def run(config: AugmentConfig) -> dict[str, Any]:
         distributed.barrier()  # no rank looks for a checkpoint before rank 0 has taken the folder
         log.info("augment   %s", folder.path)
         retraining.log_setup()
-        fit(folder, retraining, experiment.device)
+        with freed_memory_kept():
+            fit(folder, retraining, experiment.device)
         return test(folder, retraining, searched_on, heard)
 
 

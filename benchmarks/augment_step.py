@@ -28,7 +28,7 @@ from config import AugmentConfig
 from genotypes import Genotype
 from models.augment_network import set_drop_path
 from models.search_space import SearchSpace
-from training.devices import CPU
+from training.devices import CPU, freed_memory_kept
 from training.losses import ClassificationLoss
 from training.steps import Metrics, weight_step
 
@@ -83,9 +83,10 @@ def main() -> None:
             make_step(config.model_copy(update={"fused": fused}), genotype, options.shape)
             for fused in ("auto", "off")
         ]
-        for step in steps:
-            step()  # the first step allocates memory
-        rounds = [[seconds_of(step) for step in steps] for _ in range(options.rounds)]
+        with freed_memory_kept():
+            for step in steps:
+                step()  # the first step allocates memory
+            rounds = [[seconds_of(step) for step in steps] for _ in range(options.rounds)]
         fused, plain = (
             [statistics.median(kind) for kind in zip(*side, strict=True)]
             for side in zip(*rounds, strict=True)

@@ -1,5 +1,6 @@
 """Devices: which ones `--gpus` means, how much memory is free, the state of their random generators."""
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,30 @@ from utils import UserError
 CPU = torch.device("cpu")
 OUT_OF_MEMORY = "can't allocate memory", "MPS backend out of memory"
 """Messages of the CPU's and of Apple's allocators, which raise a plain `RuntimeError`."""
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's `mallopt`, in bytes."""
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Within this context, glibc keeps all freed memory for the next tensors. It does nothing on other systems.
+
+    By default glibc returns the memory of large tensors to the system, which clears every page of it before it gives it
+    back: a tenth of a step of a derived network. The peak is the same.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is None:
+        yield
+        return
+    mallopt(M_MMAP_THRESHOLD, 2**30)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    try:
+        yield
+    finally:  # the values that glibc reaches by itself as large tensors are freed
+        mallopt(M_MMAP_THRESHOLD, 2**25)
+        mallopt(M_TRIM_THRESHOLD, 2**26)
 
 
 def choose_device(gpus: str) -> torch.device:

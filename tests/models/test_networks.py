@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genotypes import BUILT_IN, CNN_OPS, RNN_OPS, Genotype
 from models.augment_network import AugmentNetwork, DerivedNode, DropPath, set_drop_path
-from models.auxiliary_head import PoolToQuarters
+from models.auxiliary_head import PoolToQuarters, WholeConv
 from models.cells import CELL_TYPES
 from models.joint_network import JointNetwork, Size, to_sequence
 from models.search_network import SearchNetwork
@@ -377,6 +377,15 @@ def test_pool_to_quarters_equals_adaptive_pooling(height: int, width: int):
     torch.testing.assert_close(found, truth)
     g = torch.randn_like(truth)
     torch.testing.assert_close(*(torch.autograd.grad(out, x, g) for out in (found, truth)))
+
+
+def test_a_convolution_of_whole_maps_equals_the_library():
+    conv = WholeConv(3, 5, 2, bias=False).double()
+    x = torch.randn(4, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    found, truth = conv(x), nn.functional.conv2d(x, conv.weight)
+    torch.testing.assert_close(found, truth)
+    g = torch.randn_like(truth)
+    torch.testing.assert_close(*(torch.autograd.grad(out, [x, conv.weight], g) for out in (found, truth)))
 
 
 def test_auxiliary_head_is_at_two_thirds_of_the_cnn():

@@ -1,5 +1,7 @@
 """Devices: what --gpus means on other machines than this one, memory, and the state of the random generators."""
 
+import ctypes
+import resource
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -13,6 +15,7 @@ from training.devices import (
     choose_device,
     choose_devices,
     free_memory,
+    freed_memory_kept,
     random_state,
     set_random_state,
 )
@@ -144,3 +147,18 @@ def test_random_state_of_another_kind_of_device_is_ignored():
     expected = torch.rand(3)
     set_random_state(state, CPU)
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
+def test_freed_memory_is_kept_for_the_next_tensors():
+    def fresh_pages() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        tensors = [torch.ones(3_000_000) for _ in range(8)]  # 12 MB each
+        del tensors
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with freed_memory_kept():
+        first, *others = (fresh_pages() for _ in range(5))
+    assert max(others) < 2000 < 8 * 3_000_000 * 4 / 4096
+    assert first >= max(others)
+    assert fresh_pages() + fresh_pages() > 10_000  # afterwards the memory goes back to the system

@@ -6,8 +6,8 @@
     Stem              BN(W z), z = the 3 x 3 neighbourhoods of x
     Pool              BN(z), z = pool(x)
 
-The library computes a BatchNorm of few channels, and its gradient, ten times as slowly as the memory allows, and needs
-one more pass over the memory for each ReLU.
+The library computes a BatchNorm or a pool of few channels several times as slowly as the memory allows, and needs one
+more pass over the memory for each ReLU.
 
 A unit has the parameters and the state-dict names of the plain module that it extends. It computes as that module
 where `applies` is false: on other devices, in bf16, for export, over several processes, and in a supernet, whose
@@ -49,7 +49,8 @@ class FusedPool(Pool):
     def forward(self, x: Tensor) -> Tensor:
         if not applies(x, self.norm):
             return super().forward(x)
-        return pointwise_norm(self.pooling(x), None, self.norm)
+        is_max, stride = isinstance(self.pooling, nn.MaxPool2d), self.pooling.stride
+        return pointwise_norm(Pooling.apply(x, stride, is_max), None, self.norm)
 
 
 class FusedFactorizedReduce(FactorizedReduce):
@@ -133,6 +134,22 @@ class ReluDepthwise(torch.autograd.Function):
         return *native.depthwise_gradients(g, x, weight, *ctx.options, *ctx.needs_input_grad[:2]), None, None
 
 
+class Pooling(torch.autograd.Function):
+    """A pool of 3 x 3 pixels, (x, stride, is_max) -> (N, C, F, T)."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, stride: int, is_max: bool) -> Tensor:
+        out = native.pool(x, stride, is_max)
+        ctx.save_for_backward(x, out)
+        ctx.options = stride, is_max
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        return native.pool_gradient(g, *ctx.saved_tensors, *ctx.options), None, None
+
+
 class BothGrids(torch.autograd.Function):
     """The even and the odd grid of maps, one after the other: (N, C, F, T) -> (N, 2C, F/2, T/2), rounding up.
 
@@ -142,12 +159,12 @@ class BothGrids(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         n, c, f, t = ctx.size = x.shape
-        grids = x.new_zeros(n, -(-f // 2), -(-t // 2), 2 * c).permute(
-            0, 3, 1, 2
-        )  # in channels_last memory format
+        grids = x.new_empty(n, -(-f // 2), -(-t // 2), 2 * c).permute(0, 3, 1, 2)
         even, odd = grids.split(c, dim=1)
         even.copy_(x[:, :, ::2, ::2])
         odd[:, :, : f // 2, : t // 2] = x[:, :, 1::2, 1::2]
+        odd[:, :, f // 2 :] = 0
+        odd[:, :, :, t // 2 :] = 0
         return grids
 
     @staticmethod

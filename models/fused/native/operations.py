@@ -103,6 +103,23 @@ def weighted_sum(constant: Tensor, terms: Sequence[tuple[Tensor, Tensor]], m: in
     return out
 
 
+def pool(x: Tensor, stride: int, is_max: bool) -> Tensor:
+    """The maxima or averages of windows of 3 x 3 pixels around each pixel, or every other row and column."""
+    x, (n, c, f, t) = channels_last(x), x.shape
+    size = n, c, -(-f // stride), -(-t // stride)
+    out = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last)
+    call("pool", x.dtype, x, out, n, f, t, c, stride, is_max)
+    return out
+
+
+def pool_gradient(g: Tensor, x: Tensor, out: Tensor, stride: int, is_max: bool) -> Tensor:
+    """The gradient of `pool` with respect to x; `out` is its output."""
+    g, x, (n, c, f, t) = channels_last(g), channels_last(x), x.shape
+    d_x = torch.empty_like(x)
+    call("pool_gradient", x.dtype, g, x, out, d_x, n, f, t, c, stride, is_max)
+    return d_x
+
+
 class Normed(NamedTuple):
     """What `pointwise_norm` keeps for its gradients."""
 

@@ -13,7 +13,7 @@ from genotypes import CNN_OPS, Genotype
 from models.augment_network import AugmentNetwork, set_drop_path
 from models.cells import CELL_TYPES, CNN
 from models.fused import FUSED_CELL_TYPES, stem_type, synchronise
-from models.fused.cnn.units import pointwise_norm
+from models.fused.cnn.units import Pooling, pointwise_norm
 from models.fused.native import compiler
 from models.fused.native import operations as native
 from models.joint_network import Size, Stem
@@ -142,6 +142,26 @@ def test_norms_of_any_size_equal_autograd(images, rows, columns, width, channels
         g = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view_as(out)
         results.append([out, *torch.autograd.grad(out, leaves, g), *own.buffers()])
     torch.testing.assert_close(*results, rtol=1e-8, atol=1e-8)
+
+
+@needs_compiler
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 20), st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 2]))
+def test_pools_of_any_size_equal_the_library(images, channels, rows, columns, stride):
+    """Many values are equal: the gradient of a maximum goes to the first of them."""
+    torch.manual_seed(0)
+    x = torch.randint(-2, 3, (images, channels, rows, columns)).double().requires_grad_()
+    x.data[0, 0, rows // 2, columns // 2] = torch.nan
+    for is_max, library in (
+        (True, nn.MaxPool2d(3, stride, padding=1)),
+        (False, nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)),
+    ):
+        found, truth = Pooling.apply(x, stride, is_max), library(x)
+        g = torch.linspace(-1, 2, truth.numel(), dtype=truth.dtype).view_as(truth)
+        torch.testing.assert_close(found, truth, equal_nan=True)
+        g[truth.isnan()] = 0
+        d_found, d_truth = (torch.autograd.grad(out, x, g)[0] for out in (found, truth))
+        torch.testing.assert_close(d_found, d_truth)
 
 
 @needs_compiler
