@@ -15,6 +15,7 @@ from config import RISE, AugmentConfig, SearchConfig
 from data.speakers import SpeakerSet
 from genotypes import Genotype
 from training import distributed
+from training.devices import freed_memory_kept
 from training.experiment import Experiment
 from training.loop import fit
 from training.retraining import Retraining
@@ -81,7 +82,8 @@ def retrain(
     with folder:
         distributed.barrier()  # no rank looks for a checkpoint before rank 0 has taken the folder
         retraining.log_setup()
-        fit(folder, retraining, experiment.device)
+        with freed_memory_kept():
+            fit(folder, retraining, experiment.device)
         retraining.best.restore()
         if folder.writes:
             retraining.saved_model(searched_on).save(folder.path / "model.safetensors")
