@@ -163,7 +163,7 @@ def test_pick_decides_which_epoch_is_kept(pick: str, epoch: int):
     uas = iter([0.5, 0.9, 0.6, 0.7])
     predictions = SimpleNamespace(scores=lambda: {"ua": next(uas)}, loss=1.0)
     scheduler = SimpleNamespace(get_last_lr=lambda: [0.1], step=lambda: None)
-    parts = {"best": BestEpoch(network), "scheduler": scheduler, "picking_rows": None}
+    parts = {"best": BestEpoch(network), "scheduler": scheduler, "picking_rows": [0]}
     config = AugmentConfig(epochs=4, pick=pick)
     task = SimpleNamespace(config=config, predict=lambda rows: predictions, **parts)
     for number in range(1, 5):
