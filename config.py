@@ -66,6 +66,8 @@ Protocol = Literal["held_out", "refit", "paper"]
 Deltas = Annotated[int, Field(ge=0, le=2)]
 RISE = 0.2
 """Share of the epochs in which the learning rate of --schedule onecycle rises."""
+GUARD_EPOCHS = 17
+"""The first epoch in which --guard can find a rise of the eigenvalue (see `darts.guard`)."""
 WITH_DELTAS = ("searched", "acrnn")
 """The values of --model that take --deltas; the other networks are as published, with one channel."""
 
@@ -534,6 +536,10 @@ class SearchConfig(RunConfig):
     """The epoch whose genotype is the result: the last, or the one with the highest UA on the rows of the alphas, of
     those that train them."""
 
+    guard: Literal["warn", "keep", "off"] = "warn"
+    """What follows signs that the cells collapse, which are measured after every epoch: warn: a line in the log; keep:
+    also, after a rise of the eigenvalue, take the genotype from before it; off: measure nothing."""
+
     @property
     def frozen_epochs(self) -> int:
         """The number of epochs, at the start, that do not train the alphas."""
@@ -563,6 +569,16 @@ class SearchConfig(RunConfig):
         if "loss" not in objectives or len(set(objectives)) < len(objectives):
             raise ValueError("give loss, and weights or multiply_adds besides if you like, each once")
         return ("loss", *(each for each in objectives if each != "loss"))
+
+    @model_validator(mode="after")
+    def _check_guard(self) -> Self:
+        if self.guard == "keep" and self.strategy != "darts":
+            raise ValueError(f"--guard keep is for --strategy darts; {self.strategy} has no alphas")
+        if self.guard == "keep" and self.epochs < GUARD_EPOCHS:
+            raise ValueError(
+                f"--guard keep needs {GUARD_EPOCHS} epochs or more: before, every eigenvalue rises; pass warn or off"
+            )
+        return self
 
 
 class AugmentConfig(RunConfig):

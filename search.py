@@ -20,6 +20,7 @@ from darts import candidates, planner
 from darts.architect import Architect
 from darts.derivation import Derivation
 from darts.evolution import Evolution
+from darts.guard import Guard
 from darts.monitoring import describe_alphas, draw_architecture, require_equal_alphas
 from darts.random_search import RandomSearch
 from darts.supernet import make_supernet
@@ -113,15 +114,22 @@ class Search:
             "scheduler": self.scheduler,
             "derivation": self.derivation,
         }
+        self.guard: Guard | None = None
+        if config.guard != "off":
+            self.guard = Guard(config, self.architect, self.features, self.alpha_rows)
+            self.parts["guard"] = self.guard
         self.drawing = Throttle()  # it may take longer than an epoch on a GPU
 
     def run(self) -> list[Genotype]:
-        """Train the supernet and return the genotype that is picked."""
+        """Train the supernet and return the genotype that is picked, or that the guard keeps, and further candidates."""
         self.log_setup()
         fit(self.folder, self, self.experiment.device)
+        derivation = self.derivation
         if self.config.pick == "best":
-            log.info("picked    the genotype of epoch %d", self.derivation.epoch)
-        return self.derivation.candidates(self.config.candidates, Size.of(self.config).stem_twice)
+            log.info("picked    the genotype of epoch %d", derivation.epoch)
+        if self.guard:
+            derivation.genotype = self.guard.choose(derivation.genotype)
+        return derivation.candidates(self.config.candidates, Size.of(self.config).stem_twice)
 
     def log_setup(self) -> None:
         """Log the data, the size of the supernet, and the device."""
@@ -183,6 +191,8 @@ class Search:
             **describe_alphas(self.network),
             "genotype": genotype.to_json(),
         }
+        if self.guard:
+            record |= self.guard.read(epoch, genotype)
         self.scheduler.step()
         if self.folder.writes and (self.drawing.due or epoch == self.config.epochs):
             with self.drawing:

@@ -68,7 +68,7 @@ def test_search_writes_a_genotype_and_a_history(run: Path):
 def test_search_shows_curves_alphas_and_cells_in_tensorboard(run: Path):
     shown = events(run / "search").Tags()
     for kind in TITLES:
-        assert f"alpha_entropy/{kind}" in shown["scalars"]
+        assert {f"alpha_entropy/{kind}", f"guard/skips_{kind}"} <= set(shown["scalars"])
         assert f"alphas/{kind}" in shown["images"]
         assert f"cells/{kind}" in shown["images"]
         assert (run / "search" / "plots" / f"{kind}.png").read_bytes().startswith(b"\x89PNG")

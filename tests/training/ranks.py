@@ -65,10 +65,21 @@ def run_steps(config: RunConfig, steps: int) -> dict[str, Tensor]:
     return {**task.network.state_dict(), **dict(zip(metrics, means, strict=True))}
 
 
+def guard_reading() -> dict[str, Tensor]:
+    """What the guard of a search reads in float64."""
+    task = make_task(search_config(**DETERMINISTIC))
+    task.network.double()
+    task.features.resident = task.features.resident.double()
+    task.guard.vector = task.guard.vector.double()
+    reading = task.guard.read(1, task.network.genotype())
+    return {key: torch.tensor(value, dtype=torch.float64) for key, value in reading.items()}
+
+
 SAME_STEPS: dict[str, Callable[[], dict[str, Tensor]]] = {
     "second order": lambda: run_steps(search_config(**DETERMINISTIC, order="second"), 20),
     "first order": lambda: run_steps(search_config(**DETERMINISTIC, order="first", recompute="cells"), 5),
     "augment": lambda: run_steps(augment_config(**DETERMINISTIC, cutout_length=0, drop_path_prob=0.0), 20),
+    "guard": guard_reading,
 }
 """Steps that two processes must compute as one process does."""
 
