@@ -58,6 +58,8 @@ RARE = 0.05
 """The share of random genotypes below which a majority of skip connections is a sign of a collapse."""
 SMALL = 2.0
 """The percentile of the derived network's size below which it is one."""
+PATIENCE = 3
+"""Epochs in a row after which these two are warned of, because they come and go in the first epochs of any search."""
 DRAWN = 200
 """Random genotypes that the size is compared with."""
 
@@ -94,7 +96,7 @@ class Guard:
         vars(self).update(state)
 
     def read(self, epoch: int, genotype: Genotype) -> dict[str, float]:
-        """Measure after an epoch, log what is wrong for the first time, and return the numbers of the record."""
+        """Measure after an epoch, log a sign that has come to stay, and return the numbers of the record."""
         self.genotypes.append(genotype.to_json())
         skips = {kind: count_skips(genotype, kind) for kind in self.network.alphas}
         percentile = percentile_of(self.size.of(genotype), self.random_sizes)
@@ -106,10 +108,13 @@ class Guard:
         }
         self.eigenvalues.append(record["guard/eigenvalue"])
         signs = {**self.rise_sign(), **self.skip_signs(skips), **size_sign(percentile)}
-        for name, text in signs.items():
-            if name not in self.warnings:
+        self.warnings = {
+            name: [self.warnings[name][0] if name in self.warnings else epoch, text]
+            for name, text in signs.items()
+        }
+        for name, (begun, text) in self.warnings.items():
+            if epoch - begun + 1 == (1 if name == "rise" else PATIENCE):
                 log.warning("guard     epoch %d: %s", epoch, text)
-        self.warnings = {name: self.warnings.get(name, [epoch, text]) for name, text in signs.items()}
         return record
 
     def read_gradients(self) -> dict[str, float]:
