@@ -9,9 +9,9 @@ from conftest import execute
 
 from cli import from_file
 from config import SearchConfig
+from darts.gradient_search import GradientSearch
 from darts.planner import Planner
 from genotypes import Genotype
-from search import Search
 from training.experiment import start_experiment
 from training.run_folder import RunFolder
 
@@ -26,12 +26,12 @@ def _in_workspace(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workspace)
 
 
-def make_search(**flags: object) -> Search:
+def make_search(**flags: object) -> GradientSearch:
     config = from_file(SearchConfig, Path("tiny.yaml"), **flags)
-    return Search(config, start_experiment(config), RunFolder("search", config, writes=False))
+    return GradientSearch(config, start_experiment(config), RunFolder("search", config, writes=False))
 
 
-def alphas_of(search: Search) -> torch.Tensor:
+def alphas_of(search: GradientSearch) -> torch.Tensor:
     return torch.cat([alpha.detach().flatten() for alpha in search.network.architecture_parameters()])
 
 

@@ -18,12 +18,12 @@ from cli import from_file
 from config import GUARD_EPOCHS, SearchConfig
 from darts import guard
 from darts.architect import Architect
+from darts.gradient_search import GradientSearch
 from darts.guard import AlphaLoss, Guard, OpWeights, first_rise, flatten, largest_eigenvalue
 from genotypes import CNN_OPS, RNN_OPS, Genotype
 from models.augment_network import AugmentNetwork
 from models.joint_network import Size
 from models.search_space import KINDS, SearchSpace
-from search import Search
 from training.experiment import start_experiment
 from training.run_folder import RunFolder, log
 
@@ -203,13 +203,13 @@ def test_halves_are_disjoint_batches_of_the_rows():
 # ---------------------------------------------------------------- in a search
 
 
-def make_search(**flags) -> Search:
+def make_search(**flags) -> GradientSearch:
     config = from_file(SearchConfig, Path("tiny.yaml"), **flags)
-    return Search(config, start_experiment(config), RunFolder("search", config, writes=False))
+    return GradientSearch(config, start_experiment(config), RunFolder("search", config, writes=False))
 
 
 @pytest.fixture
-def search(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
+def search(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> GradientSearch:
     monkeypatch.chdir(workspace)
     return make_search(dropout=0.5)
 
@@ -221,11 +221,11 @@ def messages(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
     return lambda: [text for text in caplog.messages if text.startswith("guard")]
 
 
-def read(task: Search, epoch: int) -> dict[str, float]:
+def read(task: GradientSearch, epoch: int) -> dict[str, float]:
     return task.guard.read(epoch, task.network.genotype())
 
 
-def test_reading_changes_nothing_but_the_guard(search: Search):
+def test_reading_changes_nothing_but_the_guard(search: GradientSearch):
     search.step(0)
     before = copy.deepcopy(
         {name: part.state_dict() for name, part in search.parts.items() if name != "guard"}
@@ -242,7 +242,7 @@ def test_reading_changes_nothing_but_the_guard(search: Search):
     assert search.network.dropout.training
 
 
-def test_readings_repeat_and_continue_from_the_state(search: Search):
+def test_readings_repeat_and_continue_from_the_state(search: GradientSearch):
     state = copy.deepcopy(search.guard.state_dict())
     first, second = read(search, 1), read(search, 2)
     assert first["guard/eigenvalue"] != second["guard/eigenvalue"]  # another start
@@ -254,14 +254,14 @@ def test_readings_repeat_and_continue_from_the_state(search: Search):
     assert read(other, 2) == second
 
 
-def test_passes_are_float32_with_bf16(search: Search, workspace: Path):
+def test_passes_are_float32_with_bf16(search: GradientSearch, workspace: Path):
     reading = read(search, 1)
     lower = make_search(dropout=0.5, precision="bf16")
     assert torch.equal(lower.guard.loss.alphas(), search.guard.loss.alphas())
     assert read(lower, 1) == reading
 
 
-def set_ops(task: Search, kind: str, op: str) -> None:
+def set_ops(task: GradientSearch, kind: str, op: str) -> None:
     """Make an op the strongest of every edge of a kind of cell."""
     _, ops = task.network.space.of(kind)
     with torch.no_grad():
@@ -305,7 +305,7 @@ def test_skip_connections_are_warned_of_once_and_at_the_end(workspace, monkeypat
     assert messages()[3:] == ["guard     no sign of a collapse"]
 
 
-def test_smallest_network_is_warned_of(search: Search, messages):
+def test_smallest_network_is_warned_of(search: GradientSearch, messages):
     for kind, op in (("normal", "skip_connect"), ("reduce", "max_pool_3x3"), ("rnn", "lstm_1")):
         set_ops(search, kind, op)
     smallest = min(search.guard.random_sizes)
@@ -341,7 +341,7 @@ def test_flags_that_are_advised_exist():
     assert advised <= set(SearchConfig.model_fields)
 
 
-def test_every_kind_has_its_readings(search: Search):
+def test_every_kind_has_its_readings(search: GradientSearch):
     record = read(search, 1)
     names = ("skips", "tau", "entropy")
     expected = {f"guard/{name}_{kind}" for name in names for kind in KINDS}

@@ -24,12 +24,12 @@ from harness import (
     wait_for,
 )
 
+from darts.gradient_search import GradientSearch
 from plots import cells
-from search import Search
 from training.loop import tensors_in
 from training.retraining import Retraining
 
-TASKS = {"search": Search, "augment": Retraining}
+TASKS = {"search": GradientSearch, "augment": Retraining}
 CASES = [
     ("search", ["--order", "second"], signal.SIGTERM, 143),
     ("search", ["--order", "first"], signal.SIGINT, 130),

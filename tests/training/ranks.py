@@ -22,7 +22,7 @@ import search
 from augment import find_genotype
 from cli import exit_codes, from_file
 from config import AugmentConfig, RunConfig, SearchConfig
-from search import Search
+from darts.gradient_search import GradientSearch
 from training import distributed
 from training.experiment import start_experiment
 from training.retraining import Retraining
@@ -44,11 +44,11 @@ def augment_config(**flags: Any) -> AugmentConfig:
     return from_file(AugmentConfig, Path("tiny.yaml"), **{"genotype": "cnn_lstm", **flags})
 
 
-def make_task(config: RunConfig) -> Search | Retraining:
+def make_task(config: RunConfig) -> GradientSearch | Retraining:
     """A search, or the training of a derived network, before its first step."""
     experiment = start_experiment(config)
     if isinstance(config, SearchConfig):
-        return Search(config, experiment, RunFolder("search", config, writes=False))
+        return GradientSearch(config, experiment, RunFolder("search", config, writes=False))
     return Retraining(config, experiment, find_genotype(config)[0])
 
 
@@ -57,7 +57,7 @@ def run_steps(config: RunConfig, steps: int) -> dict[str, Tensor]:
     task = make_task(config)
     task.network.double()
     task.features.resident = task.features.resident.double()
-    loss = task.architect.loss if isinstance(task, Search) else task.loss
+    loss = task.architect.loss if isinstance(task, GradientSearch) else task.loss
     loss.weight = torch.tensor(CLASS_WEIGHTS, dtype=torch.float64)
     for i in range(steps):
         metrics = task.step(i)
@@ -100,21 +100,21 @@ def dropout_masks() -> dict[str, Tensor]:
 
 
 @contextmanager
-def before_each_step(action: Callable[[Search, int], None]) -> Iterator[list[Metrics]]:
+def before_each_step(action: Callable[[GradientSearch, int], None]) -> Iterator[list[Metrics]]:
     """Do something before every step of a search; yield the list of the metrics that the steps return."""
-    step = Search.step
+    step = GradientSearch.step
     returned = []
 
-    def step_after_action(task: Search, i: int) -> Metrics:
+    def step_after_action(task: GradientSearch, i: int) -> Metrics:
         action(task, i)
         returned.append(step(task, i))
         return returned[-1]
 
-    Search.step = step_after_action
+    GradientSearch.step = step_after_action
     try:
         yield returned
     finally:
-        Search.step = step
+        GradientSearch.step = step
 
 
 def observed_run(config: SearchConfig) -> dict[str, Tensor]:
@@ -133,7 +133,7 @@ def observed_run(config: SearchConfig) -> dict[str, Tensor]:
 def interrupted_run(config: SearchConfig) -> None:
     """A run whose last process alone gets a signal, in the middle of the second epoch."""
 
-    def interrupt(task: Search, i: int) -> None:
+    def interrupt(task: GradientSearch, i: int) -> None:
         if i == task.steps + 1 and distributed.rank() == distributed.world_size() - 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -148,7 +148,7 @@ def interrupted_run(config: SearchConfig) -> None:
 def run_with_different_alphas(config: SearchConfig) -> None:
     """A search in which an alpha of rank 1 moves by a rounding error; it must end this process."""
 
-    def change(task: Search, i: int) -> None:
+    def change(task: GradientSearch, i: int) -> None:
         if i == task.steps - 1 and distributed.rank() == 1:
             alpha = task.network.architecture_parameters()[0].data
             alpha[0, 0] = torch.nextafter(alpha[0, 0], alpha.new_tensor(1.0))

@@ -23,6 +23,7 @@ import search
 from cli import from_file
 from config import SearchConfig
 from darts.architect import Architect
+from darts.gradient_search import GradientSearch
 from darts.supernet import make_supernet
 from training import distributed
 from training.cuda_graphs import (
@@ -301,15 +302,15 @@ def test_recorded_search_interrupted_or_not_equals_the_search_to_the_bit(workspa
     assert tape.recordings == 2  # once per epoch
     assert tape.replays == 2 * 6 - WARM_UP_STEPS
 
-    step = search.Search.step
+    step = GradientSearch.step
 
-    def interrupt(task: search.Search, i: int) -> Any:
+    def interrupt(task: GradientSearch, i: int) -> Any:
         if i == task.steps + 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(task, i)
 
     with monkeypatch.context() as patch:
-        patch.setattr(search.Search, "step", interrupt)
+        patch.setattr(GradientSearch, "step", interrupt)
         with pytest.raises(Interrupted):
             run_search(monkeypatch, "graphs-cut", Tape())
     assert run_search(monkeypatch, "graphs-cut", Tape(), resume=True) == truth
