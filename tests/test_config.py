@@ -246,7 +246,11 @@ def test_nearer_place_decides_between_alpha_lr_and_alpha_reach(
     assert (config.alpha_lr, config.alpha_reach) == expected
     again = yaml_file(config.model_dump_json(exclude={"config"}))  # as config.json of the run
     assert search("--config", again).model_dump(exclude={"config"}) == config.model_dump(exclude={"config"})
-    assert from_file(SearchConfig, again, alpha_reach=5).alpha_lr is None
+
+
+def test_flags_given_in_python_also_replace_those_that_they_exclude(yaml_file):
+    config = from_file(SearchConfig, yaml_file("search: {alpha_lr: 0.1}"), alpha_reach=5)
+    assert (config.alpha_lr, config.alpha_reach) == (None, 5)
 
 
 @pytest.mark.parametrize(

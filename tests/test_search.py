@@ -66,6 +66,15 @@ def test_reach_is_the_rate_times_the_steps_that_train_the_alphas(start, steps):
     assert search.architect.alpha_optimizer.param_groups[0]["lr"] == pytest.approx(3 / steps)
 
 
+def test_score_of_an_epoch_is_its_ua_and_its_negative_loss_once_the_alphas_are_trained():
+    search = make_search(batch_size=72, epochs=2, alpha_start=0.5, pick="best")
+    search.step(0)
+    search.after_epoch(1)
+    assert search.derivation.score is None
+    record = search.after_epoch(2)
+    assert search.derivation.score == (record["valid/ua"], -record["valid/loss"])
+
+
 def test_halves_of_speakers_are_those_of_the_batches():
     search = make_search(batch_size=36, halves="speakers")
     speakers = [

@@ -216,11 +216,12 @@ def test_supernet_equals_the_oracle(layers, rnn_layers, op_norm, fused, recomput
         torch.testing.assert_close(buffer, statistics[name.removeprefix("network.")], rtol=1e-10, atol=1e-12)
 
 
-def test_recomputation_changes_no_bit():
+@pytest.mark.parametrize("op_norm", [False, True])
+def test_recomputation_changes_no_bit(op_norm):
     """In float32: a run may be resumed with another --recompute."""
     results = []
     for recompute in ("none", "ops", "cells"):
-        network = make_supernet(Size(4, 4, 2, 8), recompute=recompute)
+        network = make_supernet(Size(4, 4, 2, 8), recompute=recompute, op_norm=op_norm)
         torch.manual_seed(1)
         logits = network(torch.randn(4, 1, 16, 17))
         parameters = list(network.parameters())

@@ -74,7 +74,9 @@ def test_every_op_in_bf16_is_close_to_float32(kind, op):
         torch.testing.assert_close(a, b, rtol=CELL_TOLERANCE, atol=CELL_TOLERANCE)
 
 
-@pytest.mark.parametrize("options", [{"recompute": "ops"}, {"recompute": "cells"}, {"nested_depth": True}])
+@pytest.mark.parametrize(
+    "options", [{"recompute": "ops"}, {"recompute": "cells"}, {"nested_depth": True}, {"op_norm": True}]
+)
 def test_alpha_gradients_in_bf16_are_close_to_float32(options):
     gradients = []
     for dtype in (BF16, None):

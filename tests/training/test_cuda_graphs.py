@@ -39,7 +39,7 @@ CLASSES = 4
 SHAPE = (16, 24)
 VARIANTS = [
     {"order": "second"},
-    {"order": "first", "deltas": 2},
+    {"order": "first", "deltas": 2, "op_norm": True},
     {"order": "second", "recompute": "cells"},
     {"order": "second", "recompute": "ops", "nested_depth": True},
     {"order": "second", "w_momentum": 0.0, "dropout": 0.0},
