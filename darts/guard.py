@@ -43,9 +43,11 @@ from training.steps import Batch
 
 RADIUS = 0.5
 """r: so long that the jumps of g at the kinks of ReLU and max-pooling average out, and short beside the distance of
-about 1 on which a softmax changes (docs/usage.md, "The guard", has the figures)."""
+about 1 on which a softmax changes (docs/searching.md, "The guard", has the figures)."""
 PASSES = {"first": 2, "second": 5}
 """Passes of a step of the search, by the order of the alpha gradient."""
+LEAST_PRODUCTS = 2
+"""With one, the eigenvector would stay as it is."""
 MOST_PRODUCTS = 4
 FIRST_PRODUCTS = 8
 """Products of the first reading, which starts from a random vector, the others from the last eigenvector."""
@@ -60,6 +62,8 @@ SMALL = 2.0
 """The percentile of the derived network's size below which it is one."""
 PATIENCE = 3
 """Epochs in a row after which these two are warned of, because they come and go in the first epochs of any search."""
+ADVICE = "try more --epochs"
+"""Skip connections win while the weights are not trained yet, and lose later (docs/searching.md, "The guard")."""
 DRAWN = 200
 """Random genotypes that the size is compared with."""
 
@@ -76,8 +80,8 @@ class Guard:
         self.space = self.network.space
         self.loss = AlphaLoss(architect)
         self.features = features
-        passes = len(rows) // config.batch_size * PASSES[config.order]
-        self.products = min(max(passes // 20, 1), MOST_PRODUCTS)  # two passes each, a tenth of the epoch's
+        tenth = len(rows) // config.batch_size * PASSES[config.order] // 10  # of the passes of an epoch
+        self.products = min(max(tenth // 2, LEAST_PRODUCTS), MOST_PRODUCTS)
         self.halves = disjoint_batches(rows, config.batch_size, max(self.products // 2, 1), config.seed)
         self.size = OpWeights(self.space, Size.of(config))
         self.random_sizes = [self.size.of(self.space.draw(i)) for i in range(DRAWN)]
@@ -176,7 +180,7 @@ class Guard:
                 what = "all" if count == edges else f"{count} of {edges}"
                 signs[f"skips_{kind}"] = (
                     f"{TITLES[kind]}: {what} edges are skip connections (more than half: {chance:.1%} of random "
-                    "genotypes); nothing is done: try a lower --alpha_lr or fewer --epochs"
+                    f"genotypes); nothing is done: {ADVICE}"
                 )
         return signs
 
@@ -187,7 +191,7 @@ def size_sign(percentile: float) -> dict[str, str]:
         return {}
     share = (100 - percentile) / 100
     text = f"the derived network has fewer weights than {share:.1%} of random genotypes"
-    return {"size": f"{text}; nothing is done: try a lower --alpha_lr or fewer --epochs"}
+    return {"size": f"{text}; nothing is done: {ADVICE}"}
 
 
 # ---------------------------------------------------------------- the loss as a function of the alphas
