@@ -563,6 +563,18 @@ class SearchConfig(RunConfig):
             raise ValueError("--alpha_lr or --alpha_reach must be given")
         return self
 
+    @model_validator(mode="after")
+    def _check_strategy(self) -> Self:
+        given = {
+            "--plan": self.plan,
+            "--batch_size auto": self.batch_size == "auto",
+            "--cuda_graphs": self.cuda_graphs,
+        }
+        for flag, is_given in given.items():
+            if is_given and self.strategy == "evolution":
+                raise ValueError(f"{flag} is for --strategy darts, not for evolution")
+        return self
+
     @field_validator("objectives")
     @classmethod
     def _check_objectives(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:

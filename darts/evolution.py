@@ -38,8 +38,7 @@ from utils import progress
 MONITORED = 8
 """Genotypes, drawn at random, whose mean scores are recorded after every epoch."""
 EVOLVING = 2**20
-"""The number of the random stream of the evolution, which follows those of the steps."""
-
+"""Sets the random draws of the evolution apart from those of the steps."""
 SIZES = {"weights": "weights", "multiply_adds": "multiply-adds of an utterance"}
 """The objectives besides the loss, as the picture names them."""
 
