@@ -538,7 +538,7 @@ class SearchConfig(RunConfig):
 
     guard: Literal["warn", "keep", "off"] = "warn"
     """What follows signs that the cells collapse, which are measured after every epoch: warn: a line in the log; keep:
-    also, after a rise of the eigenvalue, take the genotype from before it; off: measure nothing."""
+    also, after a rise of the eigenvalue, take the genotype from before it, whatever PICK says; off: measure nothing."""
 
     @property
     def frozen_epochs(self) -> int:

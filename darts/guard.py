@@ -62,8 +62,8 @@ SMALL = 2.0
 """The percentile of the derived network's size below which it is one."""
 PATIENCE = 3
 """Epochs in a row after which these two are warned of, because they come and go in the first epochs of any search."""
-ADVICE = "try more --epochs"
-"""Skip connections win while the weights are not trained yet, and lose later (docs/searching.md, "The guard")."""
+ADVICE = "try more --epochs, --op_norm or --alpha_start 0.3"
+"""Skip connections win while the weights are not trained yet and where they have the largest outputs."""
 DRAWN = 200
 """Random genotypes that the size is compared with."""
 

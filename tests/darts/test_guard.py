@@ -337,7 +337,7 @@ def test_rise_keeps_the_genotype_before_it_if_asked(workspace, monkeypatch, mess
 def test_flags_that_are_advised_exist():
     text = Path(guard.__file__).read_text()
     advised = set(re.findall(r"--(\w+)", text))
-    assert advised == {"guard", "w_weight_decay", "epochs"}
+    assert advised == {"guard", "w_weight_decay", "epochs", "op_norm", "alpha_start"}
     assert advised <= set(SearchConfig.model_fields)
 
 
