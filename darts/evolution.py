@@ -8,8 +8,7 @@ With a second objective in --objectives, the result is a front: genotypes of whi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,20 +42,20 @@ SIZES = {"weights": "weights", "multiply_adds": "multiply-adds of an utterance"}
 """The objectives besides the loss, as the picture names them."""
 
 
-@dataclass(frozen=True)
-class Scored:
-    """A genotype with its scores by the shared weights, and the size of its network."""
+class Scored(NamedTuple):
+    """A genotype with its scores by the shared weights."""
 
     genotype: Genotype
     loss: float
     """The cross-entropy on the validation speakers; every class counts the same."""
     ua: float
+
+
+class Cost(NamedTuple):
+    """The cost of the network of a genotype."""
+
     weights: int
     multiply_adds: int
-
-    def objectives(self, names: Sequence[str]) -> tuple[float, ...]:
-        """The values that are minimised."""
-        return tuple(getattr(self, name) for name in names)
 
 
 class Evolution:
@@ -88,6 +87,7 @@ class Evolution:
         self.scheduler = CosineAnnealingLR(self.optimizer, config.epochs, eta_min=config.w_lr_min)
         self.parts = {"network": self.network, "optimizer": self.optimizer, "scheduler": self.scheduler}
         self.scored: dict[Genotype, Scored] = {}
+        self.costs: dict[Genotype, Cost] = {}
 
     def equal_batches(self, rows: np.ndarray) -> list[np.ndarray]:
         """Shuffled batches of nearly equal size, for BatchNorm takes its statistics from the batch."""
@@ -146,7 +146,7 @@ class Evolution:
             population = nsga.generation(
                 population,
                 mutate=lambda parent: self.score(self.space.mutate(parent.genotype, rng)),
-                objectives=lambda each: each.objectives(config.objectives),
+                objectives=self.objectives,
                 rng=rng,
             )
             bar.set_postfix(loss=f"{min(each.loss for each in population):.3f}")
@@ -156,13 +156,22 @@ class Evolution:
         """A genotype in canonical form, with its scores; each is computed once."""
         genotype = canonical(genotype, self.size.stem_twice)
         if genotype not in self.scored:
-            loss, ua = self.losses(genotype)
-            with torch.device("meta"):
-                derived = AugmentNetwork(genotype, self.size, self.classes)
-            weights = sum(w.numel() for w in derived.parameters())
-            cost = multiply_adds(derived, self.store.front_end.shape)
-            self.scored[genotype] = Scored(genotype, loss, ua, weights, cost)
+            self.scored[genotype] = Scored(genotype, *self.losses(genotype))
         return self.scored[genotype]
+
+    def objectives(self, each: Scored) -> tuple[float, ...]:
+        """The values that are minimised, in the order of --objectives."""
+        others = (getattr(self.cost(each.genotype), name) for name in self.config.objectives[1:])
+        return each.loss, *others
+
+    def cost(self, genotype: Genotype) -> Cost:
+        """The cost of the derived network, which takes longer to compute than the scores; it is computed once."""
+        if genotype not in self.costs:
+            with torch.device("meta"):
+                network = AugmentNetwork(genotype, self.size, self.classes)
+            weights = sum(w.numel() for w in network.parameters())
+            self.costs[genotype] = Cost(weights, multiply_adds(network, self.store.front_end.shape))
+        return self.costs[genotype]
 
     def losses(self, genotype: Genotype) -> tuple[float, float]:
         """The class-balanced cross-entropy and the UA of a genotype on the validation rows, by the shared weights."""
@@ -179,8 +188,9 @@ class Evolution:
         log.info("scored    %d genotypes\n", len(self.scored))
         log.info("%5s %7s %7s %9s %14s", "front", "loss", "UA", "weights", "multiply-adds")
         for number, each in enumerate(front, 1):
-            sizes = f"{each.weights:9,} {each.multiply_adds:14,}"
-            log.info("%5d %7.3f %6.1f%% %s", number, each.loss, 100 * each.ua, sizes)
+            weights, multiply_adds = self.cost(each.genotype)
+            text = f"{number:5} {each.loss:7.3f} {each.ua:7.1%} {weights:9,} {multiply_adds:14,}"
+            log.info(text)
         if self.folder.writes:
             for number, each in enumerate(front, 1):
                 each.genotype.save(self.folder.path / "front" / f"{number}.json", self.searched_on.to_json())
@@ -189,15 +199,14 @@ class Evolution:
 
     def front(self, population: Sequence[Scored]) -> list[Scored]:
         """Those that no other dominates, the lowest loss first; the first of those that are equal in all objectives."""
-        distinct = {each.objectives(self.config.objectives): each for each in reversed(population)}
+        distinct = {self.objectives(each): each for each in reversed(population)}
         best = nsga.fronts(np.array(list(distinct)))[0]
         return sorted((list(distinct.values())[i] for i in best), key=lambda each: each.loss)
 
     def draw(self, front: Sequence[Scored]) -> None:
-        """Draw all scored genotypes by size and loss, with the front."""
-        size = self.config.objectives[-1]
-        points = [(getattr(each, size), each.loss) for each in self.scored.values()]
-        best = [(getattr(each, size), each.loss) for each in front]
+        """Draw all scored genotypes by their loss and the last objective, with the front."""
+        points, best = ([self.objectives(each) for each in part] for part in (self.scored.values(), front))
+        title = "Loss on the validation speakers"
         picture = self.folder.plots / "front.png"
-        charts.draw_front(points, best, SIZES[size], picture, "Loss on the validation speakers")
+        charts.draw_front(points, best, SIZES[self.config.objectives[-1]], picture, title)
         self.folder.add_image("front", picture, self.config.epochs)

@@ -122,13 +122,14 @@ def draw_balance(
 
 
 def draw_front(
-    points: Sequence[tuple[float, float]],
-    front: Sequence[tuple[float, float]],
+    points: Sequence[Sequence[float]],
+    front: Sequence[Sequence[float]],
     size: str,
     path: Path,
     title: str,
 ) -> None:
-    """Draw genotypes as points (size, loss), and those of a front, numbered from the lowest loss."""
+    """Draw genotypes by their objectives, (loss, ..., size), and those of a front, numbered from the lowest loss."""
+    points, front = ([(values[-1], values[0]) for values in part] for part in (points, front))
     figure = Figure(figsize=(7.5, 5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     axes.scatter(*zip(*points, strict=True), s=14, color="#bfdbfe", label="scored")
