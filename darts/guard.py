@@ -290,9 +290,9 @@ def largest_eigenvalue(
             rest = rest - q.T @ (q @ rest)
         if rest.norm() <= 1e-6 * images[-1].norm():  # the space is complete
             break
-    matrix = (q @ torch.stack(images).T).double().cpu().numpy()
+    matrix = (q @ torch.stack(images).T).cpu().numpy()
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    return float(values[-1]), torch.from_numpy(vectors[:, -1]).to(q) @ q
+    return float(values[-1]), torch.from_numpy(vectors[:, -1]).to(q.device) @ q
 
 
 def disjoint_batches(rows: np.ndarray, batch_size: int, count: int, seed: int) -> list[list[np.ndarray]]:

@@ -46,6 +46,13 @@ def check_distinct(names: list[str]) -> list[str]:
     return names
 
 
+def check_stride(size: dict[str, int]) -> dict[str, int]:
+    """The fields of a `Size`. Raises `ValueError` if the stride of the stem is neither 1 nor 2."""
+    if size.get("stem_stride", 1) not in (1, 2):
+        raise ValueError("stem_stride is neither 1 nor 2")
+    return size
+
+
 Count = Annotated[int, Field(ge=0, le=2**31)]
 Length = Annotated[int, Field(ge=1, le=2**31)]
 Class = Annotated[str, Field(min_length=1)]
@@ -67,7 +74,7 @@ class SearchedHeader(Header):
     """The header of a derived network."""
 
     genotype: dict[str, Any]
-    size: dict[str, Count]
+    size: Annotated[dict[str, Count], AfterValidator(check_stride)]
 
     @property
     def architecture(self) -> SearchedArchitecture:

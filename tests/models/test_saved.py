@@ -228,6 +228,7 @@ BAD_SIZE = {
     "rnn_layers": [0],
     "rnn_channels": [0, 5],
     "stem_multiplier": [0],
+    "stem_stride": [0, 3, -1, "1"],
     "deltas": [1, -1, "0"],
     "more": [1],
 }

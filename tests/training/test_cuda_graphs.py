@@ -288,7 +288,7 @@ class NoTape(Tape):
 
 def run_search(monkeypatch, name: str, tape: Tape, **flags: Any) -> tuple[bytes, ...]:
     """The results of a search of two epochs of 6 steps, recorded by a tape."""
-    monkeypatch.setattr("search.make_recorder", lambda device: tape)
+    monkeypatch.setattr("darts.gradient_search.make_recorder", lambda device: tape)
     search.run(make_config(name=name, epochs=2, batch_size=36, **flags))
     folder = Path(f"runs/{name}/search")
     return tuple((folder / file).read_bytes() for file in ("genotype.json", "history.jsonl"))

@@ -158,7 +158,7 @@ def test_freed_memory_is_kept_for_the_next_tensors():
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     with freed_memory_kept():
-        first, *others = (fresh_pages() for _ in range(5))
-    assert max(others) < 8000 < 8 * 3_000_000 * 4 / 4096
-    assert first >= max(others)
-    assert fresh_pages() + fresh_pages() > 10_000  # afterwards the memory goes back to the system
+        kept = [fresh_pages() for _ in range(5)][1:]
+    returned = [fresh_pages() for _ in range(4)]
+    assert max(kept) < 8000 < 8 * 3_000_000 * 4 / 4096
+    assert sum(kept) <= sum(returned)  # the system need not take the memory back, but it may
