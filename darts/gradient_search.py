@@ -10,7 +10,7 @@ from darts.derivation import Derivation
 from darts.guard import Guard
 from darts.monitoring import describe_alphas, draw_architecture, require_equal_alphas
 from darts.supernet import make_supernet
-from data.folds import halves
+from data.halves import halves
 from genotypes import Genotype
 from models.fused import compiler_missing
 from models.joint_network import Size

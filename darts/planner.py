@@ -22,7 +22,7 @@ import torch
 
 from config import SearchConfig
 from darts.supernet import make_supernet
-from data.folds import halves
+from data.halves import halves
 from genotypes import RNN_SCOPES
 from models.memory import CellMemory, measure_cells
 from training import distributed
