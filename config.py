@@ -575,6 +575,14 @@ class SearchConfig(RunConfig):
                 raise ValueError(f"{flag} is for --strategy darts, not for evolution")
         return self
 
+    @model_validator(mode="after")
+    def _check_evolution(self) -> Self:
+        if self.strategy != "evolution" and len(self.objectives) > 1:
+            raise ValueError(f"--objectives is for --strategy evolution, not for {self.strategy}")
+        if self.strategy == "evolution" and self.candidates > self.population:
+            raise ValueError(f"--candidates {self.candidates} must be at most --population {self.population}")
+        return self
+
     @field_validator("objectives")
     @classmethod
     def _check_objectives(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
@@ -586,9 +594,10 @@ class SearchConfig(RunConfig):
     def _check_guard(self) -> Self:
         if self.guard == "keep" and self.strategy != "darts":
             raise ValueError(f"--guard keep is for --strategy darts; {self.strategy} has no alphas")
-        if self.guard == "keep" and self.epochs < GUARD_EPOCHS:
+        if self.guard == "keep" and self.epochs - self.frozen_epochs < GUARD_EPOCHS:
             raise ValueError(
-                f"--guard keep needs {GUARD_EPOCHS} epochs or more: before, every eigenvalue rises; pass warn or off"
+                f"--guard keep needs {GUARD_EPOCHS} epochs or more that train the alphas: before, every eigenvalue "
+                "rises; pass warn or off"
             )
         return self
 

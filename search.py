@@ -23,6 +23,7 @@ from plots import cells
 from training import distributed
 from training.experiment import start_experiment
 from training.run_folder import RunFolder, log
+from utils import delete_folder
 
 STRATEGIES = {"darts": GradientSearch, "evolution": Evolution, "random": RandomSearch}
 
@@ -42,9 +43,12 @@ def run(config: SearchConfig) -> Genotype | None:
         plan = planner.choose(experiment, config)
         config = plan.config
         experiment = replace(experiment, config=config)
-    folder = RunFolder("search", config, distributed.is_first(), experiment.origin())
+    sections = {"augment": candidates.retraining_section(config)} if config.candidates > 1 else {}
+    folder = RunFolder("search", config, distributed.is_first(), experiment.origin(), sections=sections)
     search = STRATEGIES[config.strategy](config, experiment, folder)
     with folder:
+        if config.overwrite and folder.writes:
+            delete_folder(config.folder / "candidates")
         distributed.barrier()  # no rank looks for a checkpoint before rank 0 has taken the folder
         log.info("search    %s", folder.path)
         if plan:

@@ -17,8 +17,6 @@ from pathlib import Path
 import torch
 from torch.optim import SGD
 
-from training.retraining import choose_architecture
-
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from search_step import machine
@@ -30,6 +28,7 @@ from models.augment_network import set_drop_path
 from models.search_space import SearchSpace
 from training.devices import CPU, freed_memory_kept
 from training.losses import ClassificationLoss
+from training.retraining import choose_architecture
 from training.steps import Metrics, weight_step
 
 CLASSES = 4

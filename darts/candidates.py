@@ -1,14 +1,16 @@
 """The choice among several genotypes: each is retrained, and the validation speakers choose.
 
 Successive halving (Jamieson and Talwalkar, AISTATS 2016) by a third: a rung retrains what is left for some epochs and
-keeps the best third, which the next rung retrains anew for three times as many. Each rung takes about the time of one
-whole retraining, and the last one a third of the epochs of --config.
+keeps the best third, which the next rung retrains anew for three times as many. The last rung has a third of the epochs
+of a whole retraining, and each rung takes about as long as one.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import torch
 
 from cli import from_file
 from config import RISE, AugmentConfig, SearchConfig
@@ -18,9 +20,10 @@ from training import distributed
 from training.devices import freed_memory_kept
 from training.experiment import Experiment
 from training.loop import fit
+from training.precision import set_precision
 from training.retraining import Retraining
 from training.run_folder import RunFolder, log
-from utils import delete_folder
+from utils import Interrupted
 
 KEPT = 3
 """One of so many candidates survives a rung."""
@@ -38,42 +41,68 @@ def choose(
 
     In the loss every class counts the same. The retrainings are in runs/NAME/candidates, each with its model.
     """
-    if config.overwrite and distributed.is_first():
-        delete_folder(config.folder / "candidates")
+    distributed.require_equal(
+        str(genotypes).encode(), "the candidates of the processes differ: run equal machines"
+    )
     left = list(genotypes)
     for number, (count, epochs) in enumerate(rungs(len(left), retraining_config(config).epochs), 1):
         log.info("\nrung      %d: %d candidates, %d epochs each", number, count, epochs)
         losses = []
         for i, genotype in enumerate(left, 1):
-            name = f"{config.name}/candidates/{number}/{i}"
-            own = retraining_config(config, name=name, epochs=epochs)
-            losses.append(retrain(genotype, searched_on, own, replace(experiment, config=own)))
+            own = retraining_config(config, name=f"{config.name}/candidates/{number}/{i}", epochs=epochs)
+            try:
+                losses.append(retrain(genotype, searched_on, own, replace(experiment, config=own)))
+            except Interrupted:
+                log.info("interrupted in candidate %d of rung %d; --resume continues from here", i, number)
+                raise
         left = [left[i] for i in sorted(range(count), key=losses.__getitem__)[: count // KEPT or 1]]
     rows = np.concatenate([experiment.fold.train, experiment.fold.validation])
     return left[0], experiment.speakers(rows).union(searched_on)
 
 
 def rungs(candidates: int, epochs: int) -> Iterator[tuple[int, int]]:
-    """For each rung, the number of candidates and of epochs; the last rung has fewer than 9 candidates."""
+    """For each rung, the number of candidates and of epochs; the last rung has fewer than 6 candidates."""
     later = 0
     while candidates // KEPT ** (later + 1) > 1:
         later += 1
     for rung in range(later, -1, -1):
-        yield candidates, max(FEWEST_EPOCHS, epochs // KEPT ** (rung + 1))
+        yield candidates, min(epochs, max(FEWEST_EPOCHS, epochs // KEPT ** (rung + 1)))
         candidates = candidates // KEPT or 1
 
 
-def retraining_config(config: SearchConfig, **changes: object) -> AugmentConfig:
-    """The flags of the retraining, from the section `augment` of --config; it never looks at test speakers."""
+def retraining_config(config: SearchConfig, **changes: Any) -> AugmentConfig:
+    """The flags of the retraining, from the section `augment` of --config; it never looks at test speakers.
+
+    Raises `UserError` if a flag of the section is wrong.
+    """
     shared = {"dataset": config.dataset, "fold": config.fold, **config.shared_flags()}
-    fixed = {"model": "searched", "genotype": None, "protocol": "held_out", "resume": True}
+    fixed = {
+        "model": "searched",
+        "genotype": None,
+        "protocol": "held_out",
+        "resume": True,
+        "overwrite": False,
+    }
     return from_file(AugmentConfig, config.config, **{**shared, **fixed, "name": config.name, **changes})
+
+
+def retraining_section(config: SearchConfig) -> dict[str, Any]:
+    """The section `augment` of the search's config.json, so that it says how the candidates are retrained.
+
+    Raises `UserError` if a flag of the section is wrong, or if the names of the candidates' runs would be too long.
+    """
+    last = f"{config.name}/candidates/{config.candidates}/{config.candidates}"
+    flags = retraining_config(config, name=last)
+    shared = {"name", "dataset", "fold", "config", "resume", "overwrite", "genotype", *config.shared_flags()}
+    return flags.model_dump(mode="json", exclude=shared)
 
 
 def retrain(
     genotype: Genotype, searched_on: SpeakerSet | None, config: AugmentConfig, experiment: Experiment
 ) -> float:
-    """Retrain a genotype, or continue to; return its loss on the validation speakers."""
+    """Retrain a genotype, or continue to; return its loss on the validation speakers, the mean over the processes."""
+    torch.manual_seed(config.seed)  # equal weights in all processes, whatever has run before
+    set_precision(config.precision, experiment.device)
     if not genotype.rnn:
         config = config.model_copy(update={"rnn_layers": 0})
     origin = experiment.origin(genotype=genotype.to_json())
@@ -88,7 +117,7 @@ def retrain(
         if folder.writes:
             retraining.saved_model(searched_on).save(folder.path / "model.safetensors")
     predictions = retraining.predict(retraining.picking_rows)
-    loss = predictions.balanced_loss
+    loss = float(distributed.mean([torch.tensor(predictions.balanced_loss)])[0])
     log.info(
         "candidate %s  loss %.3f  UA %.1f %%", folder.path.parent, loss, 100 * predictions.scores()["ua"]
     )

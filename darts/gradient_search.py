@@ -144,7 +144,7 @@ class GradientSearch:
             **describe_alphas(self.network),
             "genotype": genotype.to_json(),
         }
-        if self.guard:
+        if self.guard and not frozen:
             record |= self.guard.read(epoch, genotype)
         self.scheduler.step()
         if self.folder.writes and (self.drawing.due or epoch == self.config.epochs):

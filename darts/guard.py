@@ -62,8 +62,6 @@ SMALL = 2.0
 """The percentile of the derived network's size below which it is one."""
 PATIENCE = 3
 """Epochs in a row after which these two are warned of, because they come and go in the first epochs of any search."""
-ADVICE = "try more --epochs, --op_norm or --alpha_start 0.3"
-"""Skip connections win while the weights are not trained yet and where they have the largest outputs."""
 DRAWN = 200
 """Random genotypes that the size is compared with."""
 
@@ -111,7 +109,7 @@ class Guard:
             **self.relative_entropies(),
         }
         self.eigenvalues.append(record["guard/eigenvalue"])
-        signs = {**self.rise_sign(), **self.skip_signs(skips), **size_sign(percentile)}
+        signs = {**self.rise_sign(), **self.skip_signs(skips), **self.size_sign(percentile)}
         self.warnings = {
             name: [self.warnings[name][0] if name in self.warnings else epoch, text]
             for name, text in signs.items()
@@ -161,7 +159,7 @@ class Guard:
         if epoch is None:
             return {}
         earlier, now = windows(self.eigenvalues, epoch)
-        before = before_rise(epoch)
+        before = before_rise(epoch) + self.config.frozen_epochs
         rise = f"the largest eigenvalue of the alphas' Hessian rose from {earlier:.3g} to {now:.3g}"
         if self.config.guard == "keep":
             return {"rise": f"{rise}; the genotype of epoch {before} is kept: try --w_weight_decay 0.003"}
@@ -180,18 +178,23 @@ class Guard:
                 what = "all" if count == edges else f"{count} of {edges}"
                 signs[f"skips_{kind}"] = (
                     f"{TITLES[kind]}: {what} edges are skip connections (more than half: {chance:.1%} of random "
-                    f"genotypes); nothing is done: {ADVICE}"
+                    f"genotypes); nothing is done: {self.advice}"
                 )
         return signs
 
+    def size_sign(self, percentile: float) -> dict[str, str]:
+        """The sign of a network that is smaller than nearly all others."""
+        if percentile >= SMALL:
+            return {}
+        share = (100 - percentile) / 100
+        text = f"the derived network has fewer weights than {share:.1%} of random genotypes"
+        return {"size": f"{text}; nothing is done: {self.advice}"}
 
-def size_sign(percentile: float) -> dict[str, str]:
-    """The sign of a network that is smaller than nearly all others."""
-    if percentile >= SMALL:
-        return {}
-    share = (100 - percentile) / 100
-    text = f"the derived network has fewer weights than {share:.1%} of random genotypes"
-    return {"size": f"{text}; nothing is done: {ADVICE}"}
+    @property
+    def advice(self) -> str:
+        """What to try: skip connections win where the weights are not trained yet or have smaller outputs."""
+        on = {"--op_norm": self.config.op_norm, "--alpha_start 0.3": self.config.alpha_start > 0}
+        return " or ".join(["try more --epochs", *(flag for flag, is_on in on.items() if not is_on)])
 
 
 # ---------------------------------------------------------------- the loss as a function of the alphas

@@ -1,9 +1,8 @@
 """The search space: the number of nodes of a cell, and the candidate ops of its edges."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from itertools import permutations, product
 
 import numpy as np
 
@@ -88,20 +87,27 @@ def canonical(genotype: Genotype, stem_twice: Collection[str] = ()) -> Genotype:
     """
     cells = {}
     for kind in KINDS:
-        nodes = getattr(genotype, kind)
-        inputs = ((0, 1), (1, 0)) if kind in stem_twice else ((0, 1),)
-        orders = permutations(range(len(nodes)))
-        forms = (reorder(nodes, *each) for each in product(orders, inputs))
-        cells[kind] = min(form for form in forms if form is not None)
+        nodes = dict(enumerate(getattr(genotype, kind)))
+        inputs = [{0: 0, 1: 1}, {0: 1, 1: 0}] if kind in stem_twice else [{0: 0, 1: 1}]
+        cells[kind] = min(smallest_order(nodes, names) for names in inputs)
     return Genotype.of_nodes(**cells)
 
 
-def reorder(nodes: Sequence[Node], order: Sequence[int], inputs: tuple[int, int]) -> tuple[Node, ...] | None:
-    """The nodes in another order, with the states and the two inputs renamed and the edges of a node sorted.
+def smallest_order(nodes: Mapping[int, Node], names: Mapping[int, int]) -> tuple[Node, ...]:
+    """The first in lexical order of all orders of these nodes, with their edges sorted and their states renamed.
 
-    None if a node would come before a state that it depends on.
+    `names` maps the states that nodes may depend on so far to their new names. A node follows those it depends on.
     """
-    states = dict(enumerate((*inputs, *(order.index(i) + 2 for i in range(len(nodes))))))
-    renamed = [tuple(sorted((op, states[source]) for op, source in nodes[old])) for old in order]
-    depends_on_later = any(source >= i + 2 for i, node in enumerate(renamed) for _, source in node)
-    return None if depends_on_later else tuple(renamed)
+    if not nodes:
+        return ()
+    renamed = {
+        i: tuple(sorted((op, names[source]) for op, source in node))
+        for i, node in nodes.items()
+        if all(source in names for _, source in node)
+    }
+    first = min(renamed.values())
+    rests = []
+    for i in (i for i, node in renamed.items() if node == first):
+        others = {j: node for j, node in nodes.items() if j != i}
+        rests.append(smallest_order(others, {**names, i + 2: len(names)}))
+    return (first, *min(rests))

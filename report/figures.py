@@ -16,7 +16,7 @@ from genotypes import Node
 from plots.cells import cell_graph, plot_cell
 from plots.charts import CLASS_COLOURS, INK, MUTED, PAPER
 from report.text import method_title
-from report.trials import METHODS, strategy_of
+from report.trials import METHODS, SEARCHED, strategy_of
 
 RULE = "#e2e8f0"
 CHART_COLOURS = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)"}
@@ -29,11 +29,13 @@ CURVE_TITLES = {
 
 
 def method_colour(method: str) -> str:
-    """The colour of a method in all figures; a search with candidates has a darker one than the same without."""
+    """The colour of a method in all figures; that of a search is the darker the more candidates it has."""
     name = strategy_of(method) or method
     methods = list(METHODS)
     colour = np.array(to_rgb(CLASS_COLOURS[methods.index(name) if name in methods else -1]))
-    return to_hex(colour if name == method else 0.6 * colour)
+    searched = SEARCHED.fullmatch(method)
+    candidates = int(searched["candidates"] or 1) if searched else 1
+    return to_hex(colour / candidates**0.4)
 
 
 def draw_scores(results: Mapping[str, Any]) -> Markup:

@@ -84,7 +84,9 @@ def trial_configs(
     augment_config = from_file(AugmentConfig, config.config, **given)
     if not searched:
         return None, augment_config
-    given = {name: value for name, value in searched.groupdict().items() if value}
+    given = {"strategy": searched["strategy"], "candidates": int(searched["candidates"] or 1)}
+    if searched["strategy"] != "darts":
+        given |= {"guard": "warn", "cuda_graphs": False}  # these flags of the file are for darts
     return from_file(SearchConfig, config.config, **flags, **given), augment_config
 
 

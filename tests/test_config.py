@@ -584,3 +584,22 @@ def test_every_reader_can_be_named() -> None:
 def test_flags_of_darts_are_refused_for_the_evolution(flag: str):
     with pytest.raises(UserError, match=f"{flag} is for --strategy darts, not for evolution"):
         parse(SearchConfig, ["--strategy", "evolution", *flag.split()])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--objectives", "loss", "weights"], "--objectives is for --strategy evolution, not for darts"),
+        (
+            ["--strategy", "evolution", "--candidates", "40"],
+            "--candidates 40 must be at most --population 32",
+        ),
+        (
+            ["--guard", "keep", "--epochs", "20", "--alpha_start", "0.5"],
+            "--guard keep needs 17 epochs or more",
+        ),
+    ],
+)
+def test_flags_of_the_searches_that_do_not_fit_are_refused(words: list[str], message: str):
+    with pytest.raises(UserError, match=message):
+        parse(SearchConfig, words)

@@ -68,6 +68,18 @@ def test_a_method_is_a_strategy_with_a_number_of_candidates(method: str, name: s
     assert not config.tables
 
 
+def test_flags_of_darts_and_candidates_in_the_file_are_not_for_other_methods(tmp_path: Path):
+    (tmp_path / "study.yaml").write_text("search: {guard: keep, cuda_graphs: true, candidates: 5}")
+    config = CrossvalConfig(
+        methods=["darts", "random"], folds=["1"], seeds=[1], config=tmp_path / "study.yaml"
+    )
+    searches = [trial_configs(key, config)[0] for key in planned_trials(config, 3)][:2]
+    assert [(each.strategy, each.guard, each.cuda_graphs, each.candidates) for each in searches] == [
+        ("darts", "keep", True, 1),
+        ("random", "warn", False, 1),
+    ]
+
+
 @pytest.mark.parametrize("method", ["random:0", "random:x", "random:", "cnn:3", "darts:-1", "svm:"])
 def test_a_wrong_method_is_refused(method: str):
     with pytest.raises(ValueError, match="random:K, the best of K candidates"):

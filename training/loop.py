@@ -209,6 +209,6 @@ def not_finite(problem: str) -> UserError:
 def memory_advice(config: RunConfig) -> str:
     """What to do if the memory does not suffice."""
     advice = f"lower --batch_size (half of {config.batch_size} takes about half of the memory)"
-    if getattr(config, "recompute", "ops") != "ops":
+    if getattr(config, "strategy", None) == "darts" and config.recompute != "ops":
         advice += ", or pass --recompute ops"
     return advice

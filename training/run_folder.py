@@ -57,9 +57,11 @@ class RunFolder:
         writes: bool = True,
         origin: Origin | None = None,
         on_terminal: bool = True,
+        sections: Mapping[str, Any] | None = None,
     ):
         """Check the folder without changing it. With `on_terminal`, its log is also printed.
 
+        `sections` are the flags of other commands that the run uses, for its config.json.
         Raises `UserError` if it contains a run that the flags neither resume nor overwrite.
         """
         self.config = config
@@ -74,6 +76,7 @@ class RunFolder:
         self.plots = self.path / "plots"
         self.checkpoints = Checkpoints(self.path)
         self.flags = config.model_dump(mode="json", exclude={"resume", "overwrite", "config", "plan"})
+        self.flags |= sections or {}
         if writes:  # the first process may have created the run before another process looks
             self._check_existing_run()
 
@@ -113,6 +116,8 @@ class RunFolder:
 
         Raises `UserError` if another process writes to the folder, or has started a run there meanwhile.
         """
+        self.outer_log = list(log.handlers)
+        log.handlers.clear()
         if self.writes:
             self._acquire_lock()
             self._check_existing_run()
@@ -194,8 +199,6 @@ class RunFolder:
 
         The log of a run that is open already goes on when this one is closed.
         """
-        self.outer_log = list(log.handlers)
-        log.handlers.clear()
         log.propagate = False
         log.setLevel(logging.INFO if self.writes else logging.CRITICAL)
         if self.writes:

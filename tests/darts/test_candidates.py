@@ -6,13 +6,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import contents, execute, succeed
+import yaml
+from conftest import ROOT, contents, execute, succeed
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config import AugmentConfig
 from darts.candidates import FEWEST_EPOCHS, rungs
 from genotypes import Genotype
 
+TINY = ROOT / "configs" / "tiny.yaml"
 FLAGS = ["--config", "tiny.yaml", "--strategy", "random", "--candidates", 4]
 
 
@@ -21,7 +24,8 @@ def test_rungs_by_hand():
     assert list(rungs(5, 90)) == [(5, 30)]
     assert list(rungs(6, 90)) == [(6, 10), (2, 30)]
     assert list(rungs(27, 270)) == [(27, 10), (9, 30), (3, 90)]
-    assert list(rungs(3, 4)) == [(3, FEWEST_EPOCHS)]
+    assert list(rungs(3, 10)) == [(3, FEWEST_EPOCHS)]
+    assert list(rungs(3, 4)) == [(3, 4)]
 
 
 @given(st.integers(2, 500), st.integers(200, 2000))
@@ -92,6 +96,32 @@ def test_a_resumed_choice_is_the_same(searched: tuple[Path, str], workspace: Pat
     after = contents(folder / "candidates" / "1" / "1" / "augment")
     changed = {Path(name).name for name in kept if kept[name] != after[name]}
     assert not changed & {"model.safetensors", "history.jsonl", "checkpoint.pt"}
+
+
+def test_the_settings_of_the_retraining_are_those_of_the_run_also_from_its_config_json(
+    searched: tuple[Path, str], workspace: Path
+):
+    settings = searched[0] / "search" / "config.json"
+    section = json.loads(settings.read_text())["augment"]
+    assert (
+        section["epochs"] == AugmentConfig.model_validate(yaml.safe_load(TINY.read_text())["augment"]).epochs
+    )
+    succeed("search", "--config", settings, "--resume", cwd=workspace)
+    changed = workspace / "changed.yaml"
+    changed.write_text(TINY.read_text().replace("augment:", "augment:\n  weight_decay: 0.01"))
+    done = execute(
+        "search", "--config", "changed.yaml", *FLAGS[2:], "--name", "four", "--resume", cwd=workspace
+    )
+    assert done.returncode == 2
+    assert "--augment is " in done.stderr
+
+
+@pytest.mark.parametrize("wrong", ["lr: fast", "epochs: 0"])
+def test_wrong_flags_of_the_retraining_are_found_before_the_search(workspace: Path, wrong: str):
+    (workspace / "wrong.yaml").write_text(TINY.read_text().replace("augment:", f"augment:\n  {wrong}"))
+    done = execute("search", "--config", "wrong.yaml", *FLAGS[2:], "--name", "wrong", cwd=workspace)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert not (workspace / "runs" / "wrong").exists()
 
 
 def test_overwrite_deletes_the_candidates(searched: tuple[Path, str], workspace: Path):

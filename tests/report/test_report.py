@@ -123,16 +123,24 @@ def test_methods_are_compared_with_the_best_baseline_and_darts_with_random_searc
 
 
 def test_every_search_is_compared_with_every_random_search(tmp_path: Path):
-    methods = ("evolution", "darts_3", "random", "random_3", "cnn", "svm")
+    methods = ("evolution", "darts_3", "random", "random_3", "random_9", "cnn", "svm")
     folder = cross_validation(tmp_path / "searches", methods, folds=2)
     write_report(folder, COMMAND)
     results, markdown, page = read_report(folder)
-    assert list(results["methods"]) == ["darts_3", "evolution", "random", "random_3", "cnn", "svm"]
+    assert list(results["methods"]) == [
+        "darts_3",
+        "evolution",
+        "random",
+        "random_3",
+        "random_9",
+        "cnn",
+        "svm",
+    ]
     assert results["best_baseline"] == "svm"
     pairs = [(found["a"], found["b"]) for found in results["comparisons"]]
-    searched = [(a, b) for a in ("darts_3", "evolution") for b in ("random", "random_3")]
+    searched = [(a, b) for a in ("darts_3", "evolution") for b in ("random", "random_3", "random_9")]
     assert pairs == [(method, "svm") for method in results["methods"] if method != "svm"] + searched
-    assert set(results["searched"]) == {"darts_3", "evolution", "random", "random_3"}
+    assert set(results["searched"]) == {"darts_3", "evolution", "random", "random_3", "random_9"}
     for title in ("DARTS, best of 3", "Evolution", "Random search", "Random search, best of 3"):
         assert title in markdown
         assert title in page
