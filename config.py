@@ -530,8 +530,8 @@ class SearchConfig(RunConfig):
     alpha_average: PositiveInt = 1
     """Derive the genotype from the mean of the softmaxed alphas after this many epochs, the last ones."""
     edges_by: Literal["weight", "without_none"] = "weight"
-    """What makes an edge strong, of which a node keeps two: the largest softmax weight of its ops but none, of which
-    none takes a share, as published; or without_none: this weight if none were no candidate."""
+    """A node keeps its two strongest edges. weight: the strength of an edge is the largest softmax weight of its ops,
+    besides none, as published; without_none: the softmax is taken over the ops besides none."""
     pick: Literal["best", "last"] = "last"
     """The epoch whose genotype is the result: the last, or the one with the highest UA on the rows of the alphas, of
     those that train them."""

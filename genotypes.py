@@ -104,7 +104,7 @@ class Genotype:
         return cls(**{key: value[key] for key in _KEYS})
 
     def save(self, path: Path | str, searched_on: dict[str, Any] | None = None) -> None:
-        """Write the JSON file. `searched_on` names the speakers that the search was trained on."""
+        """Write the JSON file. `searched_on` names the speakers that the search has used."""
         write_json(Path(path), self.to_json() | ({"searched_on": searched_on} if searched_on else {}))
 
     @classmethod

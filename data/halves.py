@@ -51,9 +51,9 @@ def _split_utterances(utterances: Sequence[ManifestRow], portion: float, seed: i
 def _split_speakers(utterances: Sequence[ManifestRow], portion: float, seed: int) -> list[str]:
     """Return the names of the utterances that train the weights: all of a speaker, or none.
 
-    Puts the speakers in random orders. Of all divisions into the first of an order and the rest, the rest is to train
-    the weights of which the numbers of utterances, in all and by emotion and sex, are nearest to `portion`. Those of
-    unknown speakers, who may be anyone, always train the weights.
+    The speakers are put in random orders, and each order can be cut in two anywhere. The cut is taken at which the
+    numbers of utterances, in all and by emotion and sex, are nearest to `portion`; the second part trains the weights.
+    So do all utterances of unknown speakers, who may be anyone.
     """
     speakers, speaker_of = np.unique(field_values(utterances, "speaker"), return_inverse=True)
     known = np.flatnonzero([is_known_speaker(each) for each in speakers])
