@@ -2,7 +2,7 @@
 
 python search.py --name NAME --dataset DATASET --fold K     ->  runs/NAME/search/genotype.json
 
---strategy random draws a genotype from the same space instead, for comparison.
+--strategy evolution and random find a genotype of the same space in other ways (docs/searching.md).
 """
 
 from cli import command_line, command_to_type, run_command

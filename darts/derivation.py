@@ -1,6 +1,7 @@
 """The genotype that a search derives: from the alphas of which epochs, and after which of them."""
 
 from collections.abc import Collection
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 from config import SearchConfig
 from genotypes import Genotype
 from models.search_network import SearchNetwork
-from models.search_space import canonical
+from models.search_space import different
 
 
 class Derivation:
@@ -46,17 +47,11 @@ class Derivation:
     def candidates(self, count: int, stem_twice: Collection[str]) -> list[Genotype]:
         """The picked genotype, then others that are drawn from the mean alphas, all different (see `draw`).
 
-        Two genotypes with the same canonical form are the same. Fewer than `count` if so few are found in 100 draws for
-        each.
+        Fewer than `count` if 100 draws for each do not find so many.
         """
         rng = np.random.default_rng([self.config.seed, self.config.fold])
-        found = {canonical(self.genotype, stem_twice): self.genotype}
-        for _ in range(100 * count):
-            if len(found) == count:
-                break
-            genotype = self.draw(rng)
-            found.setdefault(canonical(genotype, stem_twice), genotype)
-        return list(found.values())
+        drawn = (self.draw(rng) for _ in range(100 * count))
+        return different(chain([self.genotype], drawn), count, stem_twice)
 
     def draw(self, rng: np.random.Generator) -> Genotype:
         """Derive a genotype from the mean alphas with Gumbel noise: p_k becomes p_k exp(g_k) / sum_j p_j exp(g_j).

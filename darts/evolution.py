@@ -65,6 +65,7 @@ class Evolution:
         self.config = config
         self.folder = folder
         self.store = experiment.store
+        self.leaks = experiment.leaks
         self.device = experiment.device
         rows = experiment.fold.train
         scored_rows = experiment.fold.validation
@@ -108,7 +109,10 @@ class Evolution:
         weights = sum(w.numel() for w in self.network.parameters())
         sizes = len(self.batches.rows), len(self.scored_labels)
         log.info("data      %d rows train the weights, %d of other speakers score the genotypes", *sizes)
-        log.info("supernet  %.3f M shared weights on %s\n", weights / 1e6, self.features.device)
+        for line in self.leaks.lines():
+            log.info("shared    %s", line)
+        log.info("supernet  %.3f M shared weights on %s", weights / 1e6, self.features.device)
+        log.info("precision %s\n", self.config.precision)
 
     # ---------------------------------------------------------------- the supernet
 
@@ -177,7 +181,7 @@ class Evolution:
         """The class-balanced cross-entropy and the UA of a genotype on the validation rows, by the shared weights."""
         self.network.genotype = genotype
         with ieee_float32():
-            batches = [self.features.fetch(rows)[0] for rows in self.scored_batches]
+            batches = (self.features.fetch(rows)[0] for rows in self.scored_batches)
             logits = torch.cat([self.network.log_probabilities(x) for x in batches]).float().cpu()
         ua = scores(self.scored_labels, logits.argmax(dim=1).numpy())["ua"]
         return balanced_loss(logits, self.scored_labels), ua

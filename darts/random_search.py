@@ -1,12 +1,13 @@
 """Random search, the baseline of every search."""
 
 import math
+from itertools import chain
 
 from config import SearchConfig
 from darts.supernet import search_space
 from genotypes import Genotype
 from models.joint_network import Size
-from models.search_space import canonical
+from models.search_space import different
 from training.experiment import Experiment
 from training.run_folder import RunFolder, log
 
@@ -23,11 +24,8 @@ class RandomSearch:
         config = self.config
         space = search_space(config)
         log.info("space     about 10^%.1f genotypes, all equally likely", math.log10(space.size))
-        stem_twice = Size.of(config).stem_twice
-        drawn: dict[Genotype, Genotype] = {}
-        for number in range(100 * config.candidates):
-            genotype = space.draw(config.seed, config.fold, *([number] if number else []))
-            drawn.setdefault(canonical(genotype, stem_twice), genotype)
-            if len(drawn) == config.candidates:
-                break
-        return list(drawn.values())
+        others = (
+            space.draw(config.seed, config.fold, number) for number in range(1, 100 * config.candidates)
+        )
+        drawn = chain([space.draw(config.seed, config.fold)], others)
+        return different(drawn, config.candidates, Size.of(config).stem_twice)

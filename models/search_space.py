@@ -1,7 +1,7 @@
 """The search space: the number of nodes of a cell, and the candidate ops of its edges."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,6 +91,16 @@ def canonical(genotype: Genotype, stem_twice: Collection[str] = ()) -> Genotype:
         inputs = [{0: 0, 1: 1}, {0: 1, 1: 0}] if kind in stem_twice else [{0: 0, 1: 1}]
         cells[kind] = min(smallest_order(nodes, names) for names in inputs)
     return Genotype.of_nodes(**cells)
+
+
+def different(genotypes: Iterable[Genotype], count: int, stem_twice: Collection[str]) -> list[Genotype]:
+    """The first `count` genotypes whose canonical forms differ; fewer if there are not so many."""
+    found: dict[Genotype, Genotype] = {}
+    for genotype in genotypes:
+        found.setdefault(canonical(genotype, stem_twice), genotype)
+        if len(found) == count:
+            break
+    return list(found.values())
 
 
 def smallest_order(nodes: Mapping[int, Node], names: Mapping[int, int]) -> tuple[Node, ...]:
