@@ -1,13 +1,13 @@
 """A table of genotypes of one search space, each retrained: what a search of this space could gain.
 
 T="--table benchmarks/space/emodb.csv --config benchmarks/space/emodb.yaml --dataset emodb40"
-python benchmarks/space.py $T --draw 50     retrain the genotypes that the table lacks, and print what it says
+python benchmarks/space.py $T --draw 20     retrain 20 genotypes, unless the table has them, and print what it says
 python benchmarks/space.py $T --report      print what it says
-python benchmarks/space.py $T --scores      compare how the supernets of the searches rank the genotypes
 
-The dataset emodb40 is EMO-DB with all emotions, prepared with the same --config. Every row is a run of augment.py. The
-network is that of its last epoch, so that the validation speakers choose nothing and their UA is as unbiased as that of
-the test speakers. Rows that are in the table are not computed again.
+Without --draw, all genotypes of the space are retrained. The dataset emodb40 is EMO-DB with all emotions, prepared with
+the same --config. Every row is a run of augment.py. The network is that of its last epoch, so that the validation
+speakers choose nothing and their UA is as unbiased as that of the test speakers. benchmarks/searches.py compares
+searches by a table.
 """
 
 import argparse
@@ -18,11 +18,9 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from itertools import product
 from pathlib import Path
 
 import numpy as np
-import torch
 from scipy.stats import kendalltau
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -30,15 +28,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import augment
 from cli import from_file
 from config import AugmentConfig, SearchConfig
-from darts.evolution import Evolution
-from darts.gradient_search import GradientSearch
 from darts.supernet import search_space
-from genotypes import Genotype, parse
+from genotypes import Genotype
 from models.joint_network import Size
 from models.search_space import canonical
-from training.experiment import start_experiment
-from training.loop import fit
-from training.run_folder import RunFolder, log
 
 COLUMNS = (
     "genotype", "dataset", "fold", "seed", "validation_ua", "validation_loss", "test_ua", "weights", "multiply_adds",
@@ -51,29 +44,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", type=Path, required=True, help="the CSV")
     parser.add_argument("--report", action="store_true", help="print what the table says, and stop")
-    parser.add_argument("--scores", action="store_true", help="compare the searches' rankings with the table")
     parser.add_argument("--config", type=Path, default=Path("configs/small.yaml"))
     parser.add_argument("--dataset", default="emodb40")
     parser.add_argument("--fold", type=int, default=1)
-    parser.add_argument("--draw", type=int, default=50, help="how many genotypes are drawn")
+    parser.add_argument("--draw", type=int, help="how many genotypes are drawn; default: all of the space")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
-    if options.scores:
-        compare_scores(options)
-    elif options.report:
-        print(report(read_table(options.table)))
-    else:
+    if not options.report:
         add_rows(options)
-        print(report(read_table(options.table)))
+    print(report(read_table(options.table)))
 
 
 def add_rows(options: argparse.Namespace) -> None:
-    """Retrain every drawn genotype with every seed, unless the table has it."""
+    """Retrain every genotype with every seed, unless the table has it."""
     given = {"dataset": options.dataset, "fold": options.fold}
     space = search_space(from_file(SearchConfig, options.config, **given))
     config = from_file(AugmentConfig, options.config, **given, pick="last", protocol="held_out", gpus="none")
     size = Size.of(config)
-    genotypes = [canonical(space.draw(number), size.stem_twice) for number in range(1, options.draw + 1)]
+    draws = (
+        (space.draw(number) for number in range(1, options.draw + 1)) if options.draw else space.genotypes()
+    )
+    genotypes = [canonical(genotype, size.stem_twice) for genotype in draws]
     done = {(row["genotype"], row["fold"], row["seed"]) for row in read_table(options.table)}
     for seed in options.seeds:
         for genotype in dict.fromkeys(genotypes):
@@ -157,58 +148,5 @@ def report(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-# ---------------------------------------------------------------- the rankings of the searches
-
-
-def compare_scores(options: argparse.Namespace) -> None:
-    """Print Kendall's tau of each search's scores with the retrained networks', for each seed."""
-    rows = [row for row in read_table(options.table) if row["fold"] == options.fold]
-    genotypes = list(dict.fromkeys(row["genotype"] for row in rows))
-    truths = {
-        name: [np.mean([row[name] for row in rows if row["genotype"] == each]) for each in genotypes]
-        for name in ("validation_ua", "test_ua")
-    }
-    print(f"{len(genotypes)} genotypes; tau with the retrained UA on validation and on test speakers")
-    for seed, strategy in product(options.seeds, ("evolution", "darts")):
-        found = score_genotypes(strategy, [parse(each) for each in genotypes], options, seed)
-        for name, scores in found.items():
-            taus = [kendalltau(scores, truth).statistic for truth in truths.values()]
-            print(f"seed {seed}  {name:32} {taus[0]:6.2f} {taus[1]:6.2f}", flush=True)
-
-
-def score_genotypes(
-    strategy: str, genotypes: list[Genotype], options: argparse.Namespace, seed: int
-) -> dict[str, list[float]]:
-    """Train the supernet of a search; return what it says of each genotype, higher for better."""
-    with tempfile.TemporaryDirectory() as path:
-        given = {"dataset": options.dataset, "fold": options.fold, "seed": seed, "gpus": "none"}
-        given |= {"strategy": strategy, "results_path": Path(path), "guard": "off", "recompute": "none"}
-        config = from_file(SearchConfig, options.config, **given)
-        experiment = start_experiment(config)
-        folder = RunFolder("search", config)
-        searcher = (Evolution if strategy == "evolution" else GradientSearch)(config, experiment, folder)
-        with folder:
-            fit(folder, searcher, experiment.device)
-    if strategy == "evolution":
-        losses, uas = zip(*map(searcher.losses, genotypes), strict=True)
-        return {"evolution: loss of shared weights": [-loss for loss in losses], "evolution: their UA": uas}
-    alphas = searcher.derivation.mean()
-    return {
-        "darts: log-probability of the ops": [log_probability(each, alphas, searcher) for each in genotypes]
-    }
-
-
-def log_probability(genotype: Genotype, alphas: dict, search: GradientSearch) -> float:
-    """The sum over the edges of a genotype of the log of its op's softmaxed alpha."""
-    total = 0.0
-    for kind, nodes in alphas.items():
-        ops = search.network.space.of(kind)[1]
-        for node, p in zip(getattr(genotype, kind), nodes, strict=True):
-            total += sum(float(p[source, ops.index(op)].log()) for op, source in node)
-    return total
-
-
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    log.disabled = True
     main()

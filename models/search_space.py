@@ -1,8 +1,9 @@
 """The search space: the number of nodes of a cell, and the candidate ops of its edges."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations, product
 
 import numpy as np
 
@@ -33,6 +34,24 @@ class SearchSpace:
             for i in range(node_count):
                 size *= math.comb(i + 2, 2) * len(without_none(ops)) ** 2
         return size
+
+    def genotypes(self) -> Iterator[Genotype]:
+        """All genotypes. The order of the two edges of a node makes no difference."""
+        return (Genotype.of_nodes(*cells) for cells in product(*map(self.cells, KINDS)))
+
+    def cells(self, kind: str) -> list[tuple[Node, ...]]:
+        """All cells of a kind."""
+        node_count, ops = self.of(kind)
+        pairs_of_ops = list(product(without_none(ops), repeat=2))
+        nodes = [
+            [
+                tuple(zip(pair, sources, strict=True))
+                for sources in combinations(range(i + 2), 2)
+                for pair in pairs_of_ops
+            ]
+            for i in range(node_count)
+        ]
+        return list(product(*nodes))
 
     def draw(self, *seed: int) -> Genotype:
         """Draw a genotype; all are equally likely."""

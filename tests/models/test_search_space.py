@@ -40,6 +40,11 @@ def test_size_is_the_number_of_listed_genotypes(space: SearchSpace):
     assert space.size == len(genotypes) == len(set(genotypes))
 
 
+@pytest.mark.parametrize("space", [SMALL, ONE_GENOTYPE, WITHOUT_NONE])
+def test_genotypes_are_all_of_the_space_each_once(space: SearchSpace):
+    assert sorted(map(str, space.genotypes())) == sorted(map(str, list_genotypes(space)))
+
+
 def test_size_of_the_published_space():
     pairs = 1 * 3 * 6 * 10
     assert PUBLISHED.size == (pairs * 7**8) ** 2 * (pairs * 13**8)
