@@ -536,6 +536,12 @@ class SearchConfig(RunConfig):
     """The epoch whose genotype is the result: the last, or the one with the highest UA on the rows of the alphas, of
     those that train them."""
 
+    relaxation: Literal["softmax", "dirichlet", "gumbel", "sigmoid"] = "softmax"
+    """How the alphas of an edge become the weights of its ops: softmax (DARTS); dirichlet: random in each step (DrNAS);
+    gumbel: one random op in each step (GDAS); sigmoid: the ops do not compete (FairDARTS)."""
+    perturb_alpha: Fraction = 0.0
+    """Largest noise that is added to the weights of the ops in the steps of the weights, such as 0.3; it rises over the
+    search from 0.03 (SDARTS). 0: off."""
     guard: Literal["warn", "keep", "off"] = "warn"
     """What follows signs that the cells collapse, which are measured after every epoch: warn: a line in the log; keep:
     also, after a rise of the eigenvalue, take the genotype from before it, whatever PICK says; off: measure nothing."""
@@ -565,22 +571,31 @@ class SearchConfig(RunConfig):
 
     @model_validator(mode="after")
     def _check_strategy(self) -> Self:
-        given = {
-            "--plan": self.plan,
-            "--batch_size auto": self.batch_size == "auto",
-            "--cuda_graphs": self.cuda_graphs,
+        evolves, descends = self.strategy == "evolution", self.strategy == "darts"
+        wrong = {
+            "--plan": self.plan and evolves,
+            "--batch_size auto": self.batch_size == "auto" and evolves,
+            "--cuda_graphs": self.cuda_graphs and evolves,
+            "--guard keep": self.guard == "keep" and not descends,
+            f"--relaxation {self.relaxation}": self.relaxation != "softmax" and not descends,
+            "--perturb_alpha": self.perturb_alpha > 0 and not descends,
         }
-        for flag, is_given in given.items():
-            if is_given and self.strategy == "evolution":
-                raise ValueError(f"{flag} is for --strategy darts, not for evolution")
+        for flag, is_wrong in wrong.items():
+            if is_wrong:
+                raise ValueError(f"{flag} is for --strategy darts, not for {self.strategy}")
+        if len(self.objectives) > 1 and not evolves:
+            raise ValueError(f"--objectives is for --strategy evolution, not for {self.strategy}")
+        if self.candidates > self.population and evolves:
+            raise ValueError(f"--candidates {self.candidates} must be at most --population {self.population}")
         return self
 
     @model_validator(mode="after")
-    def _check_evolution(self) -> Self:
-        if self.strategy != "evolution" and len(self.objectives) > 1:
-            raise ValueError(f"--objectives is for --strategy evolution, not for {self.strategy}")
-        if self.strategy == "evolution" and self.candidates > self.population:
-            raise ValueError(f"--candidates {self.candidates} must be at most --population {self.population}")
+    def _check_cuda_graphs(self) -> Self:
+        if self.cuda_graphs and (self.relaxation in ("dirichlet", "gumbel") or self.perturb_alpha):
+            raise ValueError(
+                "--cuda_graphs replays one step, with the same random weights of the ops each time: leave it out, or "
+                "--perturb_alpha and --relaxation dirichlet or gumbel"
+            )
         return self
 
     @field_validator("objectives")
@@ -592,8 +607,6 @@ class SearchConfig(RunConfig):
 
     @model_validator(mode="after")
     def _check_guard(self) -> Self:
-        if self.guard == "keep" and self.strategy != "darts":
-            raise ValueError(f"--guard keep is for --strategy darts; {self.strategy} has no alphas")
         if self.guard == "keep" and self.epochs - self.frozen_epochs < GUARD_EPOCHS:
             raise ValueError(
                 f"--guard keep needs {GUARD_EPOCHS} epochs or more that train the alphas: before, every eigenvalue "

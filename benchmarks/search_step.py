@@ -63,7 +63,7 @@ def rnn_cells(config: SearchConfig, device: torch.device, only_alphas: bool = Fa
     network = make_supernet(config, CLASSES).to(device)
     freeze(network, only_alphas)
     joint = network.network
-    weights = network.softmaxed_alphas
+    weights = network.op_weights
     with torch.no_grad():
         s0 = s1 = joint.stem(batch(config, device)[0])
         for kind, cell in zip(joint.kinds, joint.cnn_cells, strict=True):

@@ -18,9 +18,11 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy.stats import kendalltau
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -32,11 +34,14 @@ from darts.supernet import search_space
 from genotypes import Genotype
 from models.joint_network import Size
 from models.search_space import canonical
+from training.run_folder import log
 
 COLUMNS = (
     "genotype", "dataset", "fold", "seed", "validation_ua", "validation_loss", "test_ua", "weights", "multiply_adds",
     "cpu_seconds", "commit",
 )  # fmt: skip
+WHOLE = {"fold", "seed", "weights", "multiply_adds"}
+TEXTS = {"genotype", "dataset", "search", "commit"}
 
 
 def main() -> None:
@@ -82,39 +87,45 @@ def train(genotype: Genotype, config: AugmentConfig, seed: int) -> dict[str, str
         seconds = time.process_time() - start
         history = (own.folder / "augment" / "history.jsonl").read_text(encoding="utf-8").splitlines()
     last = json.loads(history[-1])
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
-    ).stdout
     values = (
         str(genotype), config.dataset_name, config.fold, seed, round(last["valid/ua"], 4),
         round(last["valid/loss"], 4), round(metrics["ua"], 4), metrics["params"], metrics["multiply_adds"],
-        round(seconds, 1), commit.strip(),
+        round(seconds, 1), commit(),
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def append(table: Path, row: dict[str, str | int | float]) -> None:
-    """Add a row to the CSV, with a header if it is new."""
+def commit() -> str:
+    """The commit of this checkout."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
+
+
+def append(table: Path, row: Mapping[str, str | float]) -> None:
+    """Add a row to a CSV, with a header if it is new, and print it."""
     is_new = not table.exists()
     table.parent.mkdir(parents=True, exist_ok=True)
     with table.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, list(row))
         if is_new:
             writer.writeheader()
         writer.writerow(row)
-    print(f"{row['validation_ua']:.3f} {row['test_ua']:.3f} {row['cpu_seconds']:.0f} s", flush=True)
+    print(*(value for name, value in row.items() if name != "genotype"), flush=True)
 
 
 def read_table(table: Path) -> list[dict]:
-    """The rows of the CSV, with numbers where there are some; none if there is no file."""
+    """The rows of a CSV, with numbers where there are some; none if there is no file."""
     if not table.exists():
         return []
     with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        for name in COLUMNS[2:-1]:
-            row[name] = float(row[name]) if "." in row[name] else int(row[name])
-    return rows
+        return [{name: number(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def number(name: str, text: str) -> str | int | float:
+    """The value of a column."""
+    if name in TEXTS:
+        return text
+    return int(text) if name in WHOLE else float(text)
 
 
 # ---------------------------------------------------------------- what the table says
@@ -149,4 +160,6 @@ def report(rows: list[dict]) -> str:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
+    log.disabled = True
     main()

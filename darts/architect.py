@@ -22,6 +22,7 @@ from torch import Tensor
 
 from config import SearchConfig
 from models import passes
+from models.relaxations import Sample
 from models.search_network import SearchNetwork
 from training.distributed import gradient
 from training.precision import PASS_DTYPES, ieee_float32
@@ -77,24 +78,34 @@ class Architect:
             capturable=config.cuda_graphs,  # counts its steps on the device
         )
 
-    def step(self, train: Batch, val: Batch) -> Metrics:
-        """Update the alphas along their gradient, then the weights at the new alphas."""
-        self.alpha_step(train, val)
-        return self.weight_step(train)
+    def step(self, train: Batch, val: Batch, sample: Sample | None = None) -> Metrics:
+        """Update the alphas along their gradient, then the weights at the new alphas.
 
-    def weight_step(self, train: Batch) -> Metrics:
+        `sample` decides the weights of the ops if they are random or perturbed (see `models.relaxations`).
+        """
+        with self.network.sampling(sample):
+            self.alpha_step(train, val)
+        return self.weight_step(train, sample)
+
+    def weight_step(self, train: Batch, sample: Sample | None = None) -> Metrics:
         """One step of SGD at the present alphas."""
-        return weight_step(
-            self.network, self.weight_optimizer, train, self.loss, self.config.w_grad_clip, self.dtype
-        )
+        with self.network.sampling(sample and sample.for_weights(self.config.perturb_alpha)):
+            return weight_step(
+                self.network, self.weight_optimizer, train, self.loss, self.config.w_grad_clip, self.dtype
+            )
 
     def alpha_step(self, train: Batch, val: Batch) -> None:
-        """One step of Adam along the first- or second-order gradient."""
+        """One step of Adam along the first- or second-order gradient, with that of the relaxation's penalty."""
         if self.config.order == "second":
             gradients = self.second_order(train, val, self.unrolled_step())
         else:
             gradients = self.first_order(val)
-        for alpha, d in zip(self.network.architecture_parameters(), gradients, strict=True):
+        alphas = self.network.architecture_parameters()
+        penalty = self.network.relaxation.penalty(alphas)
+        if penalty is not None:  # L_val includes it; it does not depend on the weights
+            penalties = torch.autograd.grad(penalty, alphas)
+            gradients = [d + d_penalty for d, d_penalty in zip(gradients, penalties, strict=True)]
+        for alpha, d in zip(alphas, gradients, strict=True):
             alpha.grad = d
         self.alpha_optimizer.step()
         self.alpha_optimizer.zero_grad()

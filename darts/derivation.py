@@ -36,7 +36,7 @@ class Derivation:
 
         Higher scores are better; None is the score of an epoch that has not trained the alphas.
         """
-        self.recent = [*self.recent, self.network.softmaxed_alphas()][-self.config.alpha_average :]
+        self.recent = [*self.recent, self.network.op_weights()][-self.config.alpha_average :]
         genotype = self.network.genotype(self.mean(), self.config.edges_by)
         if self.config.pick == "last" or self.score is None or score > self.score:
             self.epoch = epoch

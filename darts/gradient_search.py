@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from config import SearchConfig
@@ -14,6 +15,7 @@ from data.halves import halves
 from genotypes import Genotype
 from models.fused import compiler_missing
 from models.joint_network import Size
+from models.relaxations import Sample
 from training.cuda_graphs import RecordedStep, keep_weights_in_place, make_recorder
 from training.experiment import Experiment
 from training.loop import fit
@@ -120,12 +122,19 @@ class GradientSearch:
         """
         train = self.weight_batches[i]
         if i < self.frozen_steps:
-            return self.architect.weight_step(train)
+            return self.architect.weight_step(train, self.sample(i))
         val = self.alpha_batches[i]
         if self.recorded_step:
             learning_rate = self.scheduler.get_last_lr()  # a recording holds it as a constant
             return self.recorded_step(train, val, constants=learning_rate)
-        return self.architect.step(train, val)
+        return self.architect.step(train, val, self.sample(i))
+
+    def sample(self, i: int) -> Sample | None:
+        """The random weights of the ops in step i, the same on all ranks; None if there are none."""
+        if not (self.network.relaxation.is_random or self.config.perturb_alpha):
+            return None
+        (seed,) = np.random.SeedSequence([self.config.seed, i]).generate_state(1, np.uint64)
+        return Sample(int(seed) >> 2, i / (self.config.epochs * self.steps))
 
     def after_epoch(self, epoch: int) -> dict[str, Any]:
         """Evaluate the supernet on the alpha half; record its scores, the alphas and the current genotype."""

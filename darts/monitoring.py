@@ -11,10 +11,14 @@ from training.run_folder import RunFolder
 
 @torch.no_grad()
 def describe_alphas(network: SearchNetwork) -> dict[str, float]:
-    """By kind of cell: the mean entropy of its edges' softmaxed alphas (in nats), and the shares of skip and none."""
+    """By kind of cell: the mean entropy of its edges (in nats), and the shares of skip and none.
+
+    The weights of an edge count as probabilities; those of ops that do not compete are divided by their sum.
+    """
     record = {}
-    for kind, nodes in network.softmaxed_alphas().items():
+    for kind, nodes in network.op_weights().items():
         p = torch.cat(nodes)
+        p = p / p.sum(dim=1, keepdim=True)
         _, ops = network.space.of(kind)
         record[f"alpha_entropy/{kind}"] = float(-(p * p.log()).sum(dim=1).mean())
         for op in ("skip_connect", "none"):
@@ -26,7 +30,7 @@ def describe_alphas(network: SearchNetwork) -> dict[str, float]:
 @torch.no_grad()
 def draw_architecture(folder: RunFolder, network: SearchNetwork, genotype: Genotype, epoch: int) -> None:
     """Draw the alphas and the cells of a genotype into plots/ and TensorBoard."""
-    for kind, nodes in network.softmaxed_alphas().items():
+    for kind, nodes in network.op_weights().items():
         _, ops = network.space.of(kind)
         picture = folder.plots / f"alphas_{kind}.png"
         weights = [p.cpu().numpy() for p in nodes]

@@ -23,4 +23,5 @@ def make_supernet(config: SearchConfig, classes: int) -> SearchNetwork:
         config.nested_depth,
         fused=config.fused == "auto",
         op_norm=config.op_norm,
+        relaxation=config.relaxation,
     )

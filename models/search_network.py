@@ -1,6 +1,7 @@
 """The supernet: a joint network with relaxed cells, and the alphas that weight their ops."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from models.fused import cell_types
 from models.joint_network import JointNetwork, Size
 from models.mixed_ops import MixedNode, MixedOp
 from models.nested_ops import NestedOp
+from models.relaxations import RELAXATIONS, Sample, draw_weights
 from models.search_space import SearchSpace
 
 ALPHA_SCALE = 1e-3
@@ -24,6 +26,7 @@ class SearchNetwork(nn.Module):
     `recompute` names what the backward pass computes again instead of storing it: "none", "ops" or "cells".
     With `nested_depth`, recurrent ops of one family share their layers (see `nested_ops`).
     With `op_norm`, LayerNorm follows each op of the SeqNN. A derived network has none.
+    `relaxation` names what makes weights of the ops from the alphas (see `relaxations`).
     With `fused`, the cells are computed by the faster functions of `models.fused`.
     """
 
@@ -37,9 +40,12 @@ class SearchNetwork(nn.Module):
         nested_depth: bool = False,
         fused: bool = True,
         op_norm: bool = False,
+        relaxation: str = "softmax",
     ):
         super().__init__()
         self.space = space
+        self.relaxation = RELAXATIONS[relaxation]
+        self.sample: Sample | None = None
         self.recompute = recompute
         self.nested_depth = nested_depth
         self.op_norm = op_norm
@@ -75,11 +81,26 @@ class SearchNetwork(nn.Module):
         return nn.ParameterList(ALPHA_SCALE * torch.randn(i + 2, len(ops)) for i in range(node_count))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.network(x, self.softmaxed_alphas())
+        return self.network(x, self.sampled_weights() if self.sample else self.op_weights())
 
-    def softmaxed_alphas(self) -> dict[str, list[Tensor]]:
-        """By kind of cell, for each node: softmax(alpha) over the ops, (edges, ops)."""
-        return {kind: [alpha.softmax(dim=-1) for alpha in nodes] for kind, nodes in self.alphas.items()}
+    def op_weights(self) -> dict[str, list[Tensor]]:
+        """By kind of cell, for each node: the expected weights of the ops, (edges, ops); softmax(alpha) in DARTS."""
+        expected = self.relaxation.expected
+        return {kind: [expected(alpha) for alpha in nodes] for kind, nodes in self.alphas.items()}
+
+    def sampled_weights(self) -> dict[str, list[Tensor]]:
+        """The same, as the present sample draws them."""
+        drawn = iter(draw_weights(self.relaxation, self.architecture_parameters(), self.sample))
+        return {kind: [next(drawn) for _ in nodes] for kind, nodes in self.alphas.items()}
+
+    @contextmanager
+    def sampling(self, sample: Sample | None) -> Iterator[None]:
+        """Within this context, passes draw the weights of the ops by a sample; None: they use the expected ones."""
+        self.sample = sample
+        try:
+            yield
+        finally:
+            self.sample = None
 
     def architecture_parameters(self) -> list[nn.Parameter]:
         """The alphas."""
@@ -98,12 +119,14 @@ class SearchNetwork(nn.Module):
     def genotype(
         self, op_weights: Mapping[str, Sequence[Tensor]] | None = None, edges_by: str = "weight"
     ) -> Genotype:
-        """The discrete cells with the largest op weights; default: the softmaxed alphas.
+        """The discrete cells with the largest op weights; default: the expected ones.
 
-        `edges_by` says what makes an edge strong (see `genotypes.discretise`).
+        `edges_by` says what makes an edge strong (see `genotypes.discretise`). Where ops do not compete, `none` takes
+        no share of the others' weights, so both choices are the same.
         """
         cells = {}
-        for kind, nodes in (op_weights or self.softmaxed_alphas()).items():
+        edges_by = edges_by if self.relaxation.competing else "weight"
+        for kind, nodes in (op_weights or self.op_weights()).items():
             _, ops = self.space.of(kind)
             cells[kind] = discretise([p.cpu().numpy() for p in nodes], ops, edges_by)
         return Genotype.of_nodes(**cells)

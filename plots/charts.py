@@ -50,7 +50,7 @@ def draw_confusion(confusion: Any, classes: Sequence[str], path: Path, title: st
 
 
 def draw_alphas(weights: Sequence[Any], ops: Sequence[str], path: Path, title: str) -> None:
-    """Draw the softmaxed alphas of a cell type as a heat map: a row per edge (source → state), a column per op.
+    """Draw the weights of the ops of a cell type as a heat map: a row per edge (source → state), a column per op.
 
     The ops of the derived cell are outlined.
     """
@@ -81,7 +81,7 @@ def draw_alphas(weights: Sequence[Any], ops: Sequence[str], path: Path, title: s
     edges = [f"{source}→{i + 2}" for i, table in enumerate(tables) for source in range(len(table))]
     axes.set_yticks(range(len(values)), edges)
     axes.set_ylabel("edge (source → state)", color=MUTED)
-    _finish(figure, axes, image, path, title, "softmaxed alpha (outlined: the derived cell)")
+    _finish(figure, axes, image, path, title, "weight of the op (outlined: the derived cell)")
 
 
 def draw_balance(

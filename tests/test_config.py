@@ -598,6 +598,17 @@ def test_flags_of_darts_are_refused_for_the_evolution(flag: str):
             ["--guard", "keep", "--epochs", "20", "--alpha_start", "0.5"],
             "--guard keep needs 17 epochs or more",
         ),
+        (
+            ["--strategy", "evolution", "--relaxation", "gumbel"],
+            "--relaxation gumbel is for --strategy darts, not for evolution",
+        ),
+        (
+            ["--strategy", "random", "--perturb_alpha", "0.3"],
+            "--perturb_alpha is for --strategy darts, not for random",
+        ),
+        (["--cuda_graphs", "--relaxation", "dirichlet"], "--cuda_graphs replays one step"),
+        (["--cuda_graphs", "--perturb_alpha", "0.1"], "--cuda_graphs replays one step"),
+        (["--relaxation", "softplus"], "--relaxation softplus: "),
     ],
 )
 def test_flags_of_the_searches_that_do_not_fit_are_refused(words: list[str], message: str):

@@ -22,12 +22,15 @@ MENDS = (
     " --edges_by without_none"
 )
 """The flags of a search in configs/small.yaml, and the choice of the best epoch."""
+RELAXED = "--order second --relaxation dirichlet --perturb_alpha 0.3 --dropout 0.2"
+"""Random and perturbed weights of the ops."""
+SEARCHES = {"mended": MENDS.split(), "relaxed": RELAXED.split()}
 
 
 def flags(command: str, order: str) -> list[object]:
     common = ["--config", "tiny.yaml", "--epochs", EPOCHS]
     if command == "search":
-        return [*common, *MENDS.split()] if order == "mended" else [*common, "--order", order]
+        return [*common, *SEARCHES.get(order, ("--order", order))]
     recipe = RECIPE.split() if order == "recipe" else []
     return [*common, "--genotype", "cnn_lstm", *recipe]
 
@@ -52,6 +55,7 @@ def interrupt(command: str, name: str, options: list[object], number: int, cwd: 
         pytest.param("search", "second", signal.SIGTERM, 143, "200", marks=pytest.mark.slow),
         pytest.param("search", "first", signal.SIGKILL, -9, "0.0002min", marks=pytest.mark.slow),
         ("search", "mended", signal.SIGTERM, 143, "5min"),
+        ("search", "relaxed", signal.SIGTERM, 143, "5min"),
         ("augment", "", signal.SIGINT, 130, "5min"),
         ("augment", "recipe", signal.SIGTERM, 143, "5min"),
         pytest.param("augment", "", signal.SIGKILL, -9, "200", marks=pytest.mark.slow),

@@ -15,6 +15,7 @@ from config import SearchConfig
 from darts import architect
 from darts.architect import Architect, UnrolledStep
 from models.joint_network import Size
+from models.relaxations import Sample
 from models.search_network import SearchNetwork
 from models.search_space import SearchSpace
 from training import distributed, precision
@@ -163,6 +164,37 @@ def small_epsilon(monkeypatch):
 @pytest.mark.parametrize("size", [*SIZES, {"deltas": 2}], ids=str)
 def test_second_order_equals_the_exact_gradient(size, small_epsilon):
     assert max(relative_errors(make_problem(**size))) < 1e-4
+
+
+@pytest.mark.parametrize("relaxation", ["dirichlet", "gumbel", "sigmoid"])
+def test_second_order_of_a_sample_equals_the_exact_gradient_of_the_same_sample(relaxation, small_epsilon):
+    p = make_problem(nodes=2, relaxation=relaxation)
+    sample = Sample(3, 0.9)
+    with p.network.sampling(sample), p.plain.sampling(sample):
+        assert max(relative_errors(p)) < 1e-4
+
+
+@pytest.mark.parametrize("order", ["first", "second"])
+@pytest.mark.parametrize("relaxation", ["dirichlet", "sigmoid"])
+def test_step_of_the_alphas_adds_the_gradient_of_the_penalty(relaxation, order):
+    p = make_problem(relaxation=relaxation)
+    config = SearchConfig(relaxation=relaxation, order=order, w_lr=XI, alpha_weight_decay=0.0)
+    searcher = Architect(config, p.network)
+    sample = Sample(3, 0.9)
+    with p.network.sampling(sample):
+        if order == "second":
+            found = searcher.second_order(p.train, p.val, searcher.unrolled_step())
+        else:
+            found = searcher.first_order(p.val)
+    penalty = torch.autograd.grad(p.network.relaxation.penalty(p.alphas), p.alphas)
+    given = []
+    searcher.alpha_optimizer.register_step_pre_hook(
+        lambda *_: given.extend(alpha.grad.clone() for alpha in p.alphas)
+    )
+    searcher.step(p.train, p.val, sample)
+    truth = [d + each for d, each in zip(found, penalty, strict=True)]
+    assert distance(given, truth) < 1e-12
+    assert distance(given, found) > 1e-6
 
 
 @every_size

@@ -260,7 +260,7 @@ def test_every_kind_has_its_readings(search: GradientSearch):
     expected = {f"guard/{name}_{kind}" for name in names for kind in KINDS}
     assert record.keys() == expected | {"guard/eigenvalue", "guard/size_percentile"}
     assert all(type(value) is float for value in record.values())  # TensorBoard shows floats alone
-    alphas = search.network.softmaxed_alphas()["rnn"]
+    alphas = search.network.op_weights()["rnn"]
     p = torch.cat(alphas).detach().double()
     assert record["guard/entropy_rnn"] == pytest.approx(float(-(p * p.log()).sum(1).mean() / np.log(3)))
 

@@ -22,6 +22,7 @@ import search
 from augment import find_genotype
 from cli import exit_codes, from_file
 from config import AugmentConfig, RunConfig, SearchConfig
+from darts.evolution import Evolution
 from darts.gradient_search import GradientSearch
 from training import distributed
 from training.experiment import start_experiment
@@ -44,11 +45,12 @@ def augment_config(**flags: Any) -> AugmentConfig:
     return from_file(AugmentConfig, Path("tiny.yaml"), **{"genotype": "cnn_lstm", **flags})
 
 
-def make_task(config: RunConfig) -> GradientSearch | Retraining:
+def make_task(config: RunConfig) -> GradientSearch | Evolution | Retraining:
     """A search, or the training of a derived network, before its first step."""
     experiment = start_experiment(config)
     if isinstance(config, SearchConfig):
-        return GradientSearch(config, experiment, RunFolder("search", config, writes=False))
+        search_class = search.STRATEGIES[config.strategy]
+        return search_class(config, experiment, RunFolder("search", config, writes=False))
     return Retraining(config, experiment, find_genotype(config)[0])
 
 
@@ -75,11 +77,28 @@ def guard_reading() -> dict[str, Tensor]:
     return {key: torch.tensor(value, dtype=torch.float64) for key, value in reading.items()}
 
 
+def evolved_losses() -> dict[str, Tensor]:
+    """The shared weights of the evolution after some steps in float64, and the losses of its population."""
+    config = search_config(**DETERMINISTIC, strategy="evolution", population=4, generations=2)
+    task = make_task(config)
+    task.network.double()
+    task.features.resident = task.features.resident.double()
+    for i in range(10):
+        task.step(i)
+    losses = torch.tensor([each.loss for each in task.evolve()], dtype=torch.float64)
+    # without the running statistics, which nothing uses: the same rows on two ranks count twice in their variance
+    return {**dict(task.network.named_parameters()), "losses": losses}
+
+
 SAME_STEPS: dict[str, Callable[[], dict[str, Tensor]]] = {
     "second order": lambda: run_steps(search_config(**DETERMINISTIC, order="second"), 20),
     "first order": lambda: run_steps(search_config(**DETERMINISTIC, order="first", recompute="cells"), 5),
     "augment": lambda: run_steps(augment_config(**DETERMINISTIC, cutout_length=0, drop_path_prob=0.0), 20),
+    "relaxed": lambda: run_steps(
+        search_config(**DETERMINISTIC, relaxation="dirichlet", perturb_alpha=0.3), 5
+    ),
     "guard": guard_reading,
+    "evolution": evolved_losses,
 }
 """Steps that two processes must compute as one process does."""
 
