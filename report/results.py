@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from report.agreement import agreements
 from report.statistics import compare, count_confusions, difference_interval, holm, intervals, mean_scores
 from report.summaries import compare_settings, learning_curves, op_frequencies, trial_cost
 from report.trials import Trial, TrialKey, is_svm, method_order, strategy_of
@@ -65,6 +66,7 @@ def collect_results(
         "trials": rows,
         "missing": [{**key._asdict(), "reason": reason} for key, reason in missing.items()],
         "searched": op_frequencies(trials),
+        "agreements": agreements(trials),
         "curves": learning_curves(trials),
         "settings": compare_settings(trials),
         "versions": versions(),

@@ -109,6 +109,16 @@ def cost_table(results: dict[str, Any]) -> Table:
     return Table(["method", *(COSTS[cost][0] for cost in known)], rows)
 
 
+def agreement_table(results: dict[str, Any]) -> Table:
+    """The share of edges that the genotypes of two trials have in common."""
+    columns = {"seeds": "other seed", "folds": "other fold", "chance": "random genotypes"}
+    rows = [
+        [method_title(method), *(text.format_percent(found[column], 0) for column in columns)]
+        for method, found in results["agreements"].items()
+    ]
+    return Table(["method", *columns.values()], rows)
+
+
 def missing_table(results: dict[str, Any]) -> Table:
     """The missing trials and the reasons."""
     rows = [[*_trial_names(trial), trial["reason"]] for trial in results["missing"]]
@@ -146,6 +156,10 @@ ENSEMBLES = (
     "The mean class probabilities of the models of all complete seeds give one prediction per utterance; "
     "the scores of single models, above, are the ones to compare with publications."
 )
+AGREEMENT = (
+    "The share of edges (op and source) that the genotypes of two trials have in common, a mean over pairs of trials: "
+    "with the same speakers and another seed, with the same seed and other speakers, and of genotypes drawn at random."
+)
 SECTIONS = (
     ("Pooled over folds", "Every utterance counts once per seed; seeds are averaged.", pooled_table),
     ("Over folds and seeds", "Mean ± standard deviation of the trials.", score_table),
@@ -154,6 +168,7 @@ SECTIONS = (
     ("UA of each sex", "Pooled over folds; seeds are averaged.", sex_table),
     ("Ensemble over seeds", ENSEMBLES, ensemble_table),
     ("Cost", "Mean over trials, with the range if they differ.", cost_table),
+    ("Agreement of the genotypes", AGREEMENT, agreement_table),
     ("Missing trials", "These trials are not included in any number.", missing_table),
     ("Published results", PROTOCOLS_DIFFER, published_table),
 )
