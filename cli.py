@@ -212,8 +212,8 @@ def read_environment(kind: type[Flags], given: Mapping[str, Any]) -> dict[str, s
 
 
 def from_file(kind: type[Config], path: Path | None, **flags: Any) -> Config:
-    """The flags in the command's section of a configuration file, overridden by `flags`."""
-    section = read_file(path, kind)[1] if path else {}
+    """The flags in the command's section of a configuration file, overridden by `flags`; --config is the file."""
+    section = {**read_file(path, kind)[1], "config": path} if path else {}
     return validate(kind, override(kind, section, flags))
 
 

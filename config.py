@@ -573,8 +573,6 @@ class SearchConfig(RunConfig):
     def _check_strategy(self) -> Self:
         evolves, descends = self.strategy == "evolution", self.strategy == "darts"
         wrong = {
-            "--plan": self.plan and evolves,
-            "--batch_size auto": self.batch_size == "auto" and evolves,
             "--cuda_graphs": self.cuda_graphs and evolves,
             "--guard keep": self.guard == "keep" and not descends,
             f"--relaxation {self.relaxation}": self.relaxation != "softmax" and not descends,

@@ -39,7 +39,7 @@ def run(config: SearchConfig) -> Genotype | None:
         print(planner.table(experiment, config))
         return None
     plan = None
-    if config.strategy == "darts":
+    if config.strategy != "random":
         plan = planner.choose(experiment, config)
         config = plan.config
         experiment = replace(experiment, config=config)

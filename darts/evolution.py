@@ -16,12 +16,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from config import SearchConfig
 from darts import nsga
-from darts.supernet import search_space
+from darts.supernet import make_one_shot, search_space
 from genotypes import Genotype
 from models.augment_network import AugmentNetwork
 from models.complexity import multiply_adds
 from models.joint_network import Size
-from models.one_shot_network import OneShotNetwork
 from models.search_space import canonical
 from plots import charts
 from training.experiment import Experiment
@@ -79,11 +78,10 @@ class Evolution:
         self.space = search_space(config)
         self.size = Size.of(config)
         self.classes = len(self.store.classes)
-        network = OneShotNetwork(self.space, self.size, self.classes, config.dropout, config.fused == "auto")
-        self.network = experiment.place(network)
+        self.network = experiment.place(make_one_shot(config, self.classes))
         self.loss = ClassificationLoss(experiment.class_weights(rows))
         self.optimizer = torch.optim.SGD(
-            network.parameters(), config.w_lr, config.w_momentum, weight_decay=config.w_weight_decay
+            self.network.parameters(), config.w_lr, config.w_momentum, weight_decay=config.w_weight_decay
         )
         self.scheduler = CosineAnnealingLR(self.optimizer, config.epochs, eta_min=config.w_lr_min)
         self.parts = {"network": self.network, "optimizer": self.optimizer, "scheduler": self.scheduler}

@@ -12,6 +12,9 @@ process.
 With --precision bf16, s, r and t are about halved and a pass holds a 16-bit copy of its weights.
 The float32 passes at w+ and w- compute no weight gradients; in the second order, the larger of both
 peaks counts.
+
+A step of the evolution is one of the first order that recomputes nothing. It trains one genotype, so w counts the
+weights that this uses.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,10 +24,11 @@ from itertools import product
 import torch
 
 from config import SearchConfig
-from darts.supernet import make_supernet
+from darts.supernet import make_one_shot, make_supernet
 from data.halves import halves
 from genotypes import RNN_SCOPES
-from models.memory import CellMemory, measure_cells
+from models.memory import CellMemory, measure_cells, measure_genotype
+from models.one_shot_network import OneShotNetwork
 from training import distributed
 from training.devices import free_memory
 from training.experiment import Experiment
@@ -38,6 +42,8 @@ RECOMPUTE = ("none", "ops", "cells")
 """The choices of --recompute, in the order in which auto tries them."""
 PROGRAM = {"cpu": 80e6}
 """Bytes that libraries allocate when they are first used, by device."""
+MEASURED = 8
+"""Genotypes that are measured for the evolution."""
 USABLE = {"cpu": 0.7}
 """The share of the free memory that `auto` fills, by device: the system's allocator keeps some of what is freed."""
 
@@ -74,7 +80,7 @@ def pass_peak(
         activations = stored + cell.recomputed(recompute, weight_gradients) + cell.working
         peak = max(peak, utterances * activations + gradients)
         stored -= cell.stored[recompute]
-        gradients += cell.weights if weight_gradients else 0.0
+        gradients += cell.gradients if weight_gradients else 0.0
     return max(peak, gradients)
 
 
@@ -85,20 +91,34 @@ def estimate(config: SearchConfig, classes: int, shape: tuple[int, int], device:
     """
     rnn_layers = min(config.rnn_layers, 2)
     small = config.model_copy(update={"rnn_layers": rnn_layers, "recompute": "none"})
+    make, measure = (make_one_shot, measure_largest) if evolves(config) else (make_supernet, measure_cells)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         with torch.device("meta"):
-            network = make_supernet(small, classes)
+            network = make(small, classes)
         network.to_empty(device=device)
         with torch.no_grad():
             for tensor in (*network.parameters(), *network.buffers()):
                 tensor.zero_()
-        cells = measure_cells(network, shape)
+        cells = measure(network, shape)
         dtype = PASS_DTYPES[config.precision]
-        bf16_cells = measure_cells(network, shape, dtype) if dtype else []
+        bf16_cells = measure(network, shape, dtype) if dtype else []
     more = config.rnn_layers - rnn_layers
     return Demand(
         cells + cells[-1:] * more, PROGRAM.get(device.type, 0.0), bf16_cells + bf16_cells[-1:] * more
     )
+
+
+def evolves(config: SearchConfig) -> bool:
+    """Whether the search trains a one-shot supernet."""
+    return config.strategy == "evolution"
+
+
+def measure_largest(
+    network: OneShotNetwork, shape: tuple[int, int], dtype: torch.dtype | None = None
+) -> list[CellMemory]:
+    """The memory of each cell, in a pass of that genotype of some which stores the most."""
+    drawn = [measure_genotype(network, network.space.draw(i), shape, dtype) for i in range(MEASURED)]
+    return max(drawn, key=lambda cells: sum(cell.stored["none"] for cell in cells))
 
 
 @dataclass(frozen=True)
@@ -112,7 +132,7 @@ class Planner:
     usable: float
     """The share of them that `auto` fills."""
     rows: int
-    """Training rows of the smaller half, the largest possible batch."""
+    """Training rows, of the smaller half if there are two: the largest possible batch."""
 
     @classmethod
     def of(cls, experiment: Experiment, config: SearchConfig) -> "Planner":
@@ -121,10 +141,22 @@ class Planner:
         device = experiment.device
         demand = estimate(config, len(store.classes), store.front_end.shape, device)
         free = -distributed.maximum(-int(free_memory(device)))  # the minimum: all ranks must choose the same
-        parts = halves(
-            store.manifest, experiment.fold.train, config.train_portion, config.seed, config.halves
-        )
+        parts = [experiment.fold.train]
+        if not evolves(config):
+            parts = halves(store.manifest, *parts, config.train_portion, config.seed, config.halves)
         return cls(config, demand, free, USABLE.get(device.type, 0.9), min(len(part) for part in parts))
+
+    @property
+    def order(self) -> str:
+        """The order of the step: the evolution has no alphas, so that its step is like one of the first order."""
+        return "first" if evolves(self.config) else self.config.order
+
+    @property
+    def recomputations(self) -> Sequence[str]:
+        """The values of --recompute to choose from."""
+        if evolves(self.config):
+            return ("none",)
+        return RECOMPUTE if self.config.recompute == "auto" else (self.config.recompute,)
 
     def peak(self, batch_size: int, order: str, recompute: str) -> float:
         """The peak of one process in bytes."""
@@ -141,13 +173,12 @@ class Planner:
         """
         config = self.config
         sizes = self.batch_sizes() if config.batch_size == "auto" else [config.batch_size]
-        choices = RECOMPUTE if config.recompute == "auto" else (config.recompute,)
-        for batch_size, recompute in product(sizes, choices):
-            if self.fits(batch_size, config.order, recompute):
+        for batch_size, recompute in product(sizes, self.recomputations):
+            if self.fits(batch_size, self.order, recompute):
                 return self.with_flags(batch_size, recompute)
         batch_size = sizes[-1]
-        recompute = min(choices, key=lambda choice: self.peak(batch_size, config.order, choice))
-        if self.peak(batch_size, config.order, recompute) > self.free:
+        recompute = min(self.recomputations, key=lambda choice: self.peak(batch_size, self.order, choice))
+        if self.peak(batch_size, self.order, recompute) > self.free:
             raise UserError(self.advice(batch_size, recompute))
         return self.with_flags(batch_size, recompute)
 
@@ -165,24 +196,27 @@ class Planner:
 
     def __str__(self) -> str:
         config = self.config
-        peak = self.peak(config.batch_size, config.order, config.recompute) / GB
-        return (
-            f"about {peak:.2f} GB at the peak, of {self.free / GB:.1f} free; --recompute {config.recompute}"
-        )
+        peak = self.peak(config.batch_size, self.order, config.recompute) / GB
+        recompute = "" if evolves(config) else f"; --recompute {config.recompute}"
+        return f"about {peak:.2f} GB at the peak, of {self.free / GB:.1f} free{recompute}"
 
     def advice(self, batch_size: int, recompute: str) -> str:
         """The error for a search that does not fit, with flags that do."""
-        order = self.config.order
-        peak = self.peak(batch_size, order, recompute) / GB
+        peak = self.peak(batch_size, self.order, recompute) / GB
         problem = (
-            f"--batch_size {batch_size} --recompute {recompute} --order {order} takes about {peak:.1f} GB of memory, "
+            f"{self.flags(batch_size, self.order, recompute)} takes about {peak:.1f} GB of memory, "
             f"and {self.free / GB:.1f} GB are free"
         )
-        for other_order, n, choice in product((order, "first"), reversed(BATCH_SIZES), ("ops", "cells")):
-            if n <= batch_size and self.fits(n, other_order, choice):
-                flags = f"--batch_size {n} --recompute {choice} --order {other_order}"
-                return f"{problem}: pass {flags}, or see --plan"
+        choices = ("none",) if evolves(self.config) else ("ops", "cells")
+        for order, n, choice in product((self.order, "first"), reversed(BATCH_SIZES), choices):
+            if n <= batch_size and self.fits(n, order, choice):
+                return f"{problem}: pass {self.flags(n, order, choice)}, or see --plan"
         return f"{problem}: choose fewer --rnn_nodes, --rnn_layers or --rnn_ops; see --plan"
+
+    def flags(self, batch_size: int, order: str, recompute: str) -> str:
+        """The flags of a choice, as they are typed."""
+        alphas = "" if evolves(self.config) else f" --recompute {recompute} --order {order}"
+        return f"--batch_size {batch_size}{alphas}"
 
     def table_entry(self, batch_size: int, order: str, recompute: str) -> str:
         """The peak in GB, in parentheses if it does not fit."""
@@ -205,14 +239,15 @@ def choose(experiment: Experiment, config: SearchConfig) -> Planner:
 def table(experiment: Experiment, config: SearchConfig) -> str:
     """The peaks by batch size, order and recomputation, then those of smaller search spaces."""
     planner = Planner.of(experiment, config)
-    columns = list(product(("second", "first"), RECOMPUTE))
+    columns = [("first", "none")] if evolves(config) else list(product(("second", "first"), RECOMPUTE))
     sizes = planner.batch_sizes()[::-1]
     batch_size = sizes[-1] if config.batch_size == "auto" else config.batch_size
     lines = [
-        f"GB at the peak, of {planner.free / GB:.1f} free on {experiment.device}; in parentheses: does not fit\n",
-        table_row("--order", (order for order, _ in columns)),
-        table_row("--recompute", (recompute for _, recompute in columns)),
+        f"GB at the peak, of {planner.free / GB:.1f} free on {experiment.device}; in parentheses: does not fit\n"
     ]
+    if not evolves(config):
+        lines.append(table_row("--order", (order for order, _ in columns)))
+        lines.append(table_row("--recompute", (recompute for _, recompute in columns)))
     for n in sizes:
         lines.append(table_row(f"--batch_size {n}", (planner.table_entry(n, *column) for column in columns)))
     spaces = list(smaller_spaces(config))
@@ -235,7 +270,7 @@ def smaller_spaces(config: SearchConfig) -> Iterator[tuple[str, SearchConfig]]:
     if config.rnn_layers:
         changes += [("rnn_nodes", n, n) for n in (3, 2) if n < config.rnn_nodes]
         changes += [("rnn_layers", n, n) for n in (2, 1) if n < config.rnn_layers]
-        changes += [("nested_depth", "", True)] * (not config.nested_depth)
+        changes += [("nested_depth", "", True)] * (not config.nested_depth and not evolves(config))
         changes += [
             ("rnn_ops", name, ops) for name, ops in RNN_SCOPES.items() if set(ops) < set(config.rnn_ops)
         ]

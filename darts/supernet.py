@@ -1,7 +1,8 @@
-"""The search space and the supernet that the flags of search.py describe."""
+"""The search space and the supernets that the flags of search.py describe."""
 
 from config import SearchConfig
 from models.joint_network import Size
+from models.one_shot_network import OneShotNetwork
 from models.search_network import SearchNetwork
 from models.search_space import SearchSpace
 
@@ -24,4 +25,11 @@ def make_supernet(config: SearchConfig, classes: int) -> SearchNetwork:
         fused=config.fused == "auto",
         op_norm=config.op_norm,
         relaxation=config.relaxation,
+    )
+
+
+def make_one_shot(config: SearchConfig, classes: int) -> OneShotNetwork:
+    """A one-shot supernet with random weights."""
+    return OneShotNetwork(
+        search_space(config), Size.of(config), classes, config.dropout, config.fused == "auto"
     )

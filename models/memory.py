@@ -5,17 +5,19 @@ the batch. The gradients of the weights, which replace the stored tensors one by
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from genotypes import Genotype
 from models import passes
 from models.cells import Cell
 from models.fused import recomputes_edge_by_edge, stacked_gates, stacked_share
 from models.mixed_ops import MixedOp
+from models.one_shot_network import OneShotNetwork
 from models.search_network import SearchNetwork
 
 UTTERANCES = 4
@@ -45,6 +47,13 @@ class CellMemory:
     """What recomputing the largest stack of recurrent ops holds, if they run stacked (see `models.fused.rnn`)."""
     edge: float = 0.0
     """The maps inside an edge of a fused CNN cell, which are recomputed edge by edge."""
+    unused: int = 0
+    """The part of `weights` that the pass does not use, and of which it computes no gradient."""
+
+    @property
+    def gradients(self) -> int:
+        """The gradients of the weights."""
+        return self.weights - self.unused
 
     def recomputed(self, recompute: str, weight_gradients: bool = True) -> float:
         """What the backward pass holds besides `stored` and `working`."""
@@ -75,8 +84,22 @@ class StorageCounter:
         return tensor
 
 
+def measure_genotype(
+    network: OneShotNetwork, genotype: Genotype, shape: tuple[int, int], dtype: torch.dtype | None = None
+) -> list[CellMemory]:
+    """The memory of each cell of a one-shot supernet, in a pass that trains a genotype; see `measure_cells`."""
+    network.genotype = genotype
+    used = set(network.weights_in_use())
+    memory = measure_cells(network, shape, dtype)
+    cells = [*network.network.cnn_cells, *network.network.rnn_cells]
+    return [
+        replace(each, unused=sum(w.nbytes for w in cell.parameters() if w not in used))
+        for cell, each in zip(cells, memory, strict=True)
+    ]
+
+
 def measure_cells(
-    network: SearchNetwork, shape: tuple[int, int], dtype: torch.dtype | None = None
+    network: SearchNetwork | OneShotNetwork, shape: tuple[int, int], dtype: torch.dtype | None = None
 ) -> list[CellMemory]:
     """The memory of each cell of a supernet that recomputes nothing, for inputs (F, T) and passes in `dtype`.
 
@@ -107,7 +130,7 @@ def measure_cells(
     return memory
 
 
-def set_recompute(network: SearchNetwork, recompute: bool) -> None:
+def set_recompute(network: SearchNetwork | OneShotNetwork, recompute: bool) -> None:
     """Let all edges store only the inputs and outputs of their ops, or everything."""
     for module in network.modules():
         if isinstance(module, MixedOp):
@@ -115,7 +138,10 @@ def set_recompute(network: SearchNetwork, recompute: bool) -> None:
 
 
 def measure_pass(
-    network: SearchNetwork, cells: list[Cell], shape: tuple[int, int], dtype: torch.dtype | None
+    network: SearchNetwork | OneShotNetwork,
+    cells: list[Cell],
+    shape: tuple[int, int],
+    dtype: torch.dtype | None,
 ) -> tuple[list[float], list[float]]:
     """(bytes stored, bytes of the output) of each cell in a forward pass, per utterance."""
     weights = passes.cast_weights(network, dict(network.named_parameters()), dtype)

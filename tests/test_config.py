@@ -580,12 +580,6 @@ def test_every_reader_can_be_named() -> None:
     assert {*CORPORA, "manifest"} == set(READERS)
 
 
-@pytest.mark.parametrize("flag", ["--plan", "--batch_size auto", "--cuda_graphs"])
-def test_flags_of_darts_are_refused_for_the_evolution(flag: str):
-    with pytest.raises(UserError, match=f"{flag} is for --strategy darts, not for evolution"):
-        parse(SearchConfig, ["--strategy", "evolution", *flag.split()])
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [

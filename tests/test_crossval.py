@@ -31,6 +31,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from config import CrossvalConfig
+from darts.candidates import retraining_config
 from data.folds import make_folds
 from data.functionals import store_functionals
 from data.store import FeatureStore
@@ -66,6 +67,18 @@ def test_a_method_is_a_strategy_with_a_number_of_candidates(method: str, name: s
     }
     assert (retraining.model, retraining.seed) == ("searched", 5)
     assert not config.tables
+
+
+@pytest.mark.parametrize("method", ["random:3", "evolution:3", "darts:3"])
+def test_candidates_of_a_trial_are_retrained_by_the_flags_of_the_file(method: str, tmp_path: Path):
+    file = tmp_path / "study.yaml"
+    file.write_text("augment: {epochs: 33, layers: 2, lr: 0.125}")
+    config = CrossvalConfig(methods=[method], folds=["1"], seeds=[1], config=file)
+    search, retraining = trial_configs(next(planned_trials(config, 2)), config)
+    candidate = retraining_config(search)
+    assert (candidate.epochs, candidate.layers, candidate.lr) == (33, 2, 0.125)
+    same = {"search_id", "name", "resume", "model", "genotype", "config"}
+    assert candidate.model_dump(exclude=same) == retraining.model_dump(exclude=same)
 
 
 def test_flags_of_darts_and_candidates_in_the_file_are_not_for_other_methods(tmp_path: Path):

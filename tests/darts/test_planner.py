@@ -7,6 +7,7 @@ from itertools import product
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import succeed
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -14,9 +15,10 @@ from torch.utils._pytree import tree_leaves
 
 from config import SearchConfig
 from darts.architect import Architect
-from darts.planner import BATCH_SIZES, Demand, Planner, estimate
-from darts.supernet import make_supernet
+from darts.planner import BATCH_SIZES, MEASURED, Demand, Planner, estimate
+from darts.supernet import make_one_shot, make_supernet
 from models.memory import CellMemory
+from training.steps import weight_step
 from utils import UserError
 
 CPU = torch.device("cpu")
@@ -125,6 +127,21 @@ def test_estimate_is_within_ten_percent_with_stacked_recurrences(monkeypatch, re
 def test_estimate_is_within_fifteen_percent_in_bf16(space, recompute, order):
     flags = {**SMALL, **SPACES[space], "precision": "bf16"}
     assert_estimated(0.15, **flags, recompute=recompute, order=order)
+
+
+@pytest.mark.parametrize("space", ["one node", slow("all ops"), slow("no SeqNN"), "wide"])
+def test_estimate_of_the_evolution_is_within_fifteen_percent_of_the_largest_genotype(space):
+    """Of the genotypes that the planner measures, for the steps that train only these."""
+    config = SearchConfig(**{**SMALL, **SPACES[space]}, batch_size=BATCH_SIZE, strategy="evolution")
+    demand = replace(estimate(config, 4, SHAPE, CPU), program=0)
+    x, y = torch.randn(BATCH_SIZE, 1, *SHAPE), torch.arange(BATCH_SIZE) % 4
+    with LiveMemory() as memory:
+        network = make_one_shot(config, 4)
+        optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9)
+        for i in [*range(MEASURED)] * 2:
+            network.genotype = network.space.draw(i)
+            weight_step(network, optimizer, (x, y), F.cross_entropy, 5.0, None, network.weights_in_use())
+    assert demand.peak(BATCH_SIZE, "first", "none") == pytest.approx(memory.peak, rel=0.15)
 
 
 def test_peak_of_two_cells_by_hand():
