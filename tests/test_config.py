@@ -147,7 +147,7 @@ def test_precedence_is_line_then_section_then_top(yaml_file):
 
 def test_from_file_reads_the_section_without_a_command_line(yaml_file):
     path = yaml_file("search: {epochs: 3, seed: 1}")
-    assert from_file(SearchConfig, path, seed=2) == SearchConfig(epochs=3, seed=2)
+    assert from_file(SearchConfig, path, seed=2) == SearchConfig(epochs=3, seed=2, config=path)
     assert from_file(SearchConfig, None, seed=2) == SearchConfig(seed=2)
 
 
