@@ -51,7 +51,8 @@ SEARCHES = {
     "dirichlet": {"relaxation": "dirichlet"},
     "gumbel": {"relaxation": "gumbel"},
     "sigmoid": {"relaxation": "sigmoid"},
-    "perturbed alphas": {"perturb_alpha": 0.3},
+    "perturbed weights": {"perturb_alpha": 0.3},
+    "selection by perturbation": {"selection": "perturbation"},
 }
 """The searches that are compared: flags besides those of --config."""
 COLUMNS = ("search", "fold", "seed", "genotype", "tau_validation", "tau_test", "cpu_seconds", "commit")

@@ -128,6 +128,8 @@ class SearchConfig(RunConfig):
     perturb_alpha: Fraction = 0.0
     """Largest noise that is added to the weights of the ops in the steps of the weights, such as 0.3; it rises over the
     search from 0.03 (SDARTS). 0: off."""
+    selection: Literal["alphas", "perturbation"] = "alphas"
+    """What the genotype is derived from: the alphas, or the loss of the final supernet without each op (DARTS-PT)."""
     guard: Literal["warn", "keep", "off"] = "warn"
     """What follows signs that the cells collapse, which are measured after every epoch: warn: a line in the log; keep:
     also, after a rise of the eigenvalue, take the genotype from before it, whatever PICK says; off: measure nothing."""
@@ -163,6 +165,7 @@ class SearchConfig(RunConfig):
             "--guard keep": self.guard == "keep" and not descends,
             f"--relaxation {self.relaxation}": self.relaxation != "softmax" and not descends,
             "--perturb_alpha": self.perturb_alpha > 0 and not descends,
+            "--selection perturbation": self.selection == "perturbation" and not descends,
         }
         for flag, is_wrong in wrong.items():
             if is_wrong:
@@ -171,6 +174,15 @@ class SearchConfig(RunConfig):
             raise ValueError(f"--objectives is for --strategy evolution, not for {self.strategy}")
         if self.candidates > self.population and evolves:
             raise ValueError(f"--candidates {self.candidates} must be at most --population {self.population}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_selection(self) -> Self:
+        if self.selection == "perturbation" and (self.pick == "best" or self.guard == "keep"):
+            raise ValueError(
+                "--selection perturbation uses the final supernet; --pick best and --guard keep take the genotype of "
+                "another epoch: choose one"
+            )
         return self
 
     @model_validator(mode="after")

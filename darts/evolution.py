@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from config import SearchConfig
 from darts import nsga
 from darts.supernet import make_one_shot, search_space
+from data.batches import equal_batches
 from genotypes import Genotype
 from models.augment_network import AugmentNetwork
 from models.complexity import multiply_adds
@@ -72,7 +73,7 @@ class Evolution:
         self.features, _ = experiment.features(rows)
         self.batches = experiment.batches(self.features, rows)
         self.steps = len(self.batches)
-        self.scored_batches = self.equal_batches(scored_rows)
+        self.scored_batches = equal_batches(scored_rows, config.batch_size, config.seed)
         self.scored_labels = self.store.labels[np.concatenate(self.scored_batches)]
 
         self.space = search_space(config)
@@ -87,11 +88,6 @@ class Evolution:
         self.parts = {"network": self.network, "optimizer": self.optimizer, "scheduler": self.scheduler}
         self.scored: dict[Genotype, Scored] = {}
         self.costs: dict[Genotype, Cost] = {}
-
-    def equal_batches(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Shuffled batches of nearly equal size, for BatchNorm takes its statistics from the batch."""
-        shuffled = np.random.default_rng(self.config.seed).permutation(rows)
-        return np.array_split(shuffled, -(-len(rows) // self.config.batch_size))
 
     def run(self) -> list[Genotype]:
         """Train the supernet, evolve, and return the genotypes of the lowest losses."""

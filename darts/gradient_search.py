@@ -10,7 +10,9 @@ from darts.architect import Architect
 from darts.derivation import Derivation
 from darts.guard import Guard
 from darts.monitoring import describe_alphas, draw_architecture, require_equal_alphas
+from darts.selection import select
 from darts.supernet import make_supernet
+from data.batches import equal_batches
 from data.halves import halves
 from genotypes import Genotype
 from models.fused import compiler_missing
@@ -80,7 +82,11 @@ class GradientSearch:
         self.log_setup()
         fit(self.folder, self, self.experiment.device)
         derivation = self.derivation
-        if self.config.pick == "best":
+        if self.config.selection == "perturbation":
+            batches = equal_batches(self.alpha_rows, self.config.batch_size, self.config.seed)
+            derivation.genotype = select(self.architect, [self.features.fetch(rows) for rows in batches])
+            log.info("selected  by the losses of the final supernet without each op and edge")
+        elif self.config.pick == "best":
             log.info("picked    the genotype of epoch %d", derivation.epoch)
         if self.guard:
             derivation.genotype = self.guard.choose(derivation.genotype)

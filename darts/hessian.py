@@ -51,6 +51,12 @@ class AlphaLoss:
         finally:
             self.network.dropout.train(self.network.training)
 
+    def value(self, batches: Sequence[Batch]) -> float:
+        """The mean loss over the utterances of the batches at the present weights of the ops."""
+        weights = self.network.weights()
+        losses = [self.architect.pass_loss(weights, batch, None) * len(batch[1]) for batch in batches]
+        return float(sum(losses)) / sum(len(y) for _, y in batches)
+
     def gradient(self, alphas: Tensor, batches: Sequence[Batch]) -> Tensor:
         """g (D,), the gradient of the mean loss over the batches and the ranks."""
         values = self.split(alphas)

@@ -156,3 +156,9 @@ class TrainingBatches:
             shuffled = [rng.permutation(members) for _ in range(passes)]
             drawn.append(np.concatenate(shuffled)[:per_class])
         return np.concatenate(drawn)
+
+
+def equal_batches(rows: np.ndarray, batch_size: int, seed: int) -> list[np.ndarray]:
+    """The rows, shuffled, in batches of nearly equal size, for BatchNorm that takes its statistics from the batch."""
+    shuffled = np.random.default_rng(seed).permutation(rows)
+    return np.array_split(shuffled, -(-len(rows) // batch_size))

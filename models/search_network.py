@@ -19,6 +19,9 @@ from models.search_space import SearchSpace
 ALPHA_SCALE = 1e-3
 """Standard deviation of the initial alphas, as in DARTS."""
 
+OpWeights = Mapping[str, Sequence[Tensor]]
+"""By kind of cell, for each node: the weights of the ops, (edges, ops)."""
+
 
 class SearchNetwork(nn.Module):
     """(N, 1, F, T) -> logits (N, classes), relaxed over `space`. Cells of one kind share their alphas.
@@ -46,6 +49,7 @@ class SearchNetwork(nn.Module):
         self.space = space
         self.relaxation = RELAXATIONS[relaxation]
         self.sample: Sample | None = None
+        self.given: OpWeights | None = None
         self.recompute = recompute
         self.nested_depth = nested_depth
         self.op_norm = op_norm
@@ -81,6 +85,8 @@ class SearchNetwork(nn.Module):
         return nn.ParameterList(ALPHA_SCALE * torch.randn(i + 2, len(ops)) for i in range(node_count))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.given:
+            return self.network(x, self.given)
         return self.network(x, self.sampled_weights() if self.sample else self.op_weights())
 
     def op_weights(self) -> dict[str, list[Tensor]]:
@@ -102,6 +108,15 @@ class SearchNetwork(nn.Module):
         finally:
             self.sample = None
 
+    @contextmanager
+    def using(self, op_weights: OpWeights) -> Iterator[None]:
+        """Within this context, passes use these weights of the ops instead of those that the alphas give."""
+        self.given = op_weights
+        try:
+            yield
+        finally:
+            self.given = None
+
     def architecture_parameters(self) -> list[nn.Parameter]:
         """The alphas."""
         return list(self.alphas.parameters())
@@ -116,9 +131,7 @@ class SearchNetwork(nn.Module):
         return self.network.dropout
 
     @torch.no_grad()
-    def genotype(
-        self, op_weights: Mapping[str, Sequence[Tensor]] | None = None, edges_by: str = "weight"
-    ) -> Genotype:
+    def genotype(self, op_weights: OpWeights | None = None, edges_by: str = "weight") -> Genotype:
         """The discrete cells with the largest op weights; default: the expected ones.
 
         `edges_by` says what makes an edge strong (see `genotypes.discretise`). Where ops do not compete, `none` takes

@@ -601,6 +601,14 @@ def test_every_reader_can_be_named() -> None:
             "--perturb_alpha is for --strategy darts, not for random",
         ),
         (["--cuda_graphs", "--relaxation", "dirichlet"], "--cuda_graphs replays one step"),
+        (
+            ["--selection", "perturbation", "--pick", "best"],
+            "--selection perturbation uses the final supernet",
+        ),
+        (
+            ["--selection", "perturbation", "--strategy", "evolution"],
+            "--selection perturbation is for --strategy darts, not for evolution",
+        ),
         (["--cuda_graphs", "--perturb_alpha", "0.1"], "--cuda_graphs replays one step"),
         (["--relaxation", "softplus"], "--relaxation softplus: "),
     ],

@@ -92,6 +92,16 @@ def test_planner_knows_the_smaller_half_of_the_speakers(portion):
     assert planner.rows == min(len(search.weight_rows), len(search.alpha_rows))
 
 
+def test_selection_by_perturbation_is_the_same_in_a_resumed_run(workspace):
+    flags = ["--config", "tiny.yaml", "--name", "selected", "--selection", "perturbation", "--epochs", 2]
+    done = execute("search", *flags, cwd=workspace)
+    assert done.returncode == 0, done.stderr
+    assert "selected  by the losses of the final supernet" in done.stdout
+    saved = Path("runs/selected/search/genotype.json").read_bytes()
+    assert execute("search", *flags, "--resume", cwd=workspace).returncode == 0  # selects again
+    assert Path("runs/selected/search/genotype.json").read_bytes() == saved
+
+
 def test_log_tells_the_rate_and_the_reach_and_the_best_genotype_is_saved(workspace):
     flags = []
     for name, value in MENDED.items():
