@@ -17,7 +17,7 @@ from models.search_space import different
 class Derivation:
     """The genotype picked so far; part of the checkpoint.
 
-    That of an epoch follows from the mean of the softmaxed alphas after the last --alpha_average epochs, by
+    That of an epoch follows from the mean of the weights of the ops after the last --alpha_average epochs, by
     `genotypes.discretise`. --pick says whether that of the last epoch counts, or that of the best.
     """
 
@@ -25,7 +25,7 @@ class Derivation:
         self.config = config
         self.network = network
         self.recent: list[dict[str, list[Tensor]]] = []
-        """The softmaxed alphas after the last epochs, by kind of cell and node."""
+        """The weights of the ops after the last epochs, by kind of cell and node."""
         self.epoch = 0
         self.score: tuple[float, float] | None = None
         self.genotype: Genotype | None = None

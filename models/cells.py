@@ -46,7 +46,7 @@ class Cell(nn.Module):
         self.out_channels = len(self.concat) * channels
 
     def forward(self, s0: Tensor, s1: Tensor, op_weights: Sequence[Tensor] | None = None) -> Tensor:
-        """`op_weights`, for relaxed nodes only: the softmaxed alphas of each node, (edges, ops)."""
+        """`op_weights`, for relaxed nodes only: the weights of the ops of each node, (edges, ops)."""
         states = [self.project0(s0), self.project1(s1)]
         for i, node in enumerate(self.nodes):
             new_state = node(states) if op_weights is None else node(states, op_weights[i])

@@ -121,7 +121,7 @@ class JointNetwork(nn.Module):
     def forward(
         self, x: Tensor, op_weights: Mapping[str, Sequence[Tensor]] | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """`op_weights`, for relaxed cells only: by kind of cell, the softmaxed alphas of each node, (edges, ops)."""
+        """`op_weights`, for relaxed cells only: by kind of cell, the weights of the ops of each node, (edges, ops)."""
         op_weights = op_weights or {}
         auxiliary_logits = None
         # (N, C, F, T), in the faster layout

@@ -36,7 +36,7 @@ class MixedOp(nn.Module):
         self.norm = nn.LayerNorm(channels, elementwise_affine=False) if norm else None
 
     def forward(self, x: Tensor, op_weights: Tensor) -> Tensor:
-        """`op_weights` (K,): the softmaxed alphas of this edge."""
+        """`op_weights` (K,): the weights of its ops."""
         outputs = [self.run(self.with_norm(op), x) for op in self.ops]
         pairs = zip(op_weights, outputs, strict=False)  # without the last weight if it is that of `none`
         return sum(weight * output for weight, output in pairs)
@@ -58,5 +58,5 @@ class MixedNode(nn.Module):
         self.edges = nn.ModuleList(edges)
 
     def forward(self, states: Sequence[Tensor], op_weights: Tensor) -> Tensor:
-        """`op_weights` (E, K): the softmaxed alphas of this node's edges."""
+        """`op_weights` (E, K): the weights of the ops on its edges."""
         return sum(edge(x, w) for edge, x, w in zip(self.edges, states, op_weights, strict=True))

@@ -79,7 +79,7 @@ class NestedOp(MixedOp):
         self.others = others
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """`weights` (K,): the softmaxed alphas of this edge."""
+        """`weights` (K,): the weights of its ops."""
         outputs = {}
         for stack in self.stacks:
             outputs.update(zip(stack.names, self.run(stack, x), strict=True))

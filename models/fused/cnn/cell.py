@@ -31,7 +31,7 @@ class FusedCnnCell(Cell):
     """A relaxed CNN cell on folded maps."""
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        """`weights`: the softmaxed alphas of each node, (edges, ops)."""
+        """`weights`: the weights of the ops of each node, (edges, ops)."""
         channels = self.out_channels // len(self.concat)
         layout = Layout(choose_fold(len(s0), channels), processes_of(self))
         states = []
@@ -93,13 +93,13 @@ class State:
 
 
 def relaxed_node(node: MixedNode, states: Sequence[State], weights: Tensor) -> Tensor:
-    """`MixedNode.forward` (eq. 1), the sum of the relaxed edges. `weights` (E, K): the softmaxed alphas."""
+    """`MixedNode.forward` (eq. 1), the sum of the relaxed edges. `weights` (E, K): those of the ops."""
     edges = zip(node.edges, states, weights, strict=True)
     return reduce(torch.add, (relaxed_op(edge, state, w) for edge, state, w in edges))
 
 
 def relaxed_op(edge: MixedOp, state: State, weights: Tensor) -> Tensor:
-    """`MixedOp.forward` (eq. 2). `weights` (K,): the softmaxed alphas of the edge.
+    """`MixedOp.forward` (eq. 2). `weights` (K,): the weights of its ops.
 
     Consecutive ops of one group are computed together. `none`, the last op, is not computed.
     """

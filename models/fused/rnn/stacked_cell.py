@@ -54,7 +54,7 @@ class StackedRnnCell(Cell):
     """A relaxed SeqNN cell. With `recompute`, the edges out of a state are recomputed together."""
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        """`weights`: the softmaxed alphas of each node, (edges, ops)."""
+        """`weights`: the weights of the ops of each node, (edges, ops)."""
         if not use_stacked(s1.device):
             return super().forward(s0, s1, weights)
         inputs = torch.stack([self.project0(s0), self.project1(s1)]).transpose(1, 2)  # (2, T, N, C)
@@ -88,7 +88,7 @@ class StackedEdges(nn.Module):
         self.edges = nn.ModuleList(edges)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """x (S, T, N, C), the softmaxed alphas (M, K) -> the sums over the states (E, T, N, C)."""
+        """x (S, T, N, C), the weights of the ops (M, K) -> the sums over the states (E, T, N, C)."""
         ops = dict(enumerate(zip(*(edge.ops for edge in self.edges), strict=True)))  # k: op k of every edge
         edges_per_state = len(self.edges) // len(x)
         x = x.unsqueeze(1).expand(-1, edges_per_state, *x.shape[1:])  # (S, E, T, N, C)
