@@ -137,9 +137,10 @@ def draw_weights(relaxation: Relaxation, alphas: Sequence[Tensor], sample: Sampl
 def perturb(weights: Tensor, radius: float) -> Tensor:
     """Add noise from U(-radius, radius) to the weights (E, K), clip them to [0, 1], and restore the sum of each edge.
 
-    SDARTS-RS: Chen and Hsieh, ICML 2020, as their code does it.
+    SDARTS-RS: Chen and Hsieh, ICML 2020, as in their code. An edge all of whose weights are clipped to 0 keeps its own.
     """
     noise = torch.empty(weights.shape, dtype=weights.dtype).uniform_(-radius, radius)
     noisy = (weights + noise.to(weights.device)).clamp(0, 1)
     total = noisy.sum(dim=-1, keepdim=True)
-    return noisy * weights.sum(dim=-1, keepdim=True) / total.clamp(min=torch.finfo(weights.dtype).tiny)
+    scale = weights.sum(dim=-1, keepdim=True) / total.clamp(min=torch.finfo(weights.dtype).tiny)
+    return torch.where(total > 0, noisy * scale, weights)

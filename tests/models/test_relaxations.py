@@ -138,6 +138,15 @@ def test_perturbed_weights_are_clipped_before_the_sum_is_restored():
     np.testing.assert_allclose(noisy.sum(dim=1), 1, rtol=1e-12)
 
 
+def test_an_edge_whose_weights_would_all_be_zero_keeps_them():
+    torch.manual_seed(0)
+    weights = torch.full((1000, 2), 0.01, dtype=torch.float64)
+    noisy = perturb(weights, 0.3)
+    np.testing.assert_allclose(noisy.sum(dim=1), 0.02, rtol=1e-12)
+    unchanged = (noisy == weights).all(dim=1).double().mean()
+    assert unchanged == pytest.approx((0.29 / 0.6) ** 2, abs=0.05)
+
+
 def test_perturbation_rises_over_the_search_and_is_absent_by_default():
     radii = [Sample(1, progress).for_weights(0.3).perturbation for progress in (0.0, 0.5, 1.0)]
     assert radii == pytest.approx([0.03, 0.165, 0.3])
