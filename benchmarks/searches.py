@@ -168,10 +168,7 @@ def report(rows: Sequence[dict], truth: Truth) -> str:
     for name in dict.fromkeys(row["search"] for row in rows):
         own = [row for row in rows if row["search"] == name]
         found = [truth.genotypes.index(row["genotype"]) for row in own if row["genotype"] in truth.genotypes]
-        cells = [
-            f"{x[found].mean():6.1f} +- {x[found].std() / max(len(found) - 1, 1) ** 0.5:5.1f}"
-            for x in (validation, test)
-        ]
+        cells = [mean_and_error(ua[found]) for ua in (validation, test)]
         taus = [np.nanmean([row[key] for row in own]) for key in ("tau_validation", "tau_test")]
         seconds = np.mean([row["cpu_seconds"] for row in own])
         lines.append(
