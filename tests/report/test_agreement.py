@@ -22,7 +22,7 @@ SPACE = {
     "rnn_nodes": 1,
     "rnn_layers": 1,
     "cnn_ops": ["max_pool_3x3", "sep_conv_3x3", "none"],
-    "rnn_ops": ["lstm_1", "rnn_1", "skip_connect"],
+    "rnn_ops": ["lstm_1", "skip_connect"],
 }
 
 
