@@ -50,8 +50,6 @@ SEARCHES = {
     "darts, second order": {"order": "second"},
     "dirichlet": {"relaxation": "dirichlet"},
     "gumbel": {"relaxation": "gumbel"},
-    "sigmoid": {"relaxation": "sigmoid"},
-    "perturbed weights": {"perturb_alpha": 0.3},
     "selection by perturbation": {"selection": "perturbation"},
 }
 """The searches that are compared: flags besides those of --config."""
@@ -159,7 +157,8 @@ def report(rows: Sequence[dict], truth: Truth) -> str:
     """For each search, and for random draws: the mean UA of the genotypes, its standard error, and the taus."""
     validation, test = truth.validation_ua.mean(axis=1), truth.test_ua.mean(axis=1)
     lines = [f"{len(test)} genotypes, UA in percent (mean over the retraining's seeds)"]
-    lines.append(f"{'':24} {'validation':>16} {'test':>16} {'tau':>6} {'tau':>6} {'CPU s':>7}  searches")
+    columns = f"{'validation':>16} {'test':>16} {'tau':>6} {'tau':>6} {'CPU s':>7}  searches, in the table"
+    lines.append(f"{'':24} {columns}")
     lines.append(f"{'best of the table':24} {validation.max():16.1f} {test.max():16.1f}")
     for count in (1, 3, 9):
         chosen = best_of(count, truth)
@@ -171,14 +170,15 @@ def report(rows: Sequence[dict], truth: Truth) -> str:
         cells = [mean_and_error(ua[found]) for ua in (validation, test)]
         taus = [np.nanmean([row[key] for row in own]) for key in ("tau_validation", "tau_test")]
         seconds = np.mean([row["cpu_seconds"] for row in own])
-        lines.append(
-            f"{name:24} {cells[0]:>16} {cells[1]:>16} {taus[0]:6.2f} {taus[1]:6.2f} {seconds:7.0f}  {len(own)}"
-        )
+        numbers = f"{cells[0]:>16} {cells[1]:>16} {taus[0]:6.2f} {taus[1]:6.2f} {seconds:7.0f}"
+        lines.append(f"{name:24} {numbers}  {len(own)}, {len(found)}")
     return "\n".join(lines)
 
 
 def mean_and_error(values: np.ndarray) -> str:
-    """The mean and its standard error."""
+    """The mean and its standard error; a dash for no values."""
+    if not len(values):
+        return "-"
     return f"{values.mean():6.1f} +- {values.std() / max(len(values) - 1, 1) ** 0.5:4.1f}"
 
 

@@ -122,12 +122,9 @@ class SearchConfig(RunConfig):
     """The epoch whose genotype is the result: the last, or the one with the highest UA on the rows of the alphas, of
     those that train them."""
 
-    relaxation: Literal["softmax", "dirichlet", "gumbel", "sigmoid"] = "softmax"
+    relaxation: Literal["softmax", "dirichlet", "gumbel"] = "softmax"
     """How the alphas of an edge become the weights of its ops: softmax (DARTS); dirichlet: random in each step (DrNAS);
-    gumbel: one random op in each step (GDAS); sigmoid: the ops do not compete (FairDARTS)."""
-    perturb_alpha: Fraction = 0.0
-    """Largest noise that is added to the weights of the ops in the steps of the weights, such as 0.3; it rises over the
-    search from 0.03 (SDARTS). 0: off."""
+    gumbel: one random op in each step (GDAS)."""
     selection: Literal["alphas", "perturbation"] = "alphas"
     """What the genotype is derived from: the alphas, or the loss of the final supernet without each op (DARTS-PT)."""
     guard: Literal["warn", "keep", "off"] = "warn"
@@ -164,7 +161,6 @@ class SearchConfig(RunConfig):
             "--cuda_graphs": self.cuda_graphs and evolves,
             "--guard keep": self.guard == "keep" and not descends,
             f"--relaxation {self.relaxation}": self.relaxation != "softmax" and not descends,
-            "--perturb_alpha": self.perturb_alpha > 0 and not descends,
             "--selection perturbation": self.selection == "perturbation" and not descends,
         }
         for flag, is_wrong in wrong.items():
@@ -187,10 +183,10 @@ class SearchConfig(RunConfig):
 
     @model_validator(mode="after")
     def _check_cuda_graphs(self) -> Self:
-        if self.cuda_graphs and (self.relaxation in ("dirichlet", "gumbel") or self.perturb_alpha):
+        if self.cuda_graphs and self.relaxation != "softmax":
             raise ValueError(
-                "--cuda_graphs replays one step, with the same random weights of the ops each time: leave it out, or "
-                "--perturb_alpha and --relaxation dirichlet or gumbel"
+                f"--cuda_graphs replays one step, and --relaxation {self.relaxation} draws other weights in each: "
+                "leave one out"
             )
         return self
 

@@ -78,18 +78,20 @@ class Architect:
             capturable=config.cuda_graphs,  # counts its steps on the device
         )
 
-    def step(self, train: Batch, val: Batch, sample: Sample | None = None) -> Metrics:
+    def step(
+        self, train: Batch, val: Batch, samples: tuple[Sample | None, Sample | None] = (None, None)
+    ) -> Metrics:
         """Update the alphas along their gradient, then the weights at the new alphas.
 
-        `sample` decides the weights of the ops if they are random or perturbed (see `models.relaxations`).
+        `samples` decide the weights of the ops in either step, if they are random (see `models.relaxations`).
         """
-        with self.network.sampling(sample):
+        with self.network.sampling(samples[0]):
             self.alpha_step(train, val)
-        return self.weight_step(train, sample)
+        return self.weight_step(train, samples[1])
 
     def weight_step(self, train: Batch, sample: Sample | None = None) -> Metrics:
         """One step of SGD at the present alphas."""
-        with self.network.sampling(sample and sample.for_weights(self.config.perturb_alpha)):
+        with self.network.sampling(sample):
             return weight_step(
                 self.network, self.weight_optimizer, train, self.loss, self.config.w_grad_clip, self.dtype
             )

@@ -128,19 +128,20 @@ class GradientSearch:
         """
         train = self.weight_batches[i]
         if i < self.frozen_steps:
-            return self.architect.weight_step(train, self.sample(i))
+            return self.architect.weight_step(train, self.samples(i)[1])
         val = self.alpha_batches[i]
         if self.recorded_step:
             learning_rate = self.scheduler.get_last_lr()  # a recording holds it as a constant
             return self.recorded_step(train, val, constants=learning_rate)
-        return self.architect.step(train, val, self.sample(i))
+        return self.architect.step(train, val, self.samples(i))
 
-    def sample(self, i: int) -> Sample | None:
-        """The random weights of the ops in step i, the same on all ranks; None if there are none."""
-        if not (self.network.relaxation.is_random or self.config.perturb_alpha):
-            return None
-        (seed,) = np.random.SeedSequence([self.config.seed, i]).generate_state(1, np.uint64)
-        return Sample(int(seed) >> 2, i / (self.config.epochs * self.steps))
+    def samples(self, i: int) -> tuple[Sample | None, Sample | None]:
+        """The random weights of the ops in step i, for its alphas and its weights, the same on all ranks."""
+        if not self.network.relaxation.is_random:
+            return None, None
+        seeds = np.random.SeedSequence([self.config.seed, i]).generate_state(2)
+        progress = i / (self.config.epochs * self.steps)
+        return Sample(int(seeds[0]), progress), Sample(int(seeds[1]), progress)
 
     def after_epoch(self, epoch: int) -> dict[str, Any]:
         """Evaluate the supernet on the alpha half; record its scores, the alphas and the current genotype."""

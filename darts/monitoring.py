@@ -11,14 +11,10 @@ from training.run_folder import RunFolder
 
 @torch.no_grad()
 def describe_alphas(network: SearchNetwork) -> dict[str, float]:
-    """By kind of cell: the mean entropy of its edges (in nats), and the shares of skip and none.
-
-    The weights of an edge count as probabilities; those of ops that do not compete are divided by their sum.
-    """
+    """By kind of cell: the mean entropy of its edges' weights (in nats), and the shares of skip and none."""
     record = {}
     for kind, nodes in network.op_weights().items():
         p = torch.cat(nodes)
-        p = p / p.sum(dim=1, keepdim=True)
         _, ops = network.space.of(kind)
         record[f"alpha_entropy/{kind}"] = float(-(p * p.log()).sum(dim=1).mean())
         for op in ("skip_connect", "none"):

@@ -1,7 +1,6 @@
 """The relaxations: how the alphas of an edge become the weights of its ops.
 
     softmax     w = softmax(alpha)                                      DARTS: Liu et al., ICLR 2019, eq. 2
-    sigmoid     w = sigmoid(alpha); the ops do not compete              FairDARTS: Chu et al., ECCV 2020
     dirichlet   w ~ Dir(beta) with beta = elu(alpha) + 1                DrNAS: Chen et al., ICLR 2021
     gumbel      w = onehot(argmax_k s_k) with s = softmax((log softmax(alpha) + g) / tau) and g ~ Gumbel(0, 1);
                 dw/dalpha = ds/dalpha                                   GDAS: Dong and Yang, CVPR 2019
@@ -13,7 +12,7 @@ Shapes: E edges into a node; K ops.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -21,36 +20,23 @@ from torch import Tensor
 
 KL_WEIGHT = 1e-3
 """Weight of DrNAS' penalty, as in its authors' code."""
-ZERO_ONE_WEIGHT = 10.0
-"""Weight of FairDARTS' zero-one loss, as in its authors' code."""
 FIRST_TAU, LAST_TAU = 10.0, 0.1
 """The temperature of GDAS at the first and the last step."""
-LEAST_PERTURBATION = 0.03
-"""The perturbation of SDARTS at the first step."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Which random weights the passes of a step draw."""
+    """Which random weights passes draw."""
 
     seed: int
     progress: float
     """The share of the search's steps that are done, 0 to 1."""
-    perturbation: float = 0.0
-    """See `perturb`; 0: none."""
-
-    def for_weights(self, largest: float) -> "Sample":
-        """The sample of the step of the weights that follows; its perturbation rises from LEAST_PERTURBATION."""
-        radius = LEAST_PERTURBATION + (largest - LEAST_PERTURBATION) * self.progress if largest else 0.0
-        return replace(self, seed=self.seed + 1, perturbation=radius)
 
 
 class Relaxation:
-    """What makes weights (E, K) from alphas (E, K)."""
+    """What makes weights (E, K) from alphas (E, K). The weights of an edge sum to 1."""
 
     is_random = False
-    competing = True
-    """Whether the weights of an edge sum to 1, so that `none` takes a share of them."""
 
     def expected(self, alpha: Tensor) -> Tensor:
         """The weights, or their mean if they are random."""
@@ -70,20 +56,6 @@ class Softmax(Relaxation):
 
     def expected(self, alpha: Tensor) -> Tensor:
         return alpha.softmax(dim=-1)
-
-
-class Sigmoid(Relaxation):
-    """That of FairDARTS."""
-
-    competing = False
-
-    def expected(self, alpha: Tensor) -> Tensor:
-        return alpha.sigmoid()
-
-    def penalty(self, alphas: Sequence[Tensor]) -> Tensor:
-        """L_01 = -mean (sigmoid(alpha) - 1/2)^2, which draws each weight to 0 or 1."""
-        weights = torch.cat([alpha.sigmoid().flatten() for alpha in alphas])
-        return -ZERO_ONE_WEIGHT * (weights - 0.5).square().mean()
 
 
 class Dirichlet(Relaxation):
@@ -123,24 +95,11 @@ class Gumbel(Softmax):
         return F.gumbel_softmax(alpha.cpu().log_softmax(dim=-1), tau, hard=True).to(alpha.device)
 
 
-RELAXATIONS = {"softmax": Softmax(), "dirichlet": Dirichlet(), "gumbel": Gumbel(), "sigmoid": Sigmoid()}
+RELAXATIONS = {"softmax": Softmax(), "dirichlet": Dirichlet(), "gumbel": Gumbel()}
 
 
 def draw_weights(relaxation: Relaxation, alphas: Sequence[Tensor], sample: Sample) -> list[Tensor]:
     """The random weights of a sample for the alphas of all nodes; torch's generators are left as they were."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(sample.seed)
-        weights = [relaxation.draw(alpha, sample.progress) for alpha in alphas]
-        return [perturb(each, sample.perturbation) for each in weights] if sample.perturbation else weights
-
-
-def perturb(weights: Tensor, radius: float) -> Tensor:
-    """Add noise from U(-radius, radius) to the weights (E, K), clip them to [0, 1], and restore the sum of each edge.
-
-    SDARTS-RS: Chen and Hsieh, ICML 2020, as in their code. An edge all of whose weights are clipped to 0 keeps its own.
-    """
-    noise = torch.empty(weights.shape, dtype=weights.dtype).uniform_(-radius, radius)
-    noisy = (weights + noise.to(weights.device)).clamp(0, 1)
-    total = noisy.sum(dim=-1, keepdim=True)
-    scale = weights.sum(dim=-1, keepdim=True) / total.clamp(min=torch.finfo(weights.dtype).tiny)
-    return torch.where(total > 0, noisy * scale, weights)
+        return [relaxation.draw(alpha, sample.progress) for alpha in alphas]

@@ -134,11 +134,9 @@ class SearchNetwork(nn.Module):
     def genotype(self, op_weights: OpWeights | None = None, edges_by: str = "weight") -> Genotype:
         """The discrete cells with the largest op weights; default: the expected ones.
 
-        `edges_by` says what makes an edge strong (see `genotypes.discretise`). Where ops do not compete, `none` takes
-        no share of the others' weights, so both choices are the same.
+        `edges_by` says what makes an edge strong (see `genotypes.discretise`).
         """
         cells = {}
-        edges_by = edges_by if self.relaxation.competing else "weight"
         for kind, nodes in (op_weights or self.op_weights()).items():
             _, ops = self.space.of(kind)
             cells[kind] = discretise([p.cpu().numpy() for p in nodes], ops, edges_by)

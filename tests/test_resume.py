@@ -22,8 +22,8 @@ MENDS = (
     " --edges_by without_none"
 )
 """The flags of a search in configs/small.yaml, and the choice of the best epoch."""
-RELAXED = "--order second --relaxation dirichlet --perturb_alpha 0.3 --dropout 0.2"
-"""Random and perturbed weights of the ops."""
+RELAXED = "--order second --relaxation dirichlet --dropout 0.2"
+"""Random weights of the ops."""
 SEARCHES = {"mended": MENDS.split(), "relaxed": RELAXED.split()}
 
 

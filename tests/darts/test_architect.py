@@ -166,7 +166,7 @@ def test_second_order_equals_the_exact_gradient(size, small_epsilon):
     assert max(relative_errors(make_problem(**size))) < 1e-4
 
 
-@pytest.mark.parametrize("relaxation", ["dirichlet", "gumbel", "sigmoid"])
+@pytest.mark.parametrize("relaxation", ["dirichlet", "gumbel"])
 def test_second_order_of_a_sample_equals_the_exact_gradient_of_the_same_sample(relaxation, small_epsilon):
     p = make_problem(nodes=2, relaxation=relaxation)
     sample = Sample(3, 0.9)
@@ -175,10 +175,9 @@ def test_second_order_of_a_sample_equals_the_exact_gradient_of_the_same_sample(r
 
 
 @pytest.mark.parametrize("order", ["first", "second"])
-@pytest.mark.parametrize("relaxation", ["dirichlet", "sigmoid"])
-def test_step_of_the_alphas_adds_the_gradient_of_the_penalty(relaxation, order):
-    p = make_problem(relaxation=relaxation)
-    config = SearchConfig(relaxation=relaxation, order=order, w_lr=XI, alpha_weight_decay=0.0)
+def test_step_of_the_alphas_adds_the_gradient_of_the_penalty(order):
+    p = make_problem(relaxation="dirichlet")
+    config = SearchConfig(relaxation="dirichlet", order=order, w_lr=XI, alpha_weight_decay=0.0)
     searcher = Architect(config, p.network)
     sample = Sample(3, 0.9)
     with p.network.sampling(sample):
@@ -191,7 +190,7 @@ def test_step_of_the_alphas_adds_the_gradient_of_the_penalty(relaxation, order):
     searcher.alpha_optimizer.register_step_pre_hook(
         lambda *_: given.extend(alpha.grad.clone() for alpha in p.alphas)
     )
-    searcher.step(p.train, p.val, sample)
+    searcher.step(p.train, p.val, (sample, Sample(4, 0.9)))
     truth = [d + each for d, each in zip(found, penalty, strict=True)]
     assert distance(given, truth) < 1e-12
     assert distance(given, found) > 1e-6

@@ -7,7 +7,7 @@ from scipy import special, stats
 from torch import Tensor
 
 from models.joint_network import Size
-from models.relaxations import RELAXATIONS, Sample, draw_weights, perturb
+from models.relaxations import RELAXATIONS, Sample, draw_weights
 from models.search_network import SearchNetwork
 from models.search_space import SearchSpace
 
@@ -37,7 +37,6 @@ def make_network(relaxation: str = "softmax") -> SearchNetwork:
     [
         ("softmax", lambda a: special.softmax(a, axis=1)),
         ("gumbel", lambda a: special.softmax(a, axis=1)),
-        ("sigmoid", special.expit),
         ("dirichlet", lambda a: (elu(a) + 1) / (elu(a) + 1).sum(axis=1, keepdims=True)),
     ],
 )
@@ -104,53 +103,9 @@ def test_penalty_of_the_dirichlet_is_its_divergence_from_the_uniform_one():
     assert float(RELAXATIONS["dirichlet"].penalty(alphas)) == pytest.approx(1e-3 * truth, rel=1e-10)
 
 
-def test_penalty_of_the_sigmoid_is_least_at_zero_and_one():
-    alphas = [make_alpha(2, 4), make_alpha(3, 5, seed=1)]
-    weights = np.concatenate([special.expit(alpha.numpy()).ravel() for alpha in alphas])
-    penalty = RELAXATIONS["sigmoid"].penalty
-    assert float(penalty(alphas)) == pytest.approx(-10 * np.mean((weights - 0.5) ** 2), rel=1e-12)
-    certain = [100 * alpha.sign() for alpha in alphas]
-    assert float(penalty(certain)) == pytest.approx(-2.5)
-
-
 def test_the_softmax_and_gumbel_have_no_penalty():
     assert RELAXATIONS["softmax"].penalty([make_alpha(2, 4)]) is None
     assert RELAXATIONS["gumbel"].penalty([make_alpha(2, 4)]) is None
-
-
-@pytest.mark.parametrize("radius", [0.03, 0.3])
-def test_perturbed_weights_stay_within_the_radius_and_keep_the_sum_of_an_edge(radius):
-    weights = torch.full((ROWS, 4), 0.4, dtype=torch.float64)  # so far from 0 and 1 that none is clipped
-    torch.manual_seed(0)
-    noisy = perturb(weights, radius)
-    np.testing.assert_allclose(noisy.sum(dim=1), 1.6, rtol=1e-12)
-    ratios = noisy / noisy[:, :1]  # the restored sum multiplies all weights of an edge by one number
-    assert ratios.max() <= (0.4 + radius) / (0.4 - radius)
-    assert ratios.max() > 0.9 * (0.4 + radius) / (0.4 - radius)
-    np.testing.assert_allclose(noisy.mean(dim=0), 0.4, atol=0.01)
-
-
-def test_perturbed_weights_are_clipped_before_the_sum_is_restored():
-    torch.manual_seed(0)
-    noisy = perturb(torch.tensor([[0.01, 0.99]], dtype=torch.float64).expand(1000, 2), 0.3)
-    assert (noisy >= 0).all()
-    assert (noisy[:, 0] == 0).float().mean() > 0.3
-    np.testing.assert_allclose(noisy.sum(dim=1), 1, rtol=1e-12)
-
-
-def test_an_edge_whose_weights_would_all_be_zero_keeps_them():
-    torch.manual_seed(0)
-    weights = torch.full((1000, 2), 0.01, dtype=torch.float64)
-    noisy = perturb(weights, 0.3)
-    np.testing.assert_allclose(noisy.sum(dim=1), 0.02, rtol=1e-12)
-    unchanged = (noisy == weights).all(dim=1).double().mean()
-    assert unchanged == pytest.approx((0.29 / 0.6) ** 2, abs=0.05)
-
-
-def test_perturbation_rises_over_the_search_and_is_absent_by_default():
-    radii = [Sample(1, progress).for_weights(0.3).perturbation for progress in (0.0, 0.5, 1.0)]
-    assert radii == pytest.approx([0.03, 0.165, 0.3])
-    assert Sample(1, 0.5).for_weights(0.0).perturbation == 0.0
 
 
 @pytest.mark.parametrize("name", ["dirichlet", "gumbel"])
@@ -169,22 +124,11 @@ def test_passes_use_the_sample_within_its_context_and_the_expected_weights_outsi
     seen = []
     network.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
     x = torch.randn(4, 1, 8, 8, dtype=torch.float64)
-    with network.sampling(Sample(5, 0.5, perturbation=0.2)):
+    with network.sampling(Sample(5, 0.5)):
         network(x)
     network(x)
     alphas = network.architecture_parameters()
-    drawn = draw_weights(network.relaxation, alphas, Sample(5, 0.5, perturbation=0.2))
+    drawn = draw_weights(network.relaxation, alphas, Sample(5, 0.5))
     assert all(map(torch.equal, [w for nodes in seen[0].values() for w in nodes], drawn))
     expected = [network.relaxation.expected(alpha) for alpha in alphas]
     assert all(map(torch.equal, [w for nodes in seen[1].values() for w in nodes], expected))
-
-
-def test_none_takes_no_share_where_ops_do_not_compete():
-    """With sigmoids, an edge is as strong as its strongest op, also if `none` is strong too."""
-    network = make_network("sigmoid")
-    with torch.no_grad():
-        for alpha in network.architecture_parameters():
-            alpha.zero_()
-        network.alphas["rnn"][1][:] = torch.tensor([[3.0, 0, 0, 9], [2, 0, 0, 0], [0, 1, 0, -9]])
-    for edges_by in ("weight", "without_none"):
-        assert network.genotype(edges_by=edges_by).rnn[1] == (("lstm_1", 0), ("lstm_1", 1))

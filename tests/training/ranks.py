@@ -94,9 +94,7 @@ SAME_STEPS: dict[str, Callable[[], dict[str, Tensor]]] = {
     "second order": lambda: run_steps(search_config(**DETERMINISTIC, order="second"), 20),
     "first order": lambda: run_steps(search_config(**DETERMINISTIC, order="first", recompute="cells"), 5),
     "augment": lambda: run_steps(augment_config(**DETERMINISTIC, cutout_length=0, drop_path_prob=0.0), 20),
-    "relaxed": lambda: run_steps(
-        search_config(**DETERMINISTIC, relaxation="dirichlet", perturb_alpha=0.3), 5
-    ),
+    "relaxed": lambda: run_steps(search_config(**DETERMINISTIC, relaxation="dirichlet"), 5),
     "guard": guard_reading,
     "evolution": evolved_losses,
 }
