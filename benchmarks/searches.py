@@ -185,7 +185,8 @@ def mean_and_error(values: np.ndarray) -> str:
 def best_of(count: int, truth: Truth) -> np.ndarray:
     """The genotypes (DRAWS,) of simulated random searches: of `count`, that of the lowest validation loss.
 
-    The loss is that of the first seed alone, so that half of the truth is independent of the choice.
+    The loss is that of the first seed alone. If the table has one seed, the choice and the validation UA are not
+    independent.
     """
     rng = np.random.default_rng(0)
     drawn = rng.integers(len(truth.genotypes), size=(DRAWS, count))

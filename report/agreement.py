@@ -17,7 +17,7 @@ from models.search_space import KINDS, SearchSpace, canonical
 from report.trials import DAMAGED, Trial, strategy_of
 
 DRAWN = 60
-"""Random genotypes whose pairs tell the agreement by chance."""
+"""The number of random genotypes whose pairs give the agreement by chance."""
 
 
 def agreements(trials: Sequence[Trial]) -> dict[str, dict[str, float | None]]:
@@ -46,7 +46,11 @@ def mean_agreement(pairs: Iterable[tuple[Trial, Trial]]) -> float | None:
 
 def agreement(first: Genotype, second: Genotype) -> float:
     """The share of edges that two genotypes have in common, 0 to 1."""
-    a, b = edges_of(first), edges_of(second)
+    return common_share(edges_of(first), edges_of(second))
+
+
+def common_share(a: Counter, b: Counter) -> float:
+    """The share of edges that are in both."""
     return (a & b).total() / max(a.total(), b.total(), 1)
 
 
@@ -68,7 +72,7 @@ def chance(config: dict[str, Any]) -> float | None:
         space = SearchSpace(
             config["cnn_nodes"], rnn_nodes, tuple(config["cnn_ops"]), tuple(config["rnn_ops"])
         )
-        drawn = [space.draw(number) for number in range(DRAWN)]
+        drawn = [edges_of(space.draw(number)) for number in range(DRAWN)]
     except DAMAGED:
         return None
-    return float(np.mean([agreement(a, b) for a, b in combinations(drawn, 2)]))
+    return float(np.mean([common_share(a, b) for a, b in combinations(drawn, 2)]))

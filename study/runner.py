@@ -86,7 +86,8 @@ def trial_configs(
         return None, augment_config
     given = {"strategy": searched["strategy"], "candidates": int(searched["candidates"] or 1)}
     if searched["strategy"] != "darts":
-        given |= {"guard": "warn", "cuda_graphs": False}  # these flags of the file are for darts
+        # these flags of the file are for darts
+        given |= {"guard": "warn", "cuda_graphs": False, "relaxation": "softmax", "selection": "alphas"}
     return from_file(SearchConfig, config.config, **flags, **given), augment_config
 
 

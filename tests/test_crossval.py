@@ -93,6 +93,18 @@ def test_flags_of_darts_and_candidates_in_the_file_are_not_for_other_methods(tmp
     ]
 
 
+def test_relaxation_and_selection_of_the_file_are_for_darts_alone(tmp_path: Path):
+    file = tmp_path / "study.yaml"
+    file.write_text("search: {relaxation: gumbel, selection: perturbation}")
+    config = CrossvalConfig(methods=["darts", "evolution", "random"], folds=["1"], seeds=[1], config=file)
+    searches = [trial_configs(key, config)[0] for key in planned_trials(config, 3)][:3]
+    assert [(each.strategy, each.relaxation, each.selection) for each in searches] == [
+        ("darts", "gumbel", "perturbation"),
+        ("evolution", "softmax", "alphas"),
+        ("random", "softmax", "alphas"),
+    ]
+
+
 @pytest.mark.parametrize("method", ["random:0", "random:x", "random:", "cnn:3", "darts:-1", "svm:"])
 def test_a_wrong_method_is_refused(method: str):
     with pytest.raises(ValueError, match="random:K, the best of K candidates"):

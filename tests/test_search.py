@@ -92,6 +92,20 @@ def test_planner_knows_the_smaller_half_of_the_speakers(portion):
     assert planner.rows == min(len(search.weight_rows), len(search.alpha_rows))
 
 
+@pytest.mark.parametrize("relaxation", ["softmax", "dirichlet", "gumbel"])
+def test_every_step_of_alphas_and_weights_has_its_own_sample(relaxation):
+    search = make_search(relaxation=relaxation)
+    samples = [each for i in range(6) for each in search.samples(i)]
+    if relaxation == "softmax":
+        assert samples == [None] * 12
+        return
+    assert len({each.seed for each in samples}) == 12
+    assert search.samples(3) == make_search(relaxation=relaxation).samples(3)
+    assert search.samples(3) != make_search(relaxation=relaxation, seed=9).samples(3)
+    steps = search.config.epochs * search.steps
+    assert [each.progress for each in search.samples(steps - 1)] == [(steps - 1) / steps] * 2
+
+
 def test_selection_by_perturbation_is_the_same_in_a_resumed_run(workspace):
     flags = ["--config", "tiny.yaml", "--name", "selected", "--selection", "perturbation", "--epochs", 2]
     done = execute("search", *flags, cwd=workspace)

@@ -15,9 +15,9 @@ from torch.utils._pytree import tree_leaves
 
 from config import SearchConfig
 from darts.architect import Architect
-from darts.planner import BATCH_SIZES, MEASURED, Demand, Planner, estimate
+from darts.planner import BATCH_SIZES, MEASURED, Demand, Planner, estimate, measure_largest
 from darts.supernet import make_one_shot, make_supernet
-from models.memory import CellMemory
+from models.memory import CellMemory, measure_genotype
 from training.steps import weight_step
 from utils import UserError
 
@@ -158,6 +158,23 @@ def test_peak_of_two_cells_by_hand():
     with_cells = base + max(10 * (6 + 100 + 3), 10 * (5 + 500 + 7) + 4000)
     assert demand.peak(10, "first", "cells") == with_cells
     assert demand.peak(1, "first", "ops") == base + 5000  # small batch: the gradients at the end are the peak
+
+
+def test_weights_that_a_pass_does_not_use_have_no_gradient():
+    """Small batch: the peak is at the end of the backward pass, with the gradients of all weights in use."""
+    cells = [
+        CellMemory(1000, {"none": 5.0}, working=1.0, unused=700),
+        CellMemory(4000, {"none": 5.0}, working=1.0),
+    ]
+    assert Demand(cells).peak(1, "first", "none") == 2 * 5000 + 300 + 4000
+
+
+def test_the_evolution_is_planned_by_the_genotype_that_stores_the_most():
+    config = SearchConfig(**{**SMALL, **SPACES["one node"]}, strategy="evolution")
+    network = make_one_shot(config, 4)
+    drawn = [measure_genotype(network, network.space.draw(i), SHAPE) for i in range(MEASURED)]
+    stored = [sum(cell.stored["none"] for cell in cells) for cells in drawn]
+    assert sum(cell.stored["none"] for cell in measure_largest(network, SHAPE)) == max(stored) > min(stored)
 
 
 def test_peak_in_bf16_by_hand():

@@ -51,6 +51,13 @@ def test_order_of_independent_nodes_makes_no_difference():
     assert agreement(first, second) == 1.0
 
 
+def test_equal_edges_into_different_nodes_are_different():
+    first = [[("max_pool_3x3", 0), ("avg_pool_3x3", 1)], [("sep_conv_3x3", 0), ("skip_connect", 2)]]
+    second = [[("sep_conv_3x3", 0), ("avg_pool_3x3", 1)], [("max_pool_3x3", 0), ("skip_connect", 2)]]
+    found = agreement(Genotype.of_nodes(first, first), Genotype.of_nodes(second, second))
+    assert found == pytest.approx(2 / 4)
+
+
 def test_networks_without_a_seqnn_are_compared_by_their_cnn():
     cnn = Genotype.of_nodes([POOLS], [CONVS])
     assert agreement(cnn, cnn) == 1.0
