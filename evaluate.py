@@ -4,7 +4,7 @@ python evaluate.py --model runs/NAME [RUN ...] --dataset DATASET --fold K --out 
     ->  FOLDER/metrics.json, predictions.csv, plots/confusion.png
 """
 
-from cli import command_line, run_command
+from cli import as_typed, command_line, run_command
 from config import EvaluateConfig
 
 if __name__ == "__main__":
@@ -58,7 +58,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         standardisation = standardise(store, model.normalise, model.mean, model.std)
         features = Features(store, standardisation, device)
         network = model.network.to(device)
-        predictions.append(predict(network, features, store, fold.test, config.batch_size))
+        rows = store.with_copies(fold.test, model.copies)
+        predictions.append(predict(network, features, store, rows, config.batch_size))
     average = average_networks(predictions)
     metrics = {
         **average.report(),
@@ -89,11 +90,16 @@ def check_output_folder(folder: Path, overwrite: bool) -> None:
 
 
 def check_compatible(name: str, model: SavedModel, store: FeatureStore) -> None:
-    """Raise `UserError` if a model has other classes or another front-end than the store."""
+    """Raise `UserError` if the store has other classes, another front-end, or not the copies that a model predicts."""
     if model.classes != store.classes:
         model_classes = ", ".join(model.classes)
         store_classes = ", ".join(store.classes)
         raise UserError(f"{name} has the classes {model_classes}; {store.folder} has {store_classes}")
+    if missing := set(model.copies) - set(store.copies):
+        raise UserError(
+            f"{name} averages over the copies {as_typed(model.copies)}, of which {store.folder} lacks "
+            f"{as_typed(sorted(missing))}: prepare.py --perturb adds them"
+        )
     store_settings = store.front_end.model_dump()
     for setting, value in front_end_of(model).model_dump().items():
         if value != store_settings[setting]:

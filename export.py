@@ -65,7 +65,8 @@ def describe(model: SavedModel, front_end: FrontEnd) -> dict[str, Any]:
     """What a program needs to feed the network and to read its output.
 
     The network standardises its input itself, unless `normalise` is speaker or utterance: then its input is
-    (features - mean) / std with the statistics of the speaker's sound, or the utterance's.
+    (features - mean) / std with the statistics of the speaker's sound, or the utterance's. The network predicts one
+    clip; the mean over a recording and its perturbed `copies` is taken outside.
     """
     inside = model.normalise == "training"
     return {
@@ -75,6 +76,7 @@ def describe(model: SavedModel, front_end: FrontEnd) -> dict[str, Any]:
         "classes": list(model.classes),
         "front_end": front_end.model_dump(),
         "normalise": model.normalise,
+        "copies": list(model.copies),
         "standardised_inside": {"mean": model.mean.tolist(), "std": model.std.tolist()} if inside else None,
         "architecture": model.architecture.to_json(),
     }

@@ -81,6 +81,9 @@ class AugmentConfig(RunConfig):
     """SpecAugment: mask a random band of fewer than this many coefficients in each training input; 0: off."""
     time_mask: NonNegativeInt = 0
     """SpecAugment: mask a random stretch of fewer than this many frames in each training input; 0: off."""
+    test_copies: bool = False
+    """Predict an utterance by its mean class probabilities over the recording and its perturbed copies (--perturb of
+    prepare.py). The saved model does the same in evaluate.py and predict.py."""
     drop_path_prob: Fraction = 0.2
     """Final probability of dropping an op's output, reached by a linear ramp over the epochs."""
 

@@ -69,7 +69,8 @@ class PrepareConfig(FrontEnd, FoldFlags):
     drop_leaks: tuple[Annotated[Literal["texts"], BeforeValidator(lower_case)], ...] = ()
     """texts: leave out the utterances whose text reveals the emotion, because other speakers say it in the same one."""
     perturb: tuple[Perturbation, ...] = ()
-    """Perturbed copies of every utterance, for training only: speed:0.9 noise:10 (dB) pitch:-2 (semitones) ..."""
+    """Perturbed copies of every utterance: speed:0.9 noise:10 (dB) pitch:-2 (semitones) ... They are for training, and
+    with --test_copies of augment.py also for predictions."""
     strict: bool = False
     """Stop at a file that cannot be read, instead of leaving it out."""
     check: bool = False

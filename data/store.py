@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -104,6 +104,19 @@ class FeatureStore:
         """Class ids (N,) int64: indices into `classes`."""
         ids = {emotion: number for number, emotion in enumerate(self.classes)}
         return np.array([ids[row.emotion] for row in self.manifest], dtype=np.int64)
+
+    @cached_property
+    def copies(self) -> tuple[str, ...]:
+        """The perturbations of which the store has copies."""
+        return tuple(sorted({row.copy for row in self.manifest if row.copy}))
+
+    def with_copies(self, rows: np.ndarray, copies: Collection[str]) -> np.ndarray:
+        """These rows, of which none is a copy, and the copies of their utterances by these perturbations, ascending."""
+        utterances = {self.manifest[row].utterance for row in rows} if copies else set()
+        added = [
+            i for i, row in enumerate(self.manifest) if row.copy in copies and row.utterance in utterances
+        ]
+        return np.sort(np.concatenate([rows, np.array(added, np.int64)]))
 
     @property
     def title(self) -> str:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from config import Deltas, Normalise
+from config import Deltas, Normalise, Perturbation
 from data.speakers import SpeakerSet
 from genotypes import Genotype
 from models.architecture import Architecture, BaselineArchitecture, SearchedArchitecture
@@ -67,6 +67,7 @@ class Header(BaseModel):
     classes: Annotated[list[Class], Field(min_length=1), AfterValidator(check_distinct)]
     front_end: dict[str, Any]
     normalise: Normalise = "training"
+    copies: list[Perturbation] = []
     trained_on: SpeakerSet | None = None
 
 
@@ -101,7 +102,8 @@ class SavedModel:
     """A network with its architecture, the mean and std (F,) of its inputs, its classes and its front-end's settings.
 
     `normalise` says by which statistics its inputs are standardised (see `data.normalisation`); only "training" uses
-    the mean and std. `trained_on` are the speakers of the search, the training and the choice of the epoch; None if not
+    the mean and std. `copies` are the perturbations whose copies of a recording are predicted as well, to average over
+    them. `trained_on` are the speakers of the search, the training and the choice of the epoch; None if not
     known.
     """
 
@@ -113,6 +115,7 @@ class SavedModel:
     front_end: Mapping[str, Any]
     trained_on: SpeakerSet | None = None
     normalise: str = "training"
+    copies: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all, without the auxiliary head, which only the training uses."""
@@ -126,6 +129,7 @@ class SavedModel:
             "classes": list(self.classes),
             "front_end": dict(self.front_end),
             "normalise": self.normalise,
+            "copies": list(self.copies),
         }
         if self.trained_on:
             header["trained_on"] = self.trained_on.to_json()
@@ -173,6 +177,7 @@ class SavedModel:
             header.front_end,
             header.trained_on,
             header.normalise,
+            tuple(header.copies),
         )
 
     @property

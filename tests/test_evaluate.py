@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import execute, succeed
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -99,6 +100,52 @@ def test_evaluation_standardises_as_the_training_did(kind: str, place: Path):
     found = Path(f"by_{kind}/predictions.csv").read_bytes()
     assert found == Path(f"runs/e/{kind}/augment/predictions.csv").read_bytes()
     assert found != Path("runs/e/one/augment/predictions.csv").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def with_copies(trained: Path) -> Path:
+    """The workspace with a store of copies at two speeds, and a run that predicts them too."""
+    flags = ["--config", "tiny.yaml", "--corpus", "demo", "--perturb", "speed:1.1", "speed:0.9"]
+    succeed("prepare", *flags, "--out", "features/copies", cwd=trained)
+    flags = ["--config", "tiny.yaml", "--epochs", 2, "--model", "rnn", "--fold", 2, "--dataset", "copies"]
+    succeed("augment", *flags, "--name", "e/copies", "--test_copies", cwd=trained)
+    return trained
+
+
+def test_an_utterance_is_predicted_by_the_mean_over_its_copies(with_copies: Path, place: Path):
+    model = evaluate.SavedModel.load(Path("runs/e/copies/augment/model.safetensors"))
+    assert model.copies == ("speed:0.9", "speed:1.1")
+    store = FeatureStore.open(Path("features/copies"))
+    own = read_json("runs/e/copies/augment/metrics.json")
+    assert own["copies"] == ["speed:0.9", "speed:1.1"]
+    found = read_rows("runs/e/copies/augment/predictions.csv")
+    assert own["n"] == len(found) > 0
+    by_copy: dict[tuple[str, str], np.ndarray] = {}
+    for i, row in enumerate(store.manifest):
+        x = (store.features[i : i + 1] - model.mean[:, None]) / model.std[:, None]
+        with torch.no_grad():
+            by_copy[row.utterance, row.copy] = model.network(torch.from_numpy(x)[None])[0].softmax(0).numpy()
+    for row, probabilities in zip(
+        found, read_probabilities("runs/e/copies/augment/predictions.csv"), strict=True
+    ):
+        each = [by_copy[row["utterance"], copy] for copy in ("", "speed:0.9", "speed:1.1")]
+        np.testing.assert_allclose(probabilities, np.mean(each, axis=0), atol=2e-5)
+    evaluate_models("runs/e/copies", dataset="copies", out=Path("over_copies"), batch_size=48)
+    same = Path("over_copies/predictions.csv").read_bytes()
+    assert same == Path("runs/e/copies/augment/predictions.csv").read_bytes()
+
+
+def test_a_store_without_the_copies_is_refused(with_copies: Path, place: Path):
+    message = (
+        "runs/e/copies averages over the copies speed:0.9 speed:1.1, of which features/demo lacks speed:0.9 speed:1.1: "
+        "prepare.py --perturb adds them"
+    )
+    assert_refused("runs/e/copies", message=message)
+    flags = ["--config", "tiny.yaml", "--model", "rnn", "--name", "e/none", "--test_copies"]
+    done = execute("augment", *flags, cwd=place)
+    assert done.returncode == 2
+    assert "error: --test_copies: features/demo has no perturbed copies; prepare.py --perturb" in done.stderr
+    assert not Path("runs/e/none").exists()
 
 
 def test_ensemble_predicts_the_mean_probabilities_and_reports_the_gain(place: Path):

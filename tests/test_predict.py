@@ -143,8 +143,8 @@ def spoken(place: Path) -> Path:
 
 
 @torch.no_grad()
-def predict_by_group(model: SavedModel, groups: list[list[str]]) -> dict[str, np.ndarray]:
-    """The probabilities of each recording, standardised by all frames of sound of its group."""
+def windows_by_group(model: SavedModel, groups: list[list[str]]) -> dict[str, np.ndarray]:
+    """The probabilities of each window of each recording, standardised by all frames of sound of its group."""
     transform = Transform(FRONT_END)
     found = {}
     for names in groups:
@@ -157,8 +157,13 @@ def predict_by_group(model: SavedModel, groups: list[list[str]]) -> dict[str, np
         mean, std = sound.mean(dim=1, keepdim=True), sound.std(dim=1, keepdim=True, correction=0)
         for name in names:
             x = torch.stack([(each - mean) / std for each in features[name]])
-            found[name] = model.network(x[:, None]).softmax(dim=1).mean(dim=0).numpy()
+            found[name] = model.network(x[:, None]).softmax(dim=1).numpy()
     return found
+
+
+def predict_by_group(model: SavedModel, groups: list[list[str]]) -> dict[str, np.ndarray]:
+    """The probabilities of each recording, the mean over its windows."""
+    return {name: windows.mean(axis=0) for name, windows in windows_by_group(model, groups).items()}
 
 
 def predictions_of(run: str, *recordings: str | Segment) -> dict[str, np.ndarray]:
@@ -189,6 +194,31 @@ def test_recordings_one_by_one_in_folders_and_with_speakers_get_three_answers(sp
     respelt = [Segment(Path(name), speaker=who) for name, who in zip(names, spellings, strict=True)]
     assert_equal_probabilities(predictions_of("runs/spoken", *respelt), by_speaker)
     assert_equal_probabilities(predictions_of("runs/alone", *names), alone)
+
+
+def test_copies_are_predicted_as_recordings_of_other_speakers(spoken: Path):
+    """A copy at the speed 0.9 has the samples of the original and 0.9 times its rate."""
+    model = SavedModel.load(Path("runs/spoken/augment/model.safetensors"))
+    replace(model, copies=("speed:0.9", "speed:1.1")).save(Path("runs/copies/augment/model.safetensors"))
+    windows = {name: [] for name in SPOKEN}
+    for speed in (1, 0.9, 1.1):
+        at_speed = {name: f"at_{speed}/{name}" for name in SPOKEN}
+        for name, copy in at_speed.items():
+            Path(copy).parent.mkdir(parents=True, exist_ok=True)
+            samples = soundfile.read(name, dtype="float32")[0]
+            soundfile.write(copy, samples, round(speed * RATE), subtype="FLOAT")
+        names = list(at_speed.values())
+        found = windows_by_group(model, [names[:2], names[2:]])
+        for name, copy in at_speed.items():
+            windows[name].extend(found[copy])
+    truth = {name: np.mean(each, axis=0) for name, each in windows.items()}
+    assert_equal_probabilities(predictions_of("runs/copies", *SPOKEN), truth)
+    without = predictions_of("runs/spoken", *SPOKEN)
+    assert max(np.abs(without[name] - truth[name]).max() for name in truth) > 1e-2
+    predictions = list(load_run("runs/copies").predict(SPOKEN))
+    assert [len(each.windows) for each in predictions] == [1, 3, 2, 1]
+    with pytest.raises(UserError, match="the models average over different copies"):
+        load_run("runs/copies", "runs/spoken")
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ for prediction in model.predict(["interview.wav"]): print(prediction.emotion, pr
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import groupby, islice, product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from config import MAX_CLIP_VALUES, FrontEnd
 from data.features import Clip, Transform, UnreadableAudio, read_clips
 from data.names import is_unknown, key
 from data.normalisation import Statistics, frames_of
+from data.perturbation import speed_of
 from data.segments import Segment
 from models.saved import SavedModel
 from training.precision import ieee_float32
@@ -41,12 +43,14 @@ class Window:
 class Prediction:
     """The prediction for a recording, or for a part of it from `start` to `end` in seconds (None: to its end).
 
-    If it could not be read, `error` says why and there are no windows.
+    `copies` are the windows of its perturbed copies, if the model averages over these. If it could not be read, `error`
+    says why and there are no windows.
     """
 
     file: Path
     classes: tuple[str, ...]
     windows: list[Window] = field(default_factory=list)
+    copies: list[Window] = field(default_factory=list)
     error: str = ""
     start: float = 0.0
     end: float | None = None
@@ -58,8 +62,8 @@ class Prediction:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """The mean over the windows, (classes,)."""
-        return np.mean([window.probabilities for window in self.windows], axis=0)
+        """The mean over all windows, also those of copies, (classes,)."""
+        return np.mean([window.probabilities for window in [*self.windows, *self.copies]], axis=0)
 
     @property
     def emotion(self) -> str:
@@ -77,6 +81,14 @@ class Prediction:
         return dict(zip(self.classes, map(float, self.probabilities), strict=True))
 
 
+class Place(NamedTuple):
+    """Where a clip comes from: the number of a segment, the segment, and the perturbation, empty for the original."""
+
+    number: int
+    segment: Segment
+    copy: str
+
+
 class Predictor:
     """One or more models with the same classes and front-end; several predict by their mean probabilities."""
 
@@ -85,10 +97,11 @@ class Predictor:
     ):
         """With `windows`, cover all of a long recording, even if the models were trained on the start of each.
 
-        Raises `UserError` if the models have different classes, front-ends or kinds of standardisation.
+        Raises `UserError` if the models have different classes, front-ends, copies or kinds of standardisation.
         """
         self.classes = models[0].classes
         self.normalise = models[0].normalise
+        self.copies = ("", *models[0].copies)
         self.device = device or torch.device("cpu")
         front_ends = [front_end_of(model) for model in models]
         for model, front_end in zip(models, front_ends, strict=True):
@@ -97,6 +110,8 @@ class Predictor:
                 raise UserError(f"the models have different classes: {first}; {other}")
             if (front_end, model.normalise) != (front_ends[0], self.normalise):
                 raise UserError("the models were trained on different features: predict with one at a time")
+            if model.copies != models[0].copies:
+                raise UserError("the models average over different copies: predict with one at a time")
         self.front_end = front_ends[0].model_copy(update={"long": "chunks"} if windows else {})
         self.transform = Transform(self.front_end).to(self.device)
         self.networks = nn.ModuleList(model.network for model in models).to(self.device).eval()
@@ -114,28 +129,20 @@ class Predictor:
         batch_size = max(1, min(batch_size, MAX_CLIP_VALUES // self.front_end.clip_values))
         segments = [each if isinstance(each, Segment) else Segment(Path(each)) for each in recordings]
         windows = self.predict_windows(segments, batch_size)
-        for (_, segment), found in groupby(windows, key=lambda pair: pair[0]):
-            prediction = Prediction(segment.file, self.classes, start=segment.start, end=segment.end)
-            for _, window in found:
-                if isinstance(window, str):
-                    prediction.error = window
-                else:
-                    prediction.windows.append(window)
-            if prediction.error:
-                prediction.windows.clear()
-            yield prediction
+        for _, found in groupby(windows, key=lambda pair: pair[0].number):
+            yield gather(list(found), self.classes)
 
     def predict_windows(
         self, segments: Sequence[Segment], batch_size: int
-    ) -> Iterator[tuple[tuple[int, Segment], Window | str]]:
-        """((number, segment), window or error) for all windows. A batch may hold several files."""
+    ) -> Iterator[tuple[Place, Window | str]]:
+        """(place, window or error) for all windows. A batch may hold several files."""
         own = self.own_statistics(segments)
-        clips = read_all(segments, self.front_end)
+        clips = read_all(segments, self.front_end, self.copies)
         while batch := list(islice(clips, batch_size)):
             readable = [(place, clip) for place, clip in batch if not isinstance(clip, str)]
             probabilities: Iterator[np.ndarray] = iter(())
             if readable:
-                statistics = [own[self.group_of(*place)] for place, _ in readable] if own else None
+                statistics = [own[self.group_of(place)] for place, _ in readable] if own else None
                 features = self.features([clip for _, clip in readable])
                 probabilities = iter(self.probabilities(features, statistics))
             for place, clip in batch:
@@ -145,20 +152,21 @@ class Predictor:
                     window = Window(clip.start, clip.end, next(probabilities), clip.recording, clip.lost)
                     yield place, window
 
-    def group_of(self, number: int, segment: Segment) -> Hashable:
-        """What the recordings that are standardised together have in common."""
-        return number if self.normalise == "utterance" else speaker_of(segment)
+    def group_of(self, place: Place) -> Hashable:
+        """What the clips that are standardised together have in common; a copy counts as another speaker."""
+        together = place.number if self.normalise == "utterance" else speaker_of(place.segment)
+        return together, place.copy
 
     def own_statistics(self, segments: Sequence[Segment]) -> dict[Hashable, Statistics] | None:
         """The statistics of each group of recordings; None if those of the training rows are used."""
         if self.normalise == "training":
             return None
         found: dict[Hashable, Statistics] = defaultdict(Statistics)
-        for place, clip in read_all(segments, self.front_end):
+        for place, clip in read_all(segments, self.front_end, self.copies):
             if not isinstance(clip, str):
-                frames = frames_of(clip.end - clip.start, self.front_end)
+                frames = frames_of((clip.end - clip.start) / speed_of(place.copy), self.front_end)
                 features = self.features([clip]).cpu().numpy()
-                found[self.group_of(*place)].add(features, np.array([frames]))
+                found[self.group_of(place)].add(features, np.array([frames]))
         return found
 
     @torch.inference_mode()
@@ -193,15 +201,29 @@ def speaker_of(segment: Segment) -> tuple[str, str]:
 
 
 def read_all(
-    segments: Iterable[Segment], front_end: FrontEnd
-) -> Iterator[tuple[tuple[int, Segment], Clip | str]]:
-    """((number, segment), clip) for every clip of every segment; for one that cannot be read, the reason."""
-    for number, segment in enumerate(segments):
+    segments: Iterable[Segment], front_end: FrontEnd, copies: Sequence[str]
+) -> Iterator[tuple[Place, Clip | str]]:
+    """(place, clip) for every clip of every copy of every segment; for one that cannot be read, the reason."""
+    for (number, segment), copy in product(enumerate(segments), copies):
+        place = Place(number, segment, copy)
         try:
-            for clip in read_clips(segment.file, front_end, start=segment.start, end=segment.end):
-                yield (number, segment), clip
+            for clip in read_clips(
+                segment.file, front_end, copy, segment.file.name, segment.start, segment.end
+            ):
+                yield place, clip
         except UnreadableAudio as error:
-            yield (number, segment), error.reason
+            yield place, error.reason
+
+
+def gather(found: Sequence[tuple[Place, Window | str]], classes: tuple[str, ...]) -> Prediction:
+    """The prediction for a segment, from its windows and those of its copies, or from the error of one of them."""
+    segment = found[0][0].segment
+    prediction = Prediction(segment.file, classes, start=segment.start, end=segment.end)
+    for place, window in found:
+        if isinstance(window, str):
+            return Prediction(segment.file, classes, error=window, start=segment.start, end=segment.end)
+        (prediction.copies if place.copy else prediction.windows).append(window)
+    return prediction
 
 
 def load_run(*paths: str | Path, device: torch.device | None = None, windows: bool = False) -> Predictor:

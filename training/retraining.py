@@ -9,6 +9,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from config import RISE, AugmentConfig
 from data.speakers import SpeakerSet
+from data.store import FeatureStore
 from data.transforms import cutout, mixup, spec_augment
 from genotypes import Genotype
 from models.architecture import Architecture, BaselineArchitecture, SearchedArchitecture
@@ -22,6 +23,7 @@ from training.precision import PASS_DTYPES
 from training.predictions import Predictions, predict
 from training.run_folder import log
 from training.steps import Metrics, weight_step
+from utils import UserError
 
 
 def choose_architecture(config: AugmentConfig, genotype: Genotype | None, shape: Shape) -> Architecture:
@@ -60,6 +62,17 @@ def make_scheduler(config: AugmentConfig, optimizer: Optimizer) -> LRScheduler:
     return OneCycleLR(optimizer, config.lr, config.epochs, pct_start=RISE, cycle_momentum=False)
 
 
+def test_copies(config: AugmentConfig, store: FeatureStore) -> tuple[str, ...]:
+    """The perturbations whose copies of an utterance are predicted as well. Raises `UserError` if there are none."""
+    if not config.test_copies:
+        return ()
+    if not store.copies:
+        raise UserError(
+            f"--test_copies: {store.folder} has no perturbed copies; prepare.py --perturb speed:0.9 speed:1.1 adds them"
+        )
+    return store.copies
+
+
 class Retraining:
     """The training of a network, and the choice of its epoch."""
 
@@ -69,6 +82,7 @@ class Retraining:
         self.experiment = experiment
         self.store = experiment.store
         self.train_rows, self.picking_rows = experiment.fold.parts(config.protocol)
+        self.copies = test_copies(config, self.store)
         self.features, self.statistics = experiment.features(self.train_rows)
         self.batches = experiment.batches(self.features, self.train_rows)
         self.steps = len(self.batches)
@@ -110,6 +124,7 @@ class Retraining:
             self.store.front_end.model_dump(),
             self.trained_on(searched_on),
             self.config.normalise,
+            self.copies,
         )
 
     def log_setup(self) -> None:
@@ -143,7 +158,8 @@ class Retraining:
         return weight_step(self.network, self.optimizer, (x, y), loss, config.grad_clip, dtype)
 
     def predict(self, rows: np.ndarray) -> Predictions:
-        """Predict these rows with the current weights."""
+        """Predict the utterances of these rows with the current weights; with --test_copies, over their copies too."""
+        rows = self.store.with_copies(rows, self.copies)
         return predict(self.network, self.features, self.store, rows, self.config.batch_size)
 
     def after_epoch(self, epoch: int) -> dict[str, Any]:
