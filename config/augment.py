@@ -36,7 +36,7 @@ class AugmentConfig(RunConfig):
 
     model: Annotated[Literal["searched", Baseline], BeforeValidator(_model_name)] = "searched"
     """What is trained: the network of a genotype, or one designed by hand, which ignores --layers, --init_channels,
-    --stem_stride, --rnn_layers, --rnn_channels, --dropout, --aux_weight and --drop_path_prob."""
+    --stem_stride, --rnn_layers, --rnn_bands, --rnn_channels, --dropout, --aux_weight and --drop_path_prob."""
     genotype: str | None = None
     """A genotype: a file, a string, or a built-in name; default: the one that the search of this name found."""
     search_id: RunName | None = None

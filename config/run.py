@@ -82,6 +82,8 @@ class RunConfig(ResultFlags):
     deltas: Deltas = 0
     """Input channels that the network makes from the features: 1: their deltas along time; 2: also the deltas of these.
     Of the networks designed by hand, only acrnn takes them."""
+    rnn_bands: PositiveInt = 1
+    """Bands of frequency that the SeqNN tells apart: the maps of the CNN are averaged over each of them."""
     rnn_channels: PositiveInt = 128
     """Width of the SeqNN cells."""
     dropout: Fraction = 0.3

@@ -1,6 +1,6 @@
 """The joint CNN + SeqNN network around the cells, which the supernet and the derived network have in common.
 
-    x -> deltas -> stem -> CNN cells -> mean over frequency -> SeqNN cells -> mean over time -> linear -> logits
+    x -> deltas -> stem -> CNN cells -> means over bands -> SeqNN cells -> mean over time -> linear -> logits
                               '-> auxiliary head at 2/3 of the depth (training only)
 
 Shapes: N utterances, C channels, F coefficients, T frames; x (N, 1, F, T), logits (N, classes).
@@ -26,7 +26,8 @@ class Size:
     """Depth and width. The reduction cells are at 1/3 and 2/3 of the CNN's depth; each doubles the channels.
 
     With `stem_stride` 2, the stem halves F and T, which makes the CNN cells four times faster. `deltas` is the number
-    of channels that are made from the input in front of the stem (see `models.deltas`).
+    of channels that are made from the input in front of the stem (see `models.deltas`). The SeqNN sees the means of the
+    maps over each of `rnn_bands` bands of frequency.
     """
 
     layers: int
@@ -36,6 +37,7 @@ class Size:
     stem_multiplier: int = 3
     stem_stride: int = 1
     deltas: int = 0
+    rnn_bands: int = 1
 
     @property
     def kinds(self) -> list[str]:
@@ -59,6 +61,7 @@ class Size:
             config.rnn_channels,
             stem_stride=config.stem_stride,
             deltas=config.deltas,
+            rnn_bands=config.rnn_bands,
         )
 
 
@@ -110,6 +113,8 @@ class JointNetwork(nn.Module):
             c0, c1 = c1, cell.out_channels
             if i == self.auxiliary_at:
                 self.auxiliary = AuxiliaryHead(c1, classes)
+        self.rnn_bands = size.rnn_bands
+        c0, c1 = c0 * size.rnn_bands, c1 * size.rnn_bands
         for _ in range(size.rnn_layers):
             cell = make_cell("rnn", (c0, c1), size.rnn_channels, reduction_prev)
             self.rnn_cells.append(cell)
@@ -130,7 +135,7 @@ class JointNetwork(nn.Module):
             s0, s1 = s1, self.run(cell, s0, s1, op_weights.get(kind))
             if i == self.auxiliary_at and self.training:
                 auxiliary_logits = self.auxiliary(s1)
-        s0, s1 = to_sequence(s0), to_sequence(s1)  # (N, T, C)
+        s0, s1 = (to_sequence(s, self.rnn_bands) for s in (s0, s1))  # (N, T, C)
         for cell in self.rnn_cells:
             s0, s1 = s1, self.run(cell, s0, s1, op_weights.get("rnn"))
         logits = self.head(s1.mean(dim=1))
@@ -143,6 +148,12 @@ class JointNetwork(nn.Module):
         return self.dropout(cell(s0, s1, op_weights))
 
 
-def to_sequence(maps: Tensor) -> Tensor:
-    """Average feature maps (N, C, F, T) over frequency: a sequence (N, T, C)."""
-    return maps.mean(dim=2).transpose(1, 2)
+def to_sequence(maps: Tensor, bands: int = 1) -> Tensor:
+    """Average feature maps (N, C, F, T) over each of B bands of frequency: a sequence (N, T, B C).
+
+    Band b holds the rows from b F / B, rounded down, to (b + 1) F / B, rounded up, so that none is empty.
+    """
+    rows = maps.shape[2]
+    parts = [maps[:, :, b * rows // bands : -(-(b + 1) * rows // bands)] for b in range(bands)]
+    means = [part.mean(dim=2) for part in parts]
+    return torch.cat(means, dim=1).transpose(1, 2)

@@ -46,10 +46,12 @@ def check_distinct(names: list[str]) -> list[str]:
     return names
 
 
-def check_stride(size: dict[str, int]) -> dict[str, int]:
-    """The fields of a `Size`. Raises `ValueError` if the stride of the stem is neither 1 nor 2."""
+def check_size(size: dict[str, int]) -> dict[str, int]:
+    """The fields of a `Size`. Raises `ValueError` if the stride of the stem is neither 1 nor 2, or there is no band."""
     if size.get("stem_stride", 1) not in (1, 2):
         raise ValueError("stem_stride is neither 1 nor 2")
+    if size.get("rnn_bands", 1) < 1:
+        raise ValueError("rnn_bands is less than 1")
     return size
 
 
@@ -75,7 +77,7 @@ class SearchedHeader(Header):
     """The header of a derived network."""
 
     genotype: dict[str, Any]
-    size: Annotated[dict[str, Count], AfterValidator(check_stride)]
+    size: Annotated[dict[str, Count], AfterValidator(check_size)]
 
     @property
     def architecture(self) -> SearchedArchitecture:

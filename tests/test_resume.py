@@ -14,9 +14,9 @@ from training.loop import tensors_in
 EPOCHS = 7
 RECIPE = (
     "--normalise speaker --optimizer adamw --lr 0.003 --schedule onecycle --label_smoothing 0.1 --mixup 0.2"
-    " --freq_mask 4 --time_mask 4 --pick last --stem_stride 2 --deltas 1"
+    " --freq_mask 4 --time_mask 4 --pick last --stem_stride 2 --deltas 1 --rnn_bands 2"
 )
-"""The flags of configs/small.yaml, and deltas."""
+"""The flags of configs/small.yaml, deltas and bands."""
 MENDS = (
     "--op_norm --halves speakers --balance weights --alpha_start 0.3 --alpha_reach 3 --alpha_average 3 --pick best"
     " --edges_by without_none"

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import PlainNetwork, relative_error
@@ -138,6 +139,23 @@ def test_sequence_is_the_mean_over_frequency_at_each_frame():
     assert sequence.shape == (2, 5, 3)
     for n, t, c in itertools.product(range(2), range(5), range(3)):
         torch.testing.assert_close(sequence[n, t, c], sum(maps[n, c, f, t] for f in range(4)) / 4)
+
+
+@pytest.mark.parametrize(("rows", "bands"), [(10, 5), (5, 5), (7, 3), (3, 5), (4, 1)])
+def test_sequence_of_several_bands_is_that_of_adaptive_pooling(rows: int, bands: int):
+    maps = torch.randn(2, 3, rows, 5)
+    pooled = F.adaptive_avg_pool2d(maps, (bands, 5))  # (N, C, B, T)
+    torch.testing.assert_close(to_sequence(maps, bands), pooled.permute(0, 3, 2, 1).flatten(2))
+
+
+@pytest.mark.parametrize(("rnn_layers", "width"), [(1, 8), (0, 3 * 2 * 4 * 2)])
+def test_bands_reach_the_seqnn_or_the_classifier(rnn_layers: int, width: int):
+    """Two reductions of a width of 2, two nodes, three bands."""
+    joint = make_derived(Size(2, 2, rnn_layers, 4, rnn_bands=3)).eval().network
+    assert joint.head.weight.shape[1] == width
+    x = torch.randn(2, 1, 20, 12)
+    flipped = joint(x.flip(2)) - joint(x)
+    assert flipped.abs().max() > 1e-4
 
 
 def test_head_is_linear_in_the_mean_over_time_of_the_last_cell():

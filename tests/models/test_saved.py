@@ -230,6 +230,7 @@ BAD_SIZE = {
     "stem_multiplier": [0],
     "stem_stride": [0, 3, -1, "1"],
     "deltas": [1, -1, "0"],
+    "rnn_bands": [0, 2, -1],
     "more": [1],
 }
 BAD_SPEAKERS = {"speakers": ["F01", [1]], "more": [1], "recordings": ["?", "AAAA", 1], "also": [1, {}]}
