@@ -133,7 +133,7 @@ def test(
     metrics = {
         **predictions.report(),
         "protocol": config.protocol,
-        "copies": list(retraining.copies),
+        "copies": list(config.test_copies),
         "best_epoch": retraining.best.epoch,
         "params": retraining.weight_count,
         "multiply_adds": multiply_adds(retraining.network, store.front_end.shape),

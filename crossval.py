@@ -5,7 +5,7 @@ python crossval.py --name N --dataset D --folds all --seeds 1 2 --methods darts 
 """
 
 from cli import command_line, run_command
-from config import CrossvalConfig
+from config import AugmentConfig, CrossvalConfig
 
 if __name__ == "__main__":  # before the slow imports, so that --help answers at once
     CONFIG = command_line(CrossvalConfig)
@@ -66,7 +66,9 @@ def check(config: CrossvalConfig) -> list[TrialKey]:
     for number in sorted({key.fold for key in keys}):
         check_leaks(store.manifest, choose_fold(folds, number), config.allow_leak, f"fold {number}")
     for key in keys:
-        trial_configs(key, config)
+        _, training = trial_configs(key, config)
+        if isinstance(training, AugmentConfig):
+            store.check_copies(training.test_copies, "--test_copies")
     for table in config.tables.values():
         read_table(table, store, utterance_rows(store, range(len(store))))
     check_folder(config, keys)

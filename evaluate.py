@@ -4,7 +4,7 @@ python evaluate.py --model runs/NAME [RUN ...] --dataset DATASET --fold K --out 
     ->  FOLDER/metrics.json, predictions.csv, plots/confusion.png
 """
 
-from cli import as_typed, command_line, run_command
+from cli import command_line, run_command
 from config import EvaluateConfig
 
 if __name__ == "__main__":
@@ -70,6 +70,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         "leaks": leaks.to_json(),
         "heard_in_training": trained_on,
         "models": list(models),
+        "copies_by_model": {name: list(model.copies) for name, model in models.items()},
     }
     if len(models) > 1:
         metrics.update(compare_with_average(list(models), predictions, average))
@@ -95,11 +96,7 @@ def check_compatible(name: str, model: SavedModel, store: FeatureStore) -> None:
         model_classes = ", ".join(model.classes)
         store_classes = ", ".join(store.classes)
         raise UserError(f"{name} has the classes {model_classes}; {store.folder} has {store_classes}")
-    if missing := set(model.copies) - set(store.copies):
-        raise UserError(
-            f"{name} averages over the copies {as_typed(model.copies)}, of which {store.folder} lacks "
-            f"{as_typed(sorted(missing))}: prepare.py --perturb adds them"
-        )
+    store.check_copies(model.copies, name)
     store_settings = store.front_end.model_dump()
     for setting, value in front_end_of(model).model_dump().items():
         if value != store_settings[setting]:

@@ -235,7 +235,7 @@ def draw_examples(store: FeatureStore, path: Path) -> bool:
         part = row.start, row.end
         with (
             suppress(UnreadableAudio),
-            closing(read_clips(Path(row.file), front_end, "", "", *part)) as clips,
+            closing(read_clips(Path(row.file), front_end, "", *part)) as clips,
         ):
             clip = next(clips)
             samples = round((clip.end - clip.start) * front_end.sample_rate)

@@ -19,6 +19,7 @@ from darts.gradient_search import GradientSearch
 from darts.random_search import RandomSearch
 from data.speakers import SpeakerSet
 from genotypes import Genotype
+from models.joint_network import Size
 from plots import cells
 from training import distributed
 from training.experiment import start_experiment
@@ -35,6 +36,9 @@ def run(config: SearchConfig) -> Genotype | None:
     With --plan, print how much memory the search would take, and return None.
     """
     experiment = start_experiment(config)
+    Size.of(config).check_bands(experiment.store.front_end.shape[0])
+    if config.candidates > 1:
+        candidates.check_store(config, experiment.store)
     if config.plan:
         print(planner.table(experiment, config))
         return None

@@ -9,10 +9,12 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
 from cli import also
+from config.prepare import Perturbation
 from config.run import IGNORED, RunConfig
 from config.values import Balance, Baseline, BatchSize, Fraction, Protocol, RunName
 
@@ -81,9 +83,9 @@ class AugmentConfig(RunConfig):
     """SpecAugment: mask a random band of fewer than this many coefficients in each training input; 0: off."""
     time_mask: NonNegativeInt = 0
     """SpecAugment: mask a random stretch of fewer than this many frames in each training input; 0: off."""
-    test_copies: bool = False
-    """Predict an utterance by its mean class probabilities over the recording and its perturbed copies (--perturb of
-    prepare.py). The saved model does the same in evaluate.py and predict.py."""
+    test_copies: tuple[Perturbation, ...] = ()
+    """Predict an utterance by the mean class probabilities of the recording and of these perturbed copies, such as
+    speed:0.9 speed:1.1, which prepare.py --perturb has made. The model does the same in evaluate.py and predict.py."""
     drop_path_prob: Fraction = 0.2
     """Final probability of dropping an op's output, reached by a linear ramp over the epochs."""
 
@@ -94,6 +96,13 @@ class AugmentConfig(RunConfig):
                 f"--genotype is for --model searched; {self.model} is designed by hand and takes none"
             )
         return self
+
+    @field_validator("test_copies")
+    @classmethod
+    def _check_copies(cls, copies: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(copies)) < len(copies):
+            raise ValueError("give each copy once")
+        return copies
 
     @model_validator(mode="after")
     def _check_protocol(self) -> Self:

@@ -83,7 +83,8 @@ class RunConfig(ResultFlags):
     """Input channels that the network makes from the features: 1: their deltas along time; 2: also the deltas of these.
     Of the networks designed by hand, only acrnn takes them."""
     rnn_bands: PositiveInt = 1
-    """Bands of frequency that the SeqNN tells apart: the maps of the CNN are averaged over each of them."""
+    """Bands of frequency (ranges of coefficients) that the SeqNN, or without it the classifier, tells apart: the maps
+    of the CNN are averaged over each."""
     rnn_channels: PositiveInt = 128
     """Width of the SeqNN cells."""
     dropout: Fraction = 0.3

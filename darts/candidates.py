@@ -15,6 +15,7 @@ import torch
 from cli import from_file
 from config import RISE, AugmentConfig, SearchConfig
 from data.speakers import SpeakerSet
+from data.store import FeatureStore
 from genotypes import Genotype
 from training import distributed
 from training.devices import freed_memory_kept
@@ -95,6 +96,11 @@ def retraining_section(config: SearchConfig) -> dict[str, Any]:
     flags = retraining_config(config, name=last)
     shared = {"name", "dataset", "fold", "config", "resume", "overwrite", "genotype", *config.shared_flags()}
     return flags.model_dump(mode="json", exclude=shared)
+
+
+def check_store(config: SearchConfig, store: FeatureStore) -> None:
+    """Raise `UserError` if the retraining would predict copies that the store lacks."""
+    store.check_copies(retraining_config(config).test_copies, "--test_copies")
 
 
 def retrain(

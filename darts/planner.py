@@ -87,7 +87,8 @@ def pass_peak(
 def estimate(config: SearchConfig, classes: int, shape: tuple[int, int], device: torch.device) -> Demand:
     """The demand of a search for inputs (F, T), measured on its supernet with zeros for weights.
 
-    All SeqNN cells from the second on are equal, so at most two are built. The random generators are not changed.
+    SeqNN cells from the second on are nearly equal (the second also projects the CNN's output), so at most two are
+    built. The random generators are not changed.
     """
     rnn_layers = min(config.rnn_layers, 2)
     small = config.model_copy(update={"rnn_layers": rnn_layers, "recompute": "none"})

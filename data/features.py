@@ -138,7 +138,6 @@ def read_clips(
     path: Path,
     front_end: FrontEnd,
     copy: str = "",
-    name: str = "",
     start: float = 0.0,
     end: float | None = None,
 ) -> Iterator[Clip]:
@@ -150,7 +149,6 @@ def read_clips(
     start of a file. Only one clip is in memory at a time.
 
     copy: a perturbation such as "speed:0.9", or "" for the original.
-    name: the name of the utterance, which is the seed of added noise.
     start, end: the part of the file that is read, in seconds; an `end` of None is the end of the file.
 
     Raises `UnreadableAudio` if the file is missing, not audio, empty, silent, shorter than one window
@@ -173,7 +171,7 @@ def read_clips(
             clip = mono(block, recording.channel)
             if is_silent(clip):
                 continue
-            sound = perturb(clip, recording.rate, copy, f"{name} {begin}")
+            sound = perturb(clip, recording.rate, copy, f"{recording.audio} {begin - recording.part.start}")
             sound = _resampled(sound, rate, front_end)
             if is_silent(sound):
                 continue

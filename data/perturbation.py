@@ -1,4 +1,4 @@
-"""Perturbed copies of the training utterances: another speed, added noise, another pitch."""
+"""Perturbed copies of the utterances: another speed, added noise, another pitch."""
 
 import zlib
 
@@ -10,18 +10,18 @@ VOCODER_WINDOW = 0.064
 """Window of the phase vocoder in seconds, long enough to separate the harmonics of a low voice."""
 
 
-def perturb(sound: np.ndarray, rate: int, copy: str, name: str) -> np.ndarray:
+def perturb(sound: np.ndarray, rate: int, copy: str, seed: str) -> np.ndarray:
     """Add the noise of a copy, or shift its pitch.
 
     sound: (samples,) float32 at `rate` Hz; the result has the same shape.
     copy: a perturbation such as "noise:10". A "speed" copy is returned as it is, because
     `read_clips` changes the speed by resampling from another rate.
-    name: the seed of the noise; the same name and copy always give the same noise.
+    seed: of the noise; the same seed and copy always give the same noise.
     """
     kind, amount = parse_perturbation(copy) if copy else ("", 0.0)
     if kind == "noise":
-        seed = zlib.crc32(f"{name} {copy}".encode())
-        return add_noise(sound, amount, np.random.default_rng(seed))
+        number = zlib.crc32(f"{seed} {copy}".encode())
+        return add_noise(sound, amount, np.random.default_rng(number))
     if kind == "pitch":
         return shift_pitch(sound, rate, amount)
     return sound

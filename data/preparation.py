@@ -185,7 +185,7 @@ def _compute(
     times, features = [], []
     try:
         part = utterance.start, utterance.end
-        for clip in read_clips(utterance.file, front_end, entry.copy, entry.utterance, *part):
+        for clip in read_clips(utterance.file, front_end, entry.copy, *part):
             times.append((round(clip.start, 3), round(clip.end, 3)))
             features.append(transform(torch.from_numpy(clip.sound)[None]).numpy())
     except UnreadableAudio as error:

@@ -112,11 +112,22 @@ class FeatureStore:
 
     def with_copies(self, rows: np.ndarray, copies: Collection[str]) -> np.ndarray:
         """These rows, of which none is a copy, and the copies of their utterances by these perturbations, ascending."""
-        utterances = {self.manifest[row].utterance for row in rows} if copies else set()
+        if not copies:
+            return rows
+        utterances = {self.manifest[row].utterance for row in rows}
         added = [
             i for i, row in enumerate(self.manifest) if row.copy in copies and row.utterance in utterances
         ]
         return np.sort(np.concatenate([rows, np.array(added, np.int64)]))
+
+    def check_copies(self, copies: Collection[str], wanted_by: str) -> None:
+        """Raise `UserError` if the store lacks any of these copies, which `wanted_by` predicts."""
+        if missing := [copy for copy in copies if copy not in self.copies]:
+            every = " ".join(sorted({*self.copies, *copies}))
+            raise UserError(
+                f"{wanted_by} predicts copies that {self.folder} lacks ({', '.join(missing)}): prepare it again, with "
+                f"--perturb {every} and its other flags as before"
+            )
 
     @property
     def title(self) -> str:

@@ -19,6 +19,7 @@ from models.deltas import AppendDeltas
 from models.dropout import Dropout
 from models.passes import Float32Linear
 from models.recompute import recompute_in_backward
+from utils import UserError
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,14 @@ class Size:
         """The kind of the first cell, if no other cell is of it: both its inputs are the output of the stem."""
         first, *others = self.kinds
         return () if first in others else (first,)
+
+    def check_bands(self, coefficients: int) -> None:
+        """Raise `UserError` if the last maps have fewer rows than there are bands, for features of F coefficients."""
+        rows = -(-coefficients // (self.stem_stride * 2 ** self.kinds.count("reduce")))
+        if self.rnn_bands > rows:
+            raise UserError(
+                f"--rnn_bands {self.rnn_bands}: the CNN's last map has {rows} rows for {coefficients} coefficients"
+            )
 
     @classmethod
     def of(cls, config: RunConfig) -> "Size":

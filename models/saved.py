@@ -42,7 +42,7 @@ UNREADABLE = (
 def check_distinct(names: list[str]) -> list[str]:
     """The names. Raises `ValueError` if one occurs twice."""
     if len(set(names)) < len(names):
-        raise ValueError(f"a class occurs twice in {names}")
+        raise ValueError(f"a name occurs twice in {names}")
     return names
 
 
@@ -69,7 +69,7 @@ class Header(BaseModel):
     classes: Annotated[list[Class], Field(min_length=1), AfterValidator(check_distinct)]
     front_end: dict[str, Any]
     normalise: Normalise = "training"
-    copies: list[Perturbation] = []
+    copies: Annotated[list[Perturbation], AfterValidator(check_distinct)] = []
     trained_on: SpeakerSet | None = None
 
 

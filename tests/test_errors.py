@@ -87,6 +87,17 @@ WRONG = [
     ("augment", TINY + "--model gru", "--model gru: Input should be 'searched', 'cnn'"),
     ("augment", TINY + "--model lstm --genotype darts_v2", "--genotype is for --model searched"),
     ("augment", TINY + "--model cnn --deltas 1", "--deltas is for --model searched or acrnn; cnn is as"),
+    (
+        "augment",
+        TINY + "--model cnn --test_copies speed:0.9 speed:0.90",
+        "--test_copies speed:0.9 speed:0.90: give each copy once",
+    ),
+    ("search", TINY + "--rnn_bands 99", "--rnn_bands 99: the CNN's last map has 4 rows for 16"),
+    (
+        "augment",
+        TINY + "--genotype cnn_lstm --rnn_bands 99",
+        "--rnn_bands 99: the CNN's last map has 4 rows for 16",
+    ),
     ("search", TINY + "--deltas 3", "--deltas 3: Input should be less than or equal to 2"),
     ("augment", THERE, "runs/there/augment holds a run"),
     ("augment", TINY + "--genotype cnn_lstm --batch_size 1000", "--batch_size 1000 is more than the 432"),

@@ -2,18 +2,22 @@
 
 import csv
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import execute, succeed
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 import evaluate
 from config import EvaluateConfig
+from data.segments import Segment
 from data.store import FeatureStore
+from training.inference import load_run
 from utils import UserError
 
 CLASSES = ["angry", "happy", "neutral", "sad"]
@@ -102,50 +106,74 @@ def test_evaluation_standardises_as_the_training_did(kind: str, place: Path):
     assert found != Path("runs/e/one/augment/predictions.csv").read_bytes()
 
 
+COPIES = ("noise:20", "speed:0.9")
+
+
 @pytest.fixture(scope="module")
 def with_copies(trained: Path) -> Path:
-    """The workspace with a store of copies at two speeds, and a run that predicts them too."""
-    flags = ["--config", "tiny.yaml", "--corpus", "demo", "--perturb", "speed:1.1", "speed:0.9"]
-    succeed("prepare", *flags, "--out", "features/copies", cwd=trained)
-    flags = ["--config", "tiny.yaml", "--epochs", 2, "--model", "rnn", "--fold", 2, "--dataset", "copies"]
-    succeed("augment", *flags, "--name", "e/copies", "--test_copies", cwd=trained)
+    """The workspace with a store of copies, of several clips each, and runs that predict two of them."""
+    flags = ["--config", "tiny.yaml", "--corpus", "demo", "--long", "chunks", "--duration", 1.2]
+    copies = ["--perturb", "speed:0.9", "pitch:2", "noise:20"]
+    succeed("prepare", *flags, *copies, "--out", "features/copies", cwd=trained)
+    for kind in ("training", "speaker"):
+        flags = ["--config", "tiny.yaml", "--epochs", 2, "--model", "rnn", "--fold", 2, "--dataset", "copies"]
+        own = ["--name", f"e/copies_{kind}", "--normalise", kind, "--test_copies", *COPIES]
+        succeed("augment", *flags, *own, cwd=trained)
     return trained
 
 
 def test_an_utterance_is_predicted_by_the_mean_over_its_copies(with_copies: Path, place: Path):
-    model = evaluate.SavedModel.load(Path("runs/e/copies/augment/model.safetensors"))
-    assert model.copies == ("speed:0.9", "speed:1.1")
+    """The mean over the clips of each copy, and then over the copies, of which one is not asked for."""
+    run = "runs/e/copies_training"
+    model = evaluate.SavedModel.load(Path(f"{run}/augment/model.safetensors"))
+    own = read_json(f"{run}/augment/metrics.json")
+    assert list(model.copies) == own["copies"] == list(COPIES)
     store = FeatureStore.open(Path("features/copies"))
-    own = read_json("runs/e/copies/augment/metrics.json")
-    assert own["copies"] == ["speed:0.9", "speed:1.1"]
-    found = read_rows("runs/e/copies/augment/predictions.csv")
-    assert own["n"] == len(found) > 0
-    by_copy: dict[tuple[str, str], np.ndarray] = {}
+    clips = defaultdict(list)
     for i, row in enumerate(store.manifest):
         x = (store.features[i : i + 1] - model.mean[:, None]) / model.std[:, None]
         with torch.no_grad():
-            by_copy[row.utterance, row.copy] = model.network(torch.from_numpy(x)[None])[0].softmax(0).numpy()
-    for row, probabilities in zip(
-        found, read_probabilities("runs/e/copies/augment/predictions.csv"), strict=True
-    ):
-        each = [by_copy[row["utterance"], copy] for copy in ("", "speed:0.9", "speed:1.1")]
+            probabilities = model.network(torch.from_numpy(x)[None])[0].softmax(0).numpy()
+        clips[row.utterance, row.copy].append(probabilities)
+    counts = {len({len(clips[name, copy]) for copy in ("", *COPIES)}) for name, _ in clips}
+    assert counts == {1, 2}  # some have more clips at a lower speed
+    found = read_rows(f"{run}/augment/predictions.csv")
+    assert own["n"] == len(found) > 0
+    for row, probabilities in zip(found, read_probabilities(f"{run}/augment/predictions.csv"), strict=True):
+        each = [np.mean(clips[row["utterance"], copy], axis=0) for copy in ("", *COPIES)]
         np.testing.assert_allclose(probabilities, np.mean(each, axis=0), atol=2e-5)
-    evaluate_models("runs/e/copies", dataset="copies", out=Path("over_copies"), batch_size=48)
-    same = Path("over_copies/predictions.csv").read_bytes()
-    assert same == Path("runs/e/copies/augment/predictions.csv").read_bytes()
 
 
-def test_a_store_without_the_copies_is_refused(with_copies: Path, place: Path):
-    message = (
-        "runs/e/copies averages over the copies speed:0.9 speed:1.1, of which features/demo lacks speed:0.9 speed:1.1: "
-        "prepare.py --perturb adds them"
-    )
-    assert_refused("runs/e/copies", message=message)
-    flags = ["--config", "tiny.yaml", "--model", "rnn", "--name", "e/none", "--test_copies"]
-    done = execute("augment", *flags, cwd=place)
-    assert done.returncode == 2
-    assert "error: --test_copies: features/demo has no perturbed copies; prepare.py --perturb" in done.stderr
-    assert not Path("runs/e/none").exists()
+@pytest.mark.parametrize("kind", ["training", "speaker"])
+def test_copies_are_the_same_in_augment_evaluate_and_predict(kind: str, with_copies: Path, place: Path):
+    run = f"runs/e/copies_{kind}"
+    metrics = evaluate_models(run, dataset="copies", out=Path(f"over_copies_{kind}"), batch_size=48)
+    assert metrics["copies_by_model"] == {run: list(COPIES)}
+    own = Path(f"{run}/augment/predictions.csv")
+    assert Path(f"over_copies_{kind}/predictions.csv").read_bytes() == own.read_bytes()
+    store = FeatureStore.open(Path("features/copies"))
+    rows = [row for row in store.manifest if row.speaker in metrics["test_speakers"] and not row.copy]
+    files = {row.utterance: Segment(Path(row.file), speaker=row.speaker) for row in rows}
+    predictions = dict(zip(files, load_run(run).predict(files.values()), strict=True))
+    for row, probabilities in zip(read_rows(str(own)), read_probabilities(str(own)), strict=True):
+        np.testing.assert_allclose(predictions[row["utterance"]].probabilities, probabilities, atol=1e-3)
+
+
+def test_copies_that_the_store_lacks_are_refused_before_a_search(with_copies: Path, place: Path):
+    lacking = "predicts copies that features/demo lacks ({}): prepare it again, with --perturb {} and its other flags"
+    assert_refused("runs/e/copies_training", message=lacking.format(", ".join(COPIES), " ".join(COPIES)))
+    settings = yaml.safe_load(Path("tiny.yaml").read_text())
+    settings["augment"]["test_copies"] = ["speed:0.9"]
+    Path("copies.yaml").write_text(yaml.safe_dump(settings))
+    for command, *flags in (
+        ("augment", "--model", "rnn"),
+        ("search", "--strategy", "random", "--candidates", 2),
+        ("crossval", "--methods", "rnn"),
+    ):
+        done = execute(command, "--config", "copies.yaml", "--name", "lacking", *flags, cwd=place)
+        assert done.returncode == 2
+        assert f"error: --test_copies {lacking.format('speed:0.9', 'speed:0.9')}" in done.stderr
+        assert not Path("runs/lacking").exists()
 
 
 def test_ensemble_predicts_the_mean_probabilities_and_reports_the_gain(place: Path):

@@ -48,7 +48,7 @@ def small_model(seed: int = 0, **front_end: object) -> SavedModel:
     """A network whose running statistics differ from the initial ones, and whose logits differ between windows."""
     torch.manual_seed(seed)
     architecture = SearchedArchitecture(
-        GENOTYPE, Size(layers=2, init_channels=2, rnn_layers=1, rnn_channels=4)
+        GENOTYPE, Size(layers=2, init_channels=2, rnn_layers=1, rnn_channels=4, rnn_bands=2)
     )
     network = architecture.build(len(CLASSES))
     network(torch.randn(6, 1, *FRONT_END.shape) + 1)
@@ -143,8 +143,8 @@ def spoken(place: Path) -> Path:
 
 
 @torch.no_grad()
-def windows_by_group(model: SavedModel, groups: list[list[str]]) -> dict[str, np.ndarray]:
-    """The probabilities of each window of each recording, standardised by all frames of sound of its group."""
+def predict_by_group(model: SavedModel, groups: list[list[str]]) -> dict[str, np.ndarray]:
+    """The probabilities of each recording, standardised by all frames of sound of its group."""
     transform = Transform(FRONT_END)
     found = {}
     for names in groups:
@@ -157,13 +157,8 @@ def windows_by_group(model: SavedModel, groups: list[list[str]]) -> dict[str, np
         mean, std = sound.mean(dim=1, keepdim=True), sound.std(dim=1, keepdim=True, correction=0)
         for name in names:
             x = torch.stack([(each - mean) / std for each in features[name]])
-            found[name] = model.network(x[:, None]).softmax(dim=1).numpy()
+            found[name] = model.network(x[:, None]).softmax(dim=1).mean(dim=0).numpy()
     return found
-
-
-def predict_by_group(model: SavedModel, groups: list[list[str]]) -> dict[str, np.ndarray]:
-    """The probabilities of each recording, the mean over its windows."""
-    return {name: windows.mean(axis=0) for name, windows in windows_by_group(model, groups).items()}
 
 
 def predictions_of(run: str, *recordings: str | Segment) -> dict[str, np.ndarray]:
@@ -197,10 +192,10 @@ def test_recordings_one_by_one_in_folders_and_with_speakers_get_three_answers(sp
 
 
 def test_copies_are_predicted_as_recordings_of_other_speakers(spoken: Path):
-    """A copy at the speed 0.9 has the samples of the original and 0.9 times its rate."""
+    """A copy at the speed 0.9 has the samples of the original and 0.9 times its rate. Each copy counts the same."""
     model = SavedModel.load(Path("runs/spoken/augment/model.safetensors"))
     replace(model, copies=("speed:0.9", "speed:1.1")).save(Path("runs/copies/augment/model.safetensors"))
-    windows = {name: [] for name in SPOKEN}
+    each = {name: [] for name in SPOKEN}
     for speed in (1, 0.9, 1.1):
         at_speed = {name: f"at_{speed}/{name}" for name in SPOKEN}
         for name, copy in at_speed.items():
@@ -208,17 +203,31 @@ def test_copies_are_predicted_as_recordings_of_other_speakers(spoken: Path):
             samples = soundfile.read(name, dtype="float32")[0]
             soundfile.write(copy, samples, round(speed * RATE), subtype="FLOAT")
         names = list(at_speed.values())
-        found = windows_by_group(model, [names[:2], names[2:]])
+        found = predict_by_group(model, [names[:2], names[2:]])
         for name, copy in at_speed.items():
-            windows[name].extend(found[copy])
-    truth = {name: np.mean(each, axis=0) for name, each in windows.items()}
+            each[name].append(found[copy])
+    truth = {name: np.mean(copies, axis=0) for name, copies in each.items()}
     assert_equal_probabilities(predictions_of("runs/copies", *SPOKEN), truth)
     without = predictions_of("runs/spoken", *SPOKEN)
     assert max(np.abs(without[name] - truth[name]).max() for name in truth) > 1e-2
     predictions = list(load_run("runs/copies").predict(SPOKEN))
-    assert [len(each.windows) for each in predictions] == [1, 3, 2, 1]
+    assert [len(prediction.windows) for prediction in predictions] == [1, 3, 2, 1]
+    assert [len(prediction.copies["speed:0.9"]) for prediction in predictions] == [1, 3, 3, 2]
     with pytest.raises(UserError, match="the models average over different copies"):
         load_run("runs/copies", "runs/spoken")
+
+
+def test_a_copy_that_is_silent_does_not_make_a_recording_unreadable(place: Path):
+    """A tone that a higher speed moves above half of the features' sample rate."""
+    rate = 2 * RATE
+    time = np.arange(rate // 2) / rate
+    fade = np.hanning(len(time))
+    soundfile.write("high.wav", 0.5 * fade * np.sin(2 * np.pi * 3500 * time), rate, subtype="FLOAT")
+    [alone] = Predictor([small_model()]).predict(["high.wav"])
+    [prediction] = Predictor([replace(small_model(), copies=("speed:2",))]).predict(["high.wav"])
+    assert not prediction.error
+    assert not prediction.copies
+    np.testing.assert_array_equal(prediction.probabilities, alone.probabilities)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ for prediction in model.predict(["interview.wav"]): print(prediction.emotion, pr
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, islice, product
 from pathlib import Path
 from typing import NamedTuple
@@ -43,17 +43,17 @@ class Window:
 class Prediction:
     """The prediction for a recording, or for a part of it from `start` to `end` in seconds (None: to its end).
 
-    `copies` are the windows of its perturbed copies, if the model averages over these. If it could not be read, `error`
-    says why and there are no windows.
+    If it could not be read, `error` says why and there are no windows. `copies` holds the windows of its perturbed
+    copies, if the model averages over these.
     """
 
     file: Path
     classes: tuple[str, ...]
     windows: list[Window] = field(default_factory=list)
-    copies: list[Window] = field(default_factory=list)
     error: str = ""
     start: float = 0.0
     end: float | None = None
+    copies: dict[str, list[Window]] = field(default_factory=dict)
 
     @property
     def segment(self) -> Segment:
@@ -62,8 +62,10 @@ class Prediction:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """The mean over all windows, also those of copies, (classes,)."""
-        return np.mean([window.probabilities for window in [*self.windows, *self.copies]], axis=0)
+        """The mean over the windows of each copy, and over the copies, (classes,)."""
+        windows_of = [self.windows, *self.copies.values()]
+        each = [np.mean([window.probabilities for window in windows], axis=0) for windows in windows_of]
+        return np.mean(each, axis=0)
 
     @property
     def emotion(self) -> str:
@@ -90,7 +92,7 @@ class Place(NamedTuple):
 
 
 class Predictor:
-    """One or more models with the same classes and front-end; several predict by their mean probabilities."""
+    """One or more models with the same classes, front-end and copies; several predict by their mean probabilities."""
 
     def __init__(
         self, models: Sequence[SavedModel], device: torch.device | None = None, windows: bool = False
@@ -123,8 +125,8 @@ class Predictor:
         """A prediction for each file or part of one, in order; one with an error if it cannot be read.
 
         Models that standardise by speaker take the recordings with the same speaker together, or without one those in
-        the same folder, and read every recording twice. Long windows take smaller batches than `batch_size`, so that
-        memory stays bounded.
+        the same folder, and read every recording and every copy twice. Long windows take smaller batches than
+        `batch_size`, so that memory stays bounded.
         """
         batch_size = max(1, min(batch_size, MAX_CLIP_VALUES // self.front_end.clip_values))
         segments = [each if isinstance(each, Segment) else Segment(Path(each)) for each in recordings]
@@ -207,22 +209,22 @@ def read_all(
     for (number, segment), copy in product(enumerate(segments), copies):
         place = Place(number, segment, copy)
         try:
-            for clip in read_clips(
-                segment.file, front_end, copy, segment.file.name, segment.start, segment.end
-            ):
+            for clip in read_clips(segment.file, front_end, copy, segment.start, segment.end):
                 yield place, clip
         except UnreadableAudio as error:
             yield place, error.reason
 
 
 def gather(found: Sequence[tuple[Place, Window | str]], classes: tuple[str, ...]) -> Prediction:
-    """The prediction for a segment, from its windows and those of its copies, or from the error of one of them."""
+    """The prediction for a segment from its windows and those of its copies; a copy that has none is left out."""
     segment = found[0][0].segment
     prediction = Prediction(segment.file, classes, start=segment.start, end=segment.end)
     for place, window in found:
-        if isinstance(window, str):
-            return Prediction(segment.file, classes, error=window, start=segment.start, end=segment.end)
-        (prediction.copies if place.copy else prediction.windows).append(window)
+        if not isinstance(window, str):
+            windows = prediction.copies.setdefault(place.copy, []) if place.copy else prediction.windows
+            windows.append(window)
+        elif not place.copy:
+            return replace(prediction, error=window, windows=[])
     return prediction
 
 

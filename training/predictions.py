@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +80,28 @@ class Predictions:
 def predict(
     network: nn.Module, features: Features, store: FeatureStore, rows: np.ndarray, batch_size: int
 ) -> Predictions:
-    """Predict the utterances of these rows; the probabilities of an utterance of several clips are their mean."""
+    """Predict the utterances of these rows: the mean over the clips of each copy, and over the copies.
+
+    The rows of an utterance, and those of each of its copies, are consecutive; the first are those of the original.
+    """
     logits = compute_logits(network, features.in_order(rows, batch_size))
-    names = np.array([store.manifest[row].utterance for row in rows])
-    _, first, clips = np.unique(names, return_index=True, return_counts=True)
-    return Predictions(store, rows[first], average_clips(logits, clips))
+    clips = [(store.manifest[row].utterance, store.manifest[row].copy) for row in rows]
+    clips_of_copy = run_lengths(clips)
+    first_clips = rows_before(clips_of_copy)
+    copies_of_utterance = run_lengths([clips[i][0] for i in first_clips])
+    first = first_clips[rows_before(copies_of_utterance)]
+    probabilities = average_clips(average_clips(logits, clips_of_copy), copies_of_utterance)
+    return Predictions(store, rows[first], probabilities)
+
+
+def run_lengths(values: Iterable[Any]) -> list[int]:
+    """How often each value follows itself: [2, 1] for [a, a, b]."""
+    return [len(list(group)) for _, group in groupby(values)]
+
+
+def rows_before(counts: Sequence[int]) -> np.ndarray:
+    """The number of rows before each of consecutive groups of rows: [0, 2] for groups of [2, 1]."""
+    return np.cumsum([0, *counts])[:-1]
 
 
 @torch.no_grad()

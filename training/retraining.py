@@ -9,7 +9,6 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from config import RISE, AugmentConfig
 from data.speakers import SpeakerSet
-from data.store import FeatureStore
 from data.transforms import cutout, mixup, spec_augment
 from genotypes import Genotype
 from models.architecture import Architecture, BaselineArchitecture, SearchedArchitecture
@@ -23,16 +22,17 @@ from training.precision import PASS_DTYPES
 from training.predictions import Predictions, predict
 from training.run_folder import log
 from training.steps import Metrics, weight_step
-from utils import UserError
 
 
 def choose_architecture(config: AugmentConfig, genotype: Genotype | None, shape: Shape) -> Architecture:
     """The architecture that the flags ask for, for inputs of a shape (F, T)."""
     if genotype is None:
         return BaselineArchitecture(config.model, shape, config.deltas)
+    size = Size.of(config)
+    size.check_bands(shape[0])
     return SearchedArchitecture(
         genotype,
-        Size.of(config),
+        size,
         config.dropout,
         auxiliary=config.aux_weight > 0,
         fused=config.fused == "auto",
@@ -62,17 +62,6 @@ def make_scheduler(config: AugmentConfig, optimizer: Optimizer) -> LRScheduler:
     return OneCycleLR(optimizer, config.lr, config.epochs, pct_start=RISE, cycle_momentum=False)
 
 
-def test_copies(config: AugmentConfig, store: FeatureStore) -> tuple[str, ...]:
-    """The perturbations whose copies of an utterance are predicted as well. Raises `UserError` if there are none."""
-    if not config.test_copies:
-        return ()
-    if not store.copies:
-        raise UserError(
-            f"--test_copies: {store.folder} has no perturbed copies; prepare.py --perturb speed:0.9 speed:1.1 adds them"
-        )
-    return store.copies
-
-
 class Retraining:
     """The training of a network, and the choice of its epoch."""
 
@@ -82,7 +71,7 @@ class Retraining:
         self.experiment = experiment
         self.store = experiment.store
         self.train_rows, self.picking_rows = experiment.fold.parts(config.protocol)
-        self.copies = test_copies(config, self.store)
+        self.store.check_copies(config.test_copies, "--test_copies")
         self.features, self.statistics = experiment.features(self.train_rows)
         self.batches = experiment.batches(self.features, self.train_rows)
         self.steps = len(self.batches)
@@ -124,13 +113,15 @@ class Retraining:
             self.store.front_end.model_dump(),
             self.trained_on(searched_on),
             self.config.normalise,
-            self.copies,
+            self.config.test_copies,
         )
 
     def log_setup(self) -> None:
         """Log the data, the network, and the device."""
         sizes = len(self.train_rows), len(self.picking_rows), len(self.experiment.fold.test)
         log.info("data      %d rows to train, %d to pick the epoch, %d to test", *sizes)
+        if self.config.test_copies:
+            log.info("copies    predicted besides each utterance: %s", ", ".join(self.config.test_copies))
         for line in self.experiment.leaks.lines():
             log.info("shared    %s", line)
         millions = self.weight_count / 1e6
@@ -159,7 +150,7 @@ class Retraining:
 
     def predict(self, rows: np.ndarray) -> Predictions:
         """Predict the utterances of these rows with the current weights; with --test_copies, over their copies too."""
-        rows = self.store.with_copies(rows, self.copies)
+        rows = self.store.with_copies(rows, self.config.test_copies)
         return predict(self.network, self.features, self.store, rows, self.config.batch_size)
 
     def after_epoch(self, epoch: int) -> dict[str, Any]:

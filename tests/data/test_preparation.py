@@ -130,7 +130,7 @@ def test_features_are_the_transform_of_the_clips(corpus, tmp_path, front_end, co
     number = 0
     for each in sorted(corpus, key=lambda each: each.utterance):
         for copy in ("", *copies):
-            for clip in read_clips(each.file, front_end, copy, each.utterance):
+            for clip in read_clips(each.file, front_end, copy):
                 row, features = store.manifest[number], store.features[number]
                 with torch.inference_mode():
                     want = transform(torch.from_numpy(clip.sound)[None])[0].numpy()

@@ -249,6 +249,7 @@ BAD_HEADER = {
         None, [], 3, ["angry", "happy"], "abc", [1, 2, 3], ["a", "b", ["c"]], ["a", "a", "b"]
     ],
     "front_end": [None, [1]],
+    "copies": [None, "speed:0.9", [1], ["speed:9"], ["speed:0.9", "speed:0.90"]],
     "trained_on": [[], {}, *changes(TRAINED_ON.model_dump(), BAD_SPEAKERS)],
 }  # fmt: skip
 
