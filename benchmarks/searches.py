@@ -36,7 +36,7 @@ from models.search_space import canonical
 from training.experiment import start_experiment
 from training.run_folder import RunFolder, log
 
-UNMENDED = {
+WITHOUT_CORRECTIONS = {
     "op_norm": False,
     "halves": "utterances",
     "alpha_start": 0.0,
@@ -46,7 +46,7 @@ UNMENDED = {
 SEARCHES = {
     "evolution": {"strategy": "evolution"},
     "darts": {},
-    "darts without mends": {**UNMENDED, "edges_by": "weight"},
+    "darts without corrections": {**WITHOUT_CORRECTIONS, "edges_by": "weight"},
     "darts, second order": {"order": "second"},
     "dirichlet": {"relaxation": "dirichlet"},
     "gumbel": {"relaxation": "gumbel"},
@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", type=Path, required=True, help="the CSV of benchmarks/space.py")
     parser.add_argument("--report", action="store_true", help="print what the tables say, and stop")
-    parser.add_argument("--config", type=Path, default=Path("configs/small.yaml"))
+    parser.add_argument("--config", type=Path, required=True, help="the file that the table was made with")
     parser.add_argument("--dataset", default="emodb40")
     parser.add_argument("--fold", type=int, default=1)
     parser.add_argument("--searches", nargs="+", choices=SEARCHES, default=list(SEARCHES))

@@ -49,12 +49,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", type=Path, required=True, help="the CSV")
     parser.add_argument("--report", action="store_true", help="print what the table says, and stop")
-    parser.add_argument("--config", type=Path, default=Path("configs/small.yaml"))
+    parser.add_argument("--config", type=Path, help="the flags; needed unless --report")
     parser.add_argument("--dataset", default="emodb40")
     parser.add_argument("--fold", type=int, default=1)
     parser.add_argument("--draw", type=int, help="how many genotypes are drawn; default: all of the space")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
+    if not (options.config or options.report):
+        parser.error("--config is missing: the file that the table was made with")
     if not options.report:
         add_rows(options)
     print(report(read_table(options.table)))

@@ -206,7 +206,7 @@ def test_demo_file_is_valid_and_differs_from_the_defaults(command: str):
 
 
 @pytest.mark.parametrize("name", ["demo", "small"])
-def test_searches_of_the_small_files_are_mended(name: str):
+def test_searches_of_the_small_files_are_corrected(name: str):
     config = from_file(SearchConfig, ROOT / "configs" / f"{name}.yaml")
     assert (config.op_norm, config.halves, config.edges_by) == (True, "speakers", "without_none")
     assert config.frozen_epochs == round(0.3 * config.epochs)

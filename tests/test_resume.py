@@ -17,14 +17,14 @@ RECIPE = (
     " --freq_mask 4 --time_mask 4 --pick last --stem_stride 2 --deltas 1 --rnn_bands 2"
 )
 """The flags of configs/small.yaml, deltas and bands."""
-MENDS = (
+CORRECTIONS = (
     "--op_norm --halves speakers --balance weights --alpha_start 0.3 --alpha_reach 3 --alpha_average 3 --pick best"
     " --edges_by without_none"
 )
 """The flags of a search in configs/small.yaml, and the choice of the best epoch."""
 RELAXED = "--order second --relaxation dirichlet --dropout 0.2"
 """Random weights of the ops."""
-SEARCHES = {"mended": MENDS.split(), "relaxed": RELAXED.split()}
+SEARCHES = {"corrected": CORRECTIONS.split(), "relaxed": RELAXED.split()}
 
 
 def flags(command: str, order: str) -> list[object]:
@@ -54,7 +54,7 @@ def interrupt(command: str, name: str, options: list[object], number: int, cwd: 
     [
         pytest.param("search", "second", signal.SIGTERM, 143, "200", marks=pytest.mark.slow),
         pytest.param("search", "first", signal.SIGKILL, -9, "0.0002min", marks=pytest.mark.slow),
-        ("search", "mended", signal.SIGTERM, 143, "5min"),
+        ("search", "corrected", signal.SIGTERM, 143, "5min"),
         ("search", "relaxed", signal.SIGTERM, 143, "5min"),
         ("augment", "", signal.SIGINT, 130, "5min"),
         ("augment", "recipe", signal.SIGTERM, 143, "5min"),

@@ -15,7 +15,7 @@ from genotypes import Genotype
 from training.experiment import start_experiment
 from training.run_folder import RunFolder
 
-MENDED = {
+CORRECTED = {
     "op_norm": True, "halves": "speakers", "balance": "weights", "alpha_start": 0.3, "alpha_reach": 3,
     "edges_by": "without_none", "alpha_average": 3, "pick": "best",
 }  # fmt: skip
@@ -118,16 +118,18 @@ def test_selection_by_perturbation_is_the_same_in_a_resumed_run(workspace):
 
 def test_log_tells_the_rate_and_the_reach_and_the_best_genotype_is_saved(workspace):
     flags = []
-    for name, value in MENDED.items():
+    for name, value in CORRECTED.items():
         flags += [f"--{name}"] if value is True else [f"--{name}", value]
-    done = execute("search", "--config", "tiny.yaml", "--name", "mended", *flags, cwd=workspace)
+    done = execute("search", "--config", "tiny.yaml", "--name", "corrected", *flags, cwd=workspace)
     assert done.returncode == 0, done.stderr
-    history = [json.loads(line) for line in Path("runs/mended/search/history.jsonl").read_text().splitlines()]
+    history = [
+        json.loads(line) for line in Path("runs/corrected/search/history.jsonl").read_text().splitlines()
+    ]
     best = max(history[1:], key=lambda record: (record["valid/ua"], -record["valid/loss"]))
-    saved = Genotype.load("runs/mended/search/genotype.json")
+    saved = Genotype.load("runs/corrected/search/genotype.json")
     assert saved == Genotype.from_json(best["genotype"])
     assert f"picked    the genotype of epoch {best['epoch']}\n" in done.stdout
-    steps = 3 * make_search(**MENDED).steps
+    steps = 3 * make_search(**CORRECTED).steps
     assert (
         f"alphas    frozen for 1 of 4 epochs; rate {3 / steps:.3g}, {steps} steps: they can move by about 3\n"
         in done.stdout
