@@ -137,16 +137,13 @@ def sex_of_speaker(speaker: str, trials: Sequence[Trial]) -> str:
 
 
 def conditions(trials: Sequence[Trial]) -> dict[str, Any]:
-    """The dataset, protocol, fold scheme and allowed leaks; all values if trials differ."""
+    """The dataset, protocol, fold scheme, allowed leaks and predicted copies; all values if trials differ."""
     found: dict[str, Any] = {}
     for name in ("dataset", "protocol", "folds_by"):
         found[name] = ", ".join(sorted({str(trial.metrics.get(name)) for trial in trials}))
-    leaks = set()
-    for trial in trials:
-        allowed = trial.metrics.get("allow_leak")
-        if isinstance(allowed, list):
-            leaks.update(map(str, allowed))
-    found["allow_leak"] = sorted(leaks)
+    for name in ("allow_leak", "copies"):
+        lists = [trial.metrics.get(name) for trial in trials]
+        found[name] = sorted({str(value) for each in lists if isinstance(each, list) for value in each})
     return found
 
 

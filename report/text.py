@@ -107,11 +107,17 @@ def facts(results: dict[str, Any]) -> list[str]:
     utterances = f"{results['utterances']:,} utterances of {results['speakers']:,} speakers"
     folds = ", ".join(map(str, results["folds"]))
     seeds = ", ".join(map(str, results["seeds"]))
-    return [
+    lines = [
         f"dataset {results['dataset']}: {utterances}, {classes} classes "
         f"(chance level: UA {format_percent(1 / classes)})",
         f"protocol {results['protocol']}; folds {folds} (folds_by {results['folds_by']}); seeds {seeds}",
     ]
+    if results["copies"]:
+        copies = ", ".join(results["copies"])
+        lines.append(
+            f"networks predict the mean over an utterance and its copies {copies}; the SVM has no copies"
+        )
+    return lines
 
 
 def findings(results: dict[str, Any]) -> list[str]:

@@ -442,6 +442,17 @@ def test_published_numbers_are_shown_with_their_protocol(tmp_path: Path, study: 
     assert "76.55 %" not in "".join(read_report(study)[1:])
 
 
+def test_copies_that_networks_predict_are_named(tmp_path: Path, study: Path):
+    copies = ["speed:1.1", "speed:0.9"]
+    write_trial(tmp_path / "study", "cnn", 1, 1, manifest(1), copies=copies)
+    write_trial(tmp_path / "study", "svm", 1, 1, manifest(1))
+    results, *texts = read_report(write_report(tmp_path / "study").parent)
+    assert results["copies"] == sorted(copies)
+    for text in texts:
+        assert "its copies speed:0.9, speed:1.1; the SVM has no copies" in text
+    assert "its copies" not in "".join(read_report(study)[1:])
+
+
 def test_hostile_names_are_escaped(tmp_path: Path):
     classes = ("a", HOSTILE)
     rows = []
@@ -450,6 +461,7 @@ def test_hostile_names_are_escaped(tmp_path: Path):
         rows.append(Row(f"{HOSTILE}{i}", "", f"{HOSTILE}{i % 3}", "", emotion, "", 1.0, "", "", 0.0, ""))
     folder = tmp_path / "<b>"
     metrics = {"dataset": HOSTILE, "protocol": HOSTILE, "params": "many", "allow_leak": [HOSTILE]}
+    metrics["copies"] = [HOSTILE]
     for method in ("cnn", "evil"):
         write_trial(folder, method, 1, 1, rows, classes, **metrics)
     _, markdown, page = read_report(write_report(folder, HOSTILE, reasons={}).parent)
