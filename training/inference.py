@@ -103,7 +103,7 @@ class Predictor:
         """
         self.classes = models[0].classes
         self.normalise = models[0].normalise
-        self.copies = ("", *models[0].copies)
+        self.copies = models[0].copies
         self.device = device or torch.device("cpu")
         front_ends = [front_end_of(model) for model in models]
         for model, front_end in zip(models, front_ends, strict=True):
@@ -112,7 +112,7 @@ class Predictor:
                 raise UserError(f"the models have different classes: {first}; {other}")
             if (front_end, model.normalise) != (front_ends[0], self.normalise):
                 raise UserError("the models were trained on different features: predict with one at a time")
-            if model.copies != models[0].copies:
+            if model.copies != self.copies:
                 raise UserError("the models average over different copies: predict with one at a time")
         self.front_end = front_ends[0].model_copy(update={"long": "chunks"} if windows else {})
         self.transform = Transform(self.front_end).to(self.device)
@@ -205,8 +205,8 @@ def speaker_of(segment: Segment) -> tuple[str, str]:
 def read_all(
     segments: Iterable[Segment], front_end: FrontEnd, copies: Sequence[str]
 ) -> Iterator[tuple[Place, Clip | str]]:
-    """(place, clip) for every clip of every copy of every segment; for one that cannot be read, the reason."""
-    for (number, segment), copy in product(enumerate(segments), copies):
+    """(place, clip) for every clip of every segment and of its copies; for one that cannot be read, the reason."""
+    for (number, segment), copy in product(enumerate(segments), ("", *copies)):
         place = Place(number, segment, copy)
         try:
             for clip in read_clips(segment.file, front_end, copy, segment.start, segment.end):
