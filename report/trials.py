@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from genotypes import Genotype
+from genotypes import Genotype, load_genotype
 from utils import UserError, read_text
 
 METHODS = {
@@ -188,7 +188,7 @@ def read_trial(folder: Path, key: TrialKey) -> Trial:
         probabilities=_parse_probabilities(probabilities),
         configs={stage: _read_object(path) for stage, path in configs.items() if path.exists()},
         histories={stage: _read_history(folder / stage / "history.jsonl") for stage in configs},
-        genotype=Genotype.load(genotype) if genotype.exists() else None,
+        genotype=load_genotype(genotype) if genotype.exists() else None,
         seconds=_read_object(seconds) if seconds.exists() else {},
     )
 

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from data.folds import make_folds
 from data.store import COLUMNS, FeatureStore
-from genotypes import Genotype
+from genotypes import Genotype, load_genotype
 from models.baselines import BASELINES
 from plots.cells import TITLES
 
@@ -57,7 +57,7 @@ def test_prepare_writes_the_manifest_and_the_features(workspace: Path):
 
 
 def test_search_writes_a_genotype_and_a_history(run: Path):
-    genotype = Genotype.load(run / "search" / "genotype.json")
+    genotype = load_genotype(run / "search" / "genotype.json")
     assert (len(genotype.normal), len(genotype.rnn)) == (1, 1)
     history = read_history(run / "search")
     assert [record["epoch"] for record in history] == [1, 2, 3, 4]
@@ -189,7 +189,7 @@ def test_a_random_search_writes_a_genotype_and_trains_nothing(run: Path, workspa
     assert files == {"config.json", "genotype.json", "origin.json", "plots", "search.log"}
     assert {path.name for path in (folder / "plots").iterdir()} == {f"{kind}.png" for kind in TITLES}
     assert files < {path.name for path in (run / "search").iterdir()}
-    genotype = Genotype.load(folder / "genotype.json")
+    genotype = load_genotype(folder / "genotype.json")
     assert (len(genotype.normal), len(genotype.reduce), len(genotype.rnn)) == (3, 3, 1)
     ops = {op for node in genotype.normal + genotype.reduce for op, _ in node}
     assert ops <= {"max_pool_3x3", "skip_connect", "sep_conv_3x3"}
@@ -203,7 +203,7 @@ def test_a_random_search_without_seqnn_draws_no_rnn_cell(workspace: Path):
     flags = ("--config", "tiny.yaml", "--name", "random-cnn", "--strategy", "random", "--rnn_layers", 0)
     succeed("search", *flags, cwd=workspace)
     succeed("search", *flags, "--resume", cwd=workspace)
-    assert Genotype.load(workspace / "runs" / "random-cnn" / "search" / "genotype.json").rnn == ()
+    assert load_genotype(workspace / "runs" / "random-cnn" / "search" / "genotype.json").rnn == ()
 
 
 @pytest.mark.parametrize(
@@ -244,5 +244,5 @@ def test_two_processes_agree_on_one_genotype(workspace: Path):
     options = {"cwd": workspace, "env": environment(), "capture_output": True, "text": True}
     done = subprocess.run(launch + flags, timeout=200, check=False, **options)
     assert done.returncode == 0, done.stderr
-    assert Genotype.load(workspace / "runs" / "pair" / "search" / "genotype.json").rnn
+    assert load_genotype(workspace / "runs" / "pair" / "search" / "genotype.json").rnn
     assert done.stdout.count("epoch   1") == 1

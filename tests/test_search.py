@@ -11,7 +11,7 @@ from cli import from_file
 from config import SearchConfig
 from darts.gradient_search import GradientSearch
 from darts.planner import Planner
-from genotypes import Genotype
+from genotypes import Genotype, load_genotype
 from training.experiment import start_experiment
 from training.run_folder import RunFolder
 
@@ -126,7 +126,7 @@ def test_log_tells_the_rate_and_the_reach_and_the_best_genotype_is_saved(workspa
         json.loads(line) for line in Path("runs/corrected/search/history.jsonl").read_text().splitlines()
     ]
     best = max(history[1:], key=lambda record: (record["valid/ua"], -record["valid/loss"]))
-    saved = Genotype.load("runs/corrected/search/genotype.json")
+    saved = load_genotype("runs/corrected/search/genotype.json")
     assert saved == Genotype.from_json(best["genotype"])
     assert f"picked    the genotype of epoch {best['epoch']}\n" in done.stdout
     steps = 3 * make_search(**CORRECTED).steps

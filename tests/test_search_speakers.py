@@ -14,7 +14,7 @@ from config import AugmentConfig, EvaluateConfig, SearchConfig
 from data.folds import make_folds
 from data.speakers import pack_recordings
 from data.store import FeatureStore
-from genotypes import Genotype
+from genotypes import load_genotype
 from models.saved import SavedModel
 from training.experiment import start_experiment
 from training.retraining import Retraining
@@ -92,7 +92,7 @@ def test_search_records_its_speakers_and_the_genotype_of_the_last_epoch(searched
     assert set(searched_on["speakers"]) == speakers(1, "train")
     last = json.loads((GENOTYPE.parent / "history.jsonl").read_text().splitlines()[-1])["genotype"]
     assert json.loads(GENOTYPE.read_text()) == {**last, "searched_on": searched_on}
-    assert Genotype.load(GENOTYPE).to_json() == last
+    assert load_genotype(GENOTYPE).to_json() == last
 
 
 def test_augment_refuses_a_test_on_speakers_of_the_search(searched: Path, searched_on: dict) -> None:
@@ -131,7 +131,7 @@ def test_fold_of_the_search_needs_no_permission(searched_on: dict) -> None:
 
 
 def test_genotype_without_speakers_may_be_tested_on_any(searched_on: dict, tmp_path: Path) -> None:
-    Genotype.load(GENOTYPE).save(tmp_path / "g.json")
+    load_genotype(GENOTYPE).save(tmp_path / "g.json")
     assert prepared(tmp_path / "g.json") == (None, speakers(2, "train", "validation"))
 
 

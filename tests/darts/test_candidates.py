@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from config import AugmentConfig
 from darts.candidates import FEWEST_EPOCHS, rungs
-from genotypes import Genotype
+from genotypes import load_genotype
 
 TINY = ROOT / "configs" / "tiny.yaml"
 FLAGS = ["--config", "tiny.yaml", "--strategy", "random", "--candidates", 4]
@@ -51,7 +51,7 @@ def test_the_candidate_of_the_lowest_loss_is_chosen(searched: tuple[Path, str]):
     losses = {name: float(loss) for name, loss in re.findall(r"candidate (\S+)  loss (\S+)", output)}
     assert len(losses) == 4
     best = min(losses, key=losses.get)
-    chosen = Genotype.load(folder / "search" / "genotype.json")
+    chosen = load_genotype(folder / "search" / "genotype.json")
     origin = json.loads((folder.parent.parent / best / "augment" / "origin.json").read_text())
     assert chosen.to_json() == origin["inputs"]["genotype"]
     others = [
@@ -62,7 +62,7 @@ def test_the_candidate_of_the_lowest_loss_is_chosen(searched: tuple[Path, str]):
 
 def test_the_first_candidate_is_the_one_without_candidates(searched: tuple[Path, str], workspace: Path):
     succeed("search", *FLAGS[:4], "--name", "one", cwd=workspace)
-    one = Genotype.load(workspace / "runs" / "one" / "search" / "genotype.json")
+    one = load_genotype(workspace / "runs" / "one" / "search" / "genotype.json")
     first = json.loads((searched[0] / "candidates" / "1" / "1" / "augment" / "origin.json").read_text())
     assert first["inputs"]["genotype"] == one.to_json()
 

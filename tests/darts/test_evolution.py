@@ -14,7 +14,7 @@ from sklearn.metrics import log_loss, recall_score
 from cli import parse
 from config import SearchConfig
 from darts.evolution import Evolution
-from genotypes import Genotype
+from genotypes import load_genotype
 from training.experiment import start_experiment
 
 FLAGS = ["--config", "tiny.yaml", "--strategy", "evolution", "--epochs", "3", "--population", "6"]
@@ -48,8 +48,8 @@ def test_the_front_has_no_genotype_that_another_dominates(evolved: tuple[Path, s
 
 def test_the_genotype_is_that_of_the_lowest_loss_and_augment_takes_it(evolved: tuple[Path, str]):
     folder, _ = evolved
-    best = Genotype.load(folder / "front" / "1.json")
-    assert Genotype.load(folder / "genotype.json") == best
+    best = load_genotype(folder / "front" / "1.json")
+    assert load_genotype(folder / "genotype.json") == best
     workspace = folder.parent.parent.parent
     words = ["--config", "tiny.yaml", "--name", "from_front", "--genotype", folder / "front" / "1.json"]
     succeed("augment", *words, cwd=workspace)

@@ -15,7 +15,7 @@ from conftest import RESULTS, ROOT, environment, succeed
 from torch import Tensor
 
 import search
-from genotypes import Genotype
+from genotypes import load_genotype
 from training import distributed
 from utils import UserError
 
@@ -123,7 +123,7 @@ def test_one_process_resumes_a_run_of_two(two: TwoProcesses, workspace: Path, mo
     assert "from 2 processes to 1: results will differ slightly" in capsys.readouterr().out
     history = (workspace / "runs/fewer/search/history.jsonl").read_text().splitlines()
     assert [json.loads(record)["epoch"] for record in history] == [1, 2]
-    assert Genotype.load(workspace / "runs/fewer/search/genotype.json") == genotype
+    assert load_genotype(workspace / "runs/fewer/search/genotype.json") == genotype
 
 
 def test_run_stops_if_the_alphas_of_the_processes_differ(two: TwoProcesses):
