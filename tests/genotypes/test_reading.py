@@ -29,7 +29,7 @@ from genotypes import (
 )
 from utils import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 V2 = BUILT_IN["darts_v2"]
 quick = settings(deadline=None, max_examples=60)
 
