@@ -9,6 +9,7 @@ import builtins
 import errno
 import importlib
 import os
+import pkgutil
 import shutil
 import signal
 import sys
@@ -19,7 +20,7 @@ from types import SimpleNamespace
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("torch.utils.tensorboard", "sklearn.model_selection", "matplotlib.figure", "psutil", "filelock",
-             "pydantic", "soundfile", "soxr", "safetensors.torch", "librosa.display", "graphviz",
+             "pydantic", "soundfile", "soxr", "safetensors.torch", "librosa", "graphviz",
              "espeakng_loader")  # fmt: skip
 MODULES = {"resource", "fcntl", "pwd", "grp", "termios", "tty", "syslog", "posix", "pty"}
 FUNCTIONS = ("preadv", "pread", "pwritev", "sched_getaffinity", "fork", "getpgid", "killpg", "setsid",
@@ -29,9 +30,10 @@ SIGNALS = ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGKILL", "SIGALRM", "SIGCHLD", "SIG
 
 def main() -> None:
     """Run the commands, and print the names of files that Windows could not have."""
-    os.environ["EAGER_IMPORT"] = "1"  # librosa imports its parts when they are first used
     for library in LIBRARIES:
         importlib.import_module(library)
+    for part in pkgutil.walk_packages(sys.modules["librosa"].__path__, "librosa."):
+        importlib.import_module(part.name)  # librosa itself imports its parts when they are first used
     sys.path.insert(0, str(ROOT))
     refuse()
     words = sys.argv[1:]
