@@ -1,5 +1,6 @@
 """Perturbed copies of the utterances: another speed, added noise, another pitch."""
 
+import threading
 import zlib
 
 import numpy as np
@@ -8,6 +9,8 @@ from config import parse_perturbation
 
 VOCODER_WINDOW = 0.064
 """Window of the phase vocoder in seconds, long enough to separate the harmonics of a low voice."""
+IMPORTING = threading.Lock()
+"""Held while a thread imports librosa, whose modules import each other."""
 
 
 def perturb(sound: np.ndarray, rate: int, copy: str, seed: str) -> np.ndarray:
@@ -35,7 +38,8 @@ def add_noise(sound: np.ndarray, ratio: float, rng: np.random.Generator) -> np.n
 
 def shift_pitch(sound: np.ndarray, rate: int, semitones: float) -> np.ndarray:
     """Shift the pitch and keep the tempo, by librosa's phase vocoder and soxr."""
-    from librosa.effects import pitch_shift  # here, because the import takes more than a second
+    with IMPORTING:
+        from librosa.effects import pitch_shift  # here, because the import takes more than a second
 
     n_fft = max(16, 2 * round(rate * VOCODER_WINDOW / 2))
     margin = max(n_fft // 4, n_fft - len(sound))  # at least one window; the last hop must be whole
