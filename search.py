@@ -47,7 +47,7 @@ def run(config: SearchConfig) -> Genotype | None:
         plan = planner.choose(experiment, config)
         config = plan.config
         experiment = replace(experiment, config=config)
-    sections = {"augment": candidates.retraining_section(config)} if config.candidates > 1 else {}
+    sections = candidates.sections(config)
     folder = RunFolder("search", config, distributed.is_first(), experiment.origin(), sections=sections)
     search = STRATEGIES[config.strategy](config, experiment, folder)
     with folder:

@@ -87,6 +87,11 @@ def retraining_config(config: SearchConfig, **changes: Any) -> AugmentConfig:
     return from_file(AugmentConfig, config.config, **{**shared, **fixed, "name": config.name, **changes})
 
 
+def sections(config: SearchConfig) -> dict[str, Any]:
+    """The sections of the search's config.json besides its flags: `augment`, if candidates are retrained."""
+    return {"augment": retraining_section(config)} if config.candidates > 1 else {}
+
+
 def retraining_section(config: SearchConfig) -> dict[str, Any]:
     """The section `augment` of the search's config.json, so that it says how the candidates are retrained.
 

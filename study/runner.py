@@ -14,6 +14,7 @@ import augment
 import search
 from cli import from_file, note
 from config import WITH_DELTAS, AugmentConfig, Baseline, CrossvalConfig, SearchConfig, method_name
+from darts import candidates
 from report.trials import SEARCHED, TrialKey, is_svm
 from study import svm
 from study.svm import SvmConfig
@@ -101,9 +102,12 @@ def note_methods_without_deltas(config: CrossvalConfig) -> None:
 
 def check_settings(key: TrialKey, config: CrossvalConfig) -> None:
     """Raise `UserError` if a trial was started with other settings."""
-    for stage, stage_config in zip(("search", "augment"), trial_configs(key, config), strict=True):
-        if stage_config and (trial_folder(key, config) / stage / "config.json").exists():
-            RunFolder(stage, stage_config)
+    search_config, training_config = trial_configs(key, config)
+    folder = trial_folder(key, config)
+    if search_config and (folder / "search" / "config.json").exists():
+        RunFolder("search", search_config, sections=candidates.sections(search_config))
+    if (folder / "augment" / "config.json").exists():
+        RunFolder("augment", training_config)
 
 
 def run_trial(

@@ -30,6 +30,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+import search
+from cli import parse
 from config import CrossvalConfig
 from darts.candidates import retraining_config
 from data.folds import make_folds
@@ -38,7 +40,14 @@ from data.store import FeatureStore
 from report.trials import TrialKey
 from study import cluster
 from study.live_table import LiveTable
-from study.runner import note_methods_without_deltas, planned_trials, progress_of, run_trial, trial_configs
+from study.runner import (
+    check_settings,
+    note_methods_without_deltas,
+    planned_trials,
+    progress_of,
+    run_trial,
+    trial_configs,
+)
 from utils import UserError, write_json
 
 ROOT = Path(__file__).parent.parent
@@ -327,6 +336,20 @@ def test_interrupted_study_resumes_with_the_missing_trials_and_more_seeds(worksp
     assert printed.startswith(f"8 trials, {done} already done")
     assert len(list(folder.glob("cnn-fold*/augment/metrics.json"))) == 4
     assert "seeds 1, 2" in (folder / "results.md").read_text()
+
+
+def test_a_study_with_candidates_is_resumed_with_the_same_retraining_alone(workspace: Path, monkeypatch):
+    monkeypatch.chdir(workspace)
+    key = TrialKey("random_2", 1, 1)
+    flags = ["--name", "chosen", "--dataset", "demo", "--methods", "random:2", "--resume"]
+    config = parse(CrossvalConfig, [*flags, "--config", "tiny.yaml"])
+    search.run(trial_configs(key, config)[0])
+    check_settings(key, config)
+    settings = yaml.safe_load(Path("tiny.yaml").read_text())
+    settings["augment"]["epochs"] = 3
+    Path("shorter.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(UserError, match="--augment is"):
+        check_settings(key, parse(CrossvalConfig, [*flags, "--config", "shorter.yaml"]))
 
 
 @pytest.mark.slow
