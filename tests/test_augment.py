@@ -38,7 +38,7 @@ SIZE = Size(2, 3, 1, 5)
             SearchedArchitecture(GENOTYPE, SIZE, 0.25, auxiliary=True, fused=False),
         ),
         ({"deltas": 2}, SearchedArchitecture(GENOTYPE, replace(SIZE, deltas=2), auxiliary=True)),
-        ({"rnn_bands": 3}, SearchedArchitecture(GENOTYPE, replace(SIZE, rnn_bands=3), auxiliary=True)),
+        ({"rnn_bands": 2}, SearchedArchitecture(GENOTYPE, replace(SIZE, rnn_bands=2), auxiliary=True)),
     ],
 )
 def test_flags_choose_the_architecture(flags: dict, expected: SearchedArchitecture):

@@ -1,5 +1,7 @@
+
 """The transform equals librosa's on speech-like sound; recordings are read as librosa reads them."""
 
+import shutil
 import tracemalloc
 from contextlib import suppress
 from pathlib import Path
@@ -337,7 +339,7 @@ def test_sample_rates_from_1_khz_to_1_mhz_are_read(tmp_path, rate: int) -> None:
 @pytest.mark.parametrize("long", ["first", "chunks"])
 def test_a_speed_copy_is_read_at_a_scaled_sample_rate(tmp_path, factor: float, long: str) -> None:
     whole = write_noise(tmp_path / "a.wav", 80000, 16000)
-    seconds, clips = load_clips(tmp_path / "a.wav", changed(TELEPHONE, long=long), f"speed:{factor}", "a")
+    seconds, clips = load_clips(tmp_path / "a.wav", changed(TELEPHONE, long=long), f"speed:{factor}")
     assert seconds == 5, "not the length of the file"
     length = round(3 * 16000 * factor)
     assert len(clips) == (1 if long == "first" else -(-80000 // length))
@@ -361,25 +363,34 @@ def test_a_faster_copy_is_higher_and_shorter(tmp_path, factor: float) -> None:
 
 def test_noise_is_added_before_the_clip_is_padded(tmp_path) -> None:
     whole = write_noise(tmp_path / "a.wav", 16000, 8000)
-    sound = load_clips(tmp_path / "a.wav", TELEPHONE, "noise:10", "a")[1][0].sound
+    sound = load_clips(tmp_path / "a.wav", TELEPHONE, "noise:10")[1][0].sound
     assert not sound[16000:].any()
     added = sound[:16000] - whole
     assert 10 * np.log10(np.mean(whole**2) / np.mean(added**2)) == pytest.approx(10, abs=0.3)
 
 
-def test_noise_depends_on_the_utterance_and_the_place_of_the_clip(tmp_path) -> None:
-    tone = np.tile(np.sin(2 * np.pi * np.arange(8) / 8), 9000)
-    soundfile.write(tmp_path / "a.wav", 0.5 * tone, 8000, subtype="FLOAT")
+def test_noise_depends_on_the_samples_and_the_place_of_the_clip(tmp_path) -> None:
+    tone = 0.5 * np.tile(np.sin(2 * np.pi * np.arange(8) / 8), 9000)
+    soundfile.write(tmp_path / "a.wav", tone, 8000, subtype="FLOAT")
+    soundfile.write(tmp_path / "other.wav", [*tone, 0.1], 8000, subtype="FLOAT")
+    quiet = np.concatenate([np.zeros(8000), tone])
+    soundfile.write(tmp_path / "late.wav", quiet, 8000, subtype="FLOAT")
 
-    def sounds(name: str, copy: str = "noise:10") -> list[np.ndarray]:
-        clips = load_clips(tmp_path / "a.wav", changed(TELEPHONE, long="chunks"), copy, name)[1]
-        return [clip.sound for clip in clips]
+    def noises(name: str, **part: float) -> list[np.ndarray]:
+        front_end = changed(TELEPHONE, long="chunks")
+        sounds, originals = (
+            [clip.sound for clip in read_clips(tmp_path / name, front_end, copy, **part)]
+            for copy in ("noise:10", "")
+        )
+        return [sound - original for sound, original in zip(sounds, originals, strict=True)]
 
-    first, second, _ = sounds("a")
+    first, second, _ = noises("a.wav")
     assert np.abs(first - second).max() > 0.1, "two clips have the same noise"
-    assert np.abs(first - sounds("b")[0]).max() > 0.1, "two utterances have the same noise"
-    np.testing.assert_array_equal(sounds("a"), sounds("a"))
-    np.testing.assert_array_equal(sounds("a", ""), sounds("b", ""))
+    assert np.abs(first - noises("other.wav")[0]).max() > 0.1, "two recordings have the same noise"
+    np.testing.assert_allclose(noises("a.wav")[0], first, atol=0)
+    np.testing.assert_allclose(noises("late.wav", start=1.0)[0], first, atol=1e-5)
+    shutil.copy(tmp_path / "a.wav", tmp_path / "renamed.wav")
+    np.testing.assert_allclose(noises("renamed.wav")[0], first, atol=0)
 
 
 def test_one_thread_restores_the_number_of_threads() -> None:
