@@ -1,4 +1,3 @@
-
 """The transform equals librosa's on speech-like sound; recordings are read as librosa reads them."""
 
 import shutil
