@@ -15,7 +15,7 @@ from config.dataset import (
     dataset_of,
     store_folder,
 )
-from config.prepare import Perturbation, PrepareConfig, available_cores, parse_perturbation
+from config.prepare import Copies, Perturbation, PrepareConfig, available_cores, parse_perturbation
 from config.run import ResultFlags, RunConfig
 from config.search import GUARD_EPOCHS, SearchConfig
 from config.trained import EvaluateConfig, ExportConfig, PredictConfig, VisualizeConfig
@@ -31,6 +31,7 @@ __all__ = [
     "WITH_DELTAS",
     "AugmentConfig",
     "Baseline",
+    "Copies",
     "CrossvalConfig",
     "DatasetFlags",
     "Deltas",

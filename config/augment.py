@@ -9,12 +9,11 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    field_validator,
     model_validator,
 )
 
 from cli import also
-from config.prepare import Perturbation
+from config.prepare import Copies
 from config.run import IGNORED, RunConfig
 from config.values import Balance, Baseline, BatchSize, Fraction, Protocol, RunName
 
@@ -83,7 +82,7 @@ class AugmentConfig(RunConfig):
     """SpecAugment: mask a random band of fewer than this many coefficients in each training input; 0: off."""
     time_mask: NonNegativeInt = 0
     """SpecAugment: mask a random stretch of fewer than this many frames in each training input; 0: off."""
-    test_copies: tuple[Perturbation, ...] = ()
+    test_copies: Copies = ()
     """Predict an utterance by the mean class probabilities of the recording and of these perturbed copies, such as
     speed:0.9 speed:1.1, which prepare.py --perturb has made. The model does the same in evaluate.py and predict.py."""
     drop_path_prob: Fraction = 0.2
@@ -96,13 +95,6 @@ class AugmentConfig(RunConfig):
                 f"--genotype is for --model searched; {self.model} is designed by hand and takes none"
             )
         return self
-
-    @field_validator("test_copies")
-    @classmethod
-    def _check_copies(cls, copies: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(copies)) < len(copies):
-            raise ValueError("give each copy once")
-        return copies
 
     @model_validator(mode="after")
     def _check_protocol(self) -> Self:

@@ -36,6 +36,17 @@ def _normalise_perturbation(text: str) -> str:
 Perturbation = Annotated[str, AfterValidator(_normalise_perturbation)]
 
 
+def _check_distinct(copies: tuple[str, ...]) -> tuple[str, ...]:
+    """The copies in order, which makes no difference. Raises `ValueError` if one is given twice."""
+    if len(set(copies)) < len(copies):
+        raise ValueError("give each copy once")
+    return tuple(sorted(copies))
+
+
+Copies = Annotated[tuple[Perturbation, ...], AfterValidator(_check_distinct)]
+"""The copies of a recording that are predicted besides it."""
+
+
 def available_cores() -> int:
     """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

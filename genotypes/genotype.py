@@ -107,6 +107,7 @@ def require(holds: Any, where: str, problem: str) -> None:
 
 
 def check_keys(found: Set[str], required: Sequence[str]) -> None:
+    """Raise `UserError` if a required part of a genotype is missing, or one is not known."""
     if missing := [key for key in required if key not in found]:
         raise UserError(f"genotype: missing {', '.join(missing)}")
     if unknown := sorted(map(str, found - set(KEYS))):

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from config import Deltas, Normalise, Perturbation
+from config import Copies, Deltas, Normalise
 from data.speakers import SpeakerSet
 from genotypes import Genotype
 from models.architecture import Architecture, BaselineArchitecture, SearchedArchitecture
@@ -42,7 +42,7 @@ UNREADABLE = (
 def check_distinct(names: list[str]) -> list[str]:
     """The names. Raises `ValueError` if one occurs twice."""
     if len(set(names)) < len(names):
-        raise ValueError(f"a name occurs twice in {names}")
+        raise ValueError(f"a class occurs twice in {names}")
     return names
 
 
@@ -69,7 +69,7 @@ class Header(BaseModel):
     classes: Annotated[list[Class], Field(min_length=1), AfterValidator(check_distinct)]
     front_end: dict[str, Any]
     normalise: Normalise = "training"
-    copies: Annotated[list[Perturbation], AfterValidator(check_distinct)] = []
+    copies: Copies = ()
     trained_on: SpeakerSet | None = None
 
 
@@ -179,7 +179,7 @@ class SavedModel:
             header.front_end,
             header.trained_on,
             header.normalise,
-            tuple(header.copies),
+            header.copies,
         )
 
     @property
