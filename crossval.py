@@ -5,7 +5,7 @@ python crossval.py --name N --dataset D --folds all --seeds 1 2 --methods darts 
 """
 
 from cli import command_line, run_command
-from config import AugmentConfig, CrossvalConfig
+from config import AugmentConfig, CrossvalConfig, parse_method
 
 if __name__ == "__main__":  # before the slow imports, so that --help answers at once
     CONFIG = command_line(CrossvalConfig)
@@ -19,7 +19,7 @@ from data.folds import choose_fold
 from data.functional_tables import read_table
 from data.functionals import utterance_rows
 from data.leaks import check_leaks
-from report.trials import METHODS, TrialKey, find_keys, strategy_of
+from report.trials import METHODS, TrialKey, find_keys
 from report.writer import write_report
 from study import cluster
 from study.live_table import LiveTable, describe_failure
@@ -83,13 +83,19 @@ def check_folder(config: CrossvalConfig, keys: list[TrialKey]) -> None:
     if not (folder / STUDY_FILE).exists():
         raise UserError(f"{folder} holds something other than a cross-validation: choose another --name")
     if config.resume:
-        earlier = [key for key in find_keys(folder) if key.method in METHODS or strategy_of(key.method)]
+        earlier = [key for key in find_keys(folder) if has_shared_settings(key.method)]
         for key in dict.fromkeys([*keys, *earlier]):
             check_settings(key, config)
     elif not config.overwrite:
         raise UserError(
             f"{folder} holds a cross-validation: --resume runs the missing trials, --overwrite starts again"
         )
+
+
+def has_shared_settings(method: str) -> bool:
+    """Whether a method has the settings of --config, and none of its own."""
+    kind, _, variant = parse_method(method)
+    return kind in METHODS and not variant
 
 
 def create_folder(config: CrossvalConfig) -> None:

@@ -1,4 +1,7 @@
-"""Flags in YAML files, which are read safely: at the top level, and in a section for each command."""
+"""Flags in YAML files, which are read safely: at the top level, and in a section for each command.
+
+A file may extend another, given relative to its own folder: `extends: small.yaml`.
+"""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -21,8 +24,10 @@ YAML_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, Recu
 
 def from_file(kind: type[Config], path: Path | None, **flags: Any) -> Config:
     """The flags in the command's section of a configuration file, overridden by `flags`; --config is the file."""
-    section = {**read_file(path, kind)[1], "config": path} if path else {}
-    return validate(kind, override(kind, section, flags))
+    section: dict[str, Any] = {}
+    for _, own in read_files(path, kind) if path else []:
+        section = override(kind, section, own)
+    return validate(kind, override(kind, {**section, "config": path}, flags))
 
 
 def override(kind: type[Flags], flags: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,12 +38,32 @@ def override(kind: type[Flags], flags: Mapping[str, Any], own: Mapping[str, Any]
 
 def read_flags(path: Path, kind: type[Flags]) -> dict[str, Any]:
     """The flags that a configuration file gives to a command: those in its section, over those at the top."""
-    shared, own = read_file(path, kind)
-    return override(kind, shared, own)
+    flags: dict[str, Any] = {}
+    for shared, own in read_files(path, kind):
+        flags = override(kind, override(kind, flags, shared), own)
+    return flags
 
 
-def read_file(path: Path, kind: type[Flags]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read a YAML (or JSON) file: the flags at its top level, and those under the command's name."""
+def read_files(
+    path: Path, kind: type[Flags], extending: tuple[Path, ...] = ()
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Read a YAML (or JSON) file, after the file that it names as `extends`, and the file that this one names.
+
+    For each file: the flags at its top level, and those under the command's name. A later file overrides.
+    """
+    values = load(path)
+    base = values.pop("extends", None)
+    shared = {key: value for key, value in values.items() if key not in COMMANDS}
+    flags = rename_flags(shared, kind, path), rename_flags(values.get(kind.command) or {}, kind, path)
+    if base is None:
+        return [flags]
+    if not isinstance(base, str) or path.resolve() in extending:
+        raise UserError(f"--config {path}: extends must name another file, which does not extend this one")
+    return [*read_files(path.parent / base, kind, (*extending, path.resolve())), flags]
+
+
+def load(path: Path) -> dict[Any, Any]:
+    """The contents of a configuration file. Raises `UserError` if it is none."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE + 1)
@@ -56,8 +81,7 @@ def read_file(path: Path, kind: type[Flags]) -> tuple[dict[str, Any], dict[str, 
         raise UserError(
             f"--config {path}: must map flags to values, at the top or under {', '.join(COMMANDS)}"
         )
-    shared = {key: value for key, value in values.items() if key not in COMMANDS}
-    return rename_flags(shared, kind, path), rename_flags(values.get(kind.command) or {}, kind, path)
+    return values
 
 
 def rename_flags(flags: dict[Any, Any], kind: type[Flags], path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ The command line and the YAML of --config are both read into these models, which
 """
 
 from config.augment import RISE, WITH_DELTAS, AugmentConfig
-from config.crossval import CrossvalConfig, method_name
+from config.crossval import CrossvalConfig
 from config.dataset import (
     CORPORA,
     FEATURES,
@@ -15,6 +15,7 @@ from config.dataset import (
     dataset_of,
     store_folder,
 )
+from config.methods import is_svm, method_name, parse_method, strategy_of
 from config.prepare import Copies, Perturbation, PrepareConfig, available_cores, parse_perturbation
 from config.run import ResultFlags, RunConfig
 from config.search import GUARD_EPOCHS, SearchConfig
@@ -51,7 +52,10 @@ __all__ = [
     "VisualizeConfig",
     "available_cores",
     "dataset_of",
+    "is_svm",
     "method_name",
+    "parse_method",
     "parse_perturbation",
     "store_folder",
+    "strategy_of",
 ]

@@ -1,37 +1,14 @@
 """The flags of crossval.py."""
 
-import re
 from pathlib import Path
-from typing import Annotated, ClassVar, get_args
+from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, field_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, field_validator
 
 from cli import as_typed
+from config.methods import TypedMethod, is_svm, method_file, method_name
 from config.run import ResultFlags
-from config.values import STRATEGIES, Baseline, Name
-
-KNOWN_METHODS = (*STRATEGIES, *get_args(Baseline), "svm")
-
-
-def method_name(method: str) -> str:
-    """The name of a method in folders and results: that of svm:tables/egemaps.csv is svm_egemaps."""
-    kind, has_more, more = method.partition(":")
-    return re.sub(r"[^A-Za-z0-9]+", "_", f"{kind}_{Path(more).stem}") if has_more else method
-
-
-def _check_method(method: str) -> str:
-    kind, _, more = method.partition(":")
-    is_table = kind == "svm" and re.search("[A-Za-z0-9]", Path(more).stem)
-    has_candidates = kind in STRATEGIES and re.fullmatch(r"[1-9]\d{0,3}", more, re.ASCII)
-    if not (method in KNOWN_METHODS or is_table or has_candidates):
-        raise ValueError(
-            f"give {', '.join(KNOWN_METHODS)}, random:K, the best of K candidates, or svm:FILE.csv, a table of "
-            "functionals"
-        )
-    return method
-
-
-Method = Annotated[str, AfterValidator(_check_method)]
+from config.values import Name
 
 
 class CrossvalConfig(ResultFlags):
@@ -45,10 +22,11 @@ class CrossvalConfig(ResultFlags):
     """The folds to hold out, each in turn: all, or their numbers."""
     seeds: tuple[NonNegativeInt, ...] = (1, 2, 3)
     """The seeds; each makes one trial of every method on every fold."""
-    methods: tuple[Method, ...] = ("darts", "random", "cnn_lstm_att", "svm")
+    methods: tuple[TypedMethod, ...] = ("darts", "random", "cnn_lstm_att", "svm")
     """What to compare: searched cells (darts, evolution), cells drawn at random (random), each with :K the best of K
-    candidates; networks designed by hand (cnn, rnn, lstm, cnn_lstm, cnn_lstm_att, acrnn); and a support vector machine
-    on functionals of the features (svm, always added) or of a table (svm:FILE.csv)."""
+    candidates; networks designed by hand (cnn, rnn, lstm, cnn_lstm, cnn_lstm_att, acrnn); any of these with a
+    configuration of its own (darts:FILE.yaml); and a support vector machine on functionals of the features (svm, always
+    added) or of a table (svm:FILE.csv)."""
     cpus_per_trial: PositiveFloat = 1.0
     """Cores per trial; a trial runs this many threads."""
     gpus_per_trial: NonNegativeFloat = 0.0
@@ -74,11 +52,18 @@ class CrossvalConfig(ResultFlags):
     def _add_svm(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
         names = [method_name(method) for method in methods]
         if len(set(names)) < len(names):
-            raise ValueError("two tables of functionals have the same file name: rename one")
+            raise ValueError("two files of one method have the same name: rename one")
         return methods if "svm" in methods else (*methods, "svm")
 
     @property
     def tables(self) -> dict[str, Path]:
         """The tables of functionals among the methods, by the names of these methods."""
-        on_tables = [method for method in self.methods if method.startswith("svm:")]
-        return {method_name(method): Path(method.partition(":")[2]) for method in on_tables}
+        return {name: file for name, file in self._files.items() if is_svm(name)}
+
+    def settings_of(self, name: str) -> Path | None:
+        """The configuration file of the method with this name: its own, or that of --config."""
+        return self.config if is_svm(name) else self._files.get(name, self.config)
+
+    @property
+    def _files(self) -> dict[str, Path]:
+        return {method_name(typed): file for typed in self.methods if (file := method_file(typed))}

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from config import strategy_of
 from genotypes import Genotype
 from models.search_space import KINDS, SearchSpace, canonical
-from report.trials import DAMAGED, Trial, strategy_of
+from report.trials import DAMAGED, Trial
 
 DRAWN = 60
 """The number of random genotypes whose pairs give the agreement by chance."""

@@ -2,6 +2,7 @@
 
 import io
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,11 +13,12 @@ from markupsafe import Markup
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
+from config import parse_method
 from genotypes import Node
 from plots.cells import cell_graph, plot_cell
 from plots.charts import CLASS_COLOURS, INK, MUTED, PAPER
 from report.text import method_title
-from report.trials import METHODS, SEARCHED, strategy_of
+from report.trials import METHODS
 
 RULE = "#e2e8f0"
 CHART_COLOURS = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)"}
@@ -29,13 +31,12 @@ CURVE_TITLES = {
 
 
 def method_colour(method: str) -> str:
-    """The colour of a method in all figures; that of a search is the darker the more candidates it has."""
-    name = strategy_of(method) or method
+    """The colour of a method in all figures; the more candidates, the darker; lighter with settings of its own."""
+    kind, candidates, variant = parse_method(method)
     methods = list(METHODS)
-    colour = np.array(to_rgb(CLASS_COLOURS[methods.index(name) if name in methods else -1]))
-    searched = SEARCHED.fullmatch(method)
-    candidates = int(searched["candidates"] or 1) if searched else 1
-    return to_hex(colour / candidates**0.4)
+    colour = np.array(to_rgb(CLASS_COLOURS[methods.index(kind) if kind in methods else -1]))
+    white = 0.3 + 0.4 * zlib.crc32(variant.encode()) / 2**32 if variant else 0
+    return to_hex((1 - white) * colour / candidates**0.4 + white)
 
 
 def draw_scores(results: Mapping[str, Any]) -> Markup:

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from config import is_svm, parse_method, strategy_of
 from report.agreement import agreements
 from report.statistics import compare, count_confusions, difference_interval, holm, intervals, mean_scores
 from report.summaries import compare_settings, learning_curves, op_frequencies, trial_cost
-from report.trials import Trial, TrialKey, is_svm, method_order, strategy_of
+from report.trials import Trial, TrialKey, method_order
 from training.metrics import scores
 
 VERSION = 1
@@ -234,11 +235,16 @@ def best_baseline(test: PooledTest, methods: Sequence[str]) -> str | None:
 
 
 def choose_pairs(methods: Sequence[str], baseline: str | None) -> list[tuple[str, str]]:
-    """The comparisons to make: every method with the best baseline, and every other search with each random search."""
+    """The comparisons to make: every method with the best baseline, every other search with each random search, and
+    every method that has settings of its own with the plain one."""
     with_baseline = [(method, baseline) for method in methods if baseline and method != baseline]
     random = [method for method in methods if strategy_of(method) == "random"]
     searched = [method for method in methods if strategy_of(method) and method not in random]
-    return [*with_baseline, *product(searched, random)]
+    plain = {method: parse_method(method).kind for method in methods if parse_method(method).variant}
+    variants = [
+        pair for pair in plain.items() if pair[1] in methods and baseline not in pair and not is_svm(pair[1])
+    ]
+    return [*with_baseline, *product(searched, random), *variants]
 
 
 def compare_pairs(test: PooledTest, pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from config import is_svm, strategy_of
 from genotypes import Node
-from report.trials import Trial, is_svm, strategy_of
+from report.trials import Trial
 
 MAX_NUMBER = 1e18
 CELLS = ("normal", "reduce", "rnn")

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from config import is_svm, parse_method, strategy_of
 from genotypes import Node
-from report.trials import METHODS, SEARCHED, SVM, is_svm, strategy_of
+from report.trials import METHODS, SVM
 from training.metrics import TOO_FEW_SPEAKERS
 
 SIGNIFICANCE_LEVEL = 0.05
@@ -31,11 +32,11 @@ METHODOLOGY = (
 
 def method_title(method: str) -> str:
     """The title of a method; an unknown method keeps its name."""
-    if is_svm(method) and method != SVM:
-        return f"SVM on {method.removeprefix(f'{SVM}_')}"
-    searched = SEARCHED.fullmatch(method)
-    if searched and searched["candidates"]:
-        return f"{METHODS[searched['strategy']]}, best of {searched['candidates']}"
+    kind, candidates, variant = parse_method(method)
+    if candidates > 1:
+        return f"{METHODS[kind]}, best of {candidates}"
+    if variant:
+        return f"SVM on {variant}" if kind == SVM else f"{METHODS[kind]}, {variant}"
     return METHODS.get(method, method)
 
 

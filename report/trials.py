@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from config import parse_method
 from genotypes import Genotype, load_genotype
 from utils import UserError, read_text
 
@@ -33,11 +34,9 @@ METHODS = {
     "acrnn": "ACRNN",
     "svm": "SVM on functionals",
 }
-"""The methods in the order of the report, with their titles; further methods are `svm_TABLE` and `random_3`, say."""
-SEARCHED = re.compile(r"(?P<strategy>darts|evolution|random)(_(?P<candidates>\d+))?", re.ASCII)
-"""The names of the methods that search for a genotype, perhaps with a number of candidates."""
+"""The kinds of methods in the order of the report, with their titles (see `config.methods`)."""
 SVM = "svm"
-"""The support vector machine on functionals. The name of one on a table of functionals begins with `svm_`."""
+"""The support vector machine on functionals of the store."""
 MAX_TRIALS = 100_000
 FOLDER_NAME = re.compile(r"(?P<method>\w+)-fold(?P<fold>\d{1,6})-seed(?P<seed>\d{1,18})", re.ASCII)
 COLUMNS = ["utterance", "speaker", "emotion", "predicted"]
@@ -101,20 +100,9 @@ def sort_keys(keys: Iterable[TrialKey]) -> list[TrialKey]:
 
 def method_order(method: str) -> tuple[int, str]:
     """The sort key of a method: in the order of `METHODS`, then unknown methods by name."""
-    name = strategy_of(method) or method
-    position = list(METHODS).index(name) if name in METHODS else len(METHODS)
+    kind = parse_method(method).kind
+    position = list(METHODS).index(kind) if kind in METHODS else len(METHODS)
     return position, method
-
-
-def strategy_of(method: str) -> str | None:
-    """The strategy of a method that searches for a genotype; None for other methods."""
-    found = SEARCHED.fullmatch(method)
-    return found and found["strategy"]
-
-
-def is_svm(method: str) -> bool:
-    """Whether a method is a support vector machine, which has no random part."""
-    return method == SVM or method.startswith(f"{SVM}_")
 
 
 def read_trials(

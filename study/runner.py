@@ -6,16 +6,25 @@ import time
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
 import augment
 import search
-from cli import from_file, note
-from config import WITH_DELTAS, AugmentConfig, Baseline, CrossvalConfig, SearchConfig, method_name
+from cli import as_typed, from_file, note
+from config import (
+    STRATEGIES,
+    WITH_DELTAS,
+    AugmentConfig,
+    CrossvalConfig,
+    SearchConfig,
+    is_svm,
+    method_name,
+    parse_method,
+)
 from darts import candidates
-from report.trials import SEARCHED, TrialKey, is_svm
+from report.trials import TrialKey
 from study import svm
 from study.svm import SvmConfig
 from training.run_folder import RunFolder
@@ -60,8 +69,8 @@ def trial_configs(
 ) -> tuple[SearchConfig | None, AugmentConfig | SvmConfig]:
     """The configurations of a trial's search (None for a baseline) and training.
 
-    They combine the sections of the --config file with the flags that identify the trial. A baseline that takes no
-    --deltas has none. Raises `UserError` if flags of the file are wrong.
+    They combine the sections of the method's configuration file with the flags that identify the trial. A baseline that
+    takes no --deltas has none. Raises `UserError` if flags of the file are wrong.
     """
     flags = {
         "name": f"{config.name}/{key}",
@@ -77,26 +86,31 @@ def trial_configs(
         as_networks = from_file(AugmentConfig, config.config).model_dump(include={"protocol", "normalise"})
         return None, SvmConfig(**flags, **as_networks, table=config.tables.get(key.method))
     flags["gpus"] = "auto" if config.gpus_per_trial else "none"
-    searched = SEARCHED.fullmatch(key.method)
-    model = "searched" if searched else key.method
+    kind, candidates, _ = parse_method(key.method)
+    file = config.settings_of(key.method)
+    model = "searched" if kind in STRATEGIES else kind
     given = {**flags, "model": model, "genotype": None}
     if model not in WITH_DELTAS:
         given["deltas"] = 0
-    augment_config = from_file(AugmentConfig, config.config, **given)
-    if not searched:
+    augment_config = from_file(AugmentConfig, file, **given)
+    if model != "searched":
         return None, augment_config
-    given = {"strategy": searched["strategy"], "candidates": int(searched["candidates"] or 1)}
-    if searched["strategy"] != "darts":
+    given = {"strategy": kind, "candidates": candidates}
+    if kind != "darts":
         # these flags of the file are for darts
         given |= {"guard": "warn", "cuda_graphs": False, "relaxation": "softmax", "selection": "alphas"}
-    return from_file(SearchConfig, config.config, **flags, **given), augment_config
+    return from_file(SearchConfig, file, **flags, **given), augment_config
 
 
 def note_methods_without_deltas(config: CrossvalConfig) -> None:
-    """Say which methods are trained without the --deltas of the --config file."""
-    deltas = from_file(AugmentConfig, config.config, model="searched").deltas
-    plain = [method for method in config.methods if method in set(get_args(Baseline)) - set(WITH_DELTAS)]
-    if deltas and plain:
+    """Say which methods are trained without the --deltas of their configuration file."""
+    plain = {}
+    for name in map(method_name, config.methods):
+        deltas = from_file(AugmentConfig, config.settings_of(name), model="searched").deltas
+        if deltas and not is_svm(name) and parse_method(name).kind not in (*STRATEGIES, *WITH_DELTAS):
+            plain[name] = deltas
+    if plain:
+        deltas = as_typed(sorted(set(plain.values())))
         note(f"--deltas {deltas} is not for {', '.join(plain)}: they are as published, without deltas")
 
 

@@ -33,7 +33,6 @@ from sklearn.svm import SVC
 import search
 from cli import parse
 from config import CrossvalConfig
-from darts.candidates import retraining_config
 from data.folds import make_folds
 from data.functionals import store_functionals
 from data.store import FeatureStore
@@ -42,8 +41,6 @@ from study import cluster
 from study.live_table import LiveTable
 from study.runner import (
     check_settings,
-    note_methods_without_deltas,
-    planned_trials,
     progress_of,
     run_trial,
     trial_configs,
@@ -54,70 +51,6 @@ ROOT = Path(__file__).parent.parent
 DEMO = ["--config", "tiny.yaml", "--dataset", "demo"]
 STUDY = [*DEMO, "--folds", 1, 2, "--seeds", 1, "--methods", "darts", "cnn", "svm:table.csv"]
 DARTS = TrialKey("darts", 1, 1)
-
-
-@pytest.mark.parametrize(
-    ("method", "name", "flags"),
-    [
-        ("darts", "darts", {"strategy": "darts", "candidates": 1}),
-        ("evolution:4", "evolution_4", {"strategy": "evolution", "candidates": 4}),
-        ("random:3", "random_3", {"strategy": "random", "candidates": 3}),
-    ],
-)
-def test_a_method_is_a_strategy_with_a_number_of_candidates(method: str, name: str, flags: dict):
-    config = CrossvalConfig(methods=[method], folds=["2"], seeds=[5])
-    key = next(planned_trials(config, 3))
-    assert key == TrialKey(name, 2, 5)
-    search, retraining = trial_configs(key, config)
-    assert search.model_dump(include={"strategy", "candidates", "fold", "seed"}) == {
-        **flags,
-        "fold": 2,
-        "seed": 5,
-    }
-    assert (retraining.model, retraining.seed) == ("searched", 5)
-    assert not config.tables
-
-
-@pytest.mark.parametrize("method", ["random:3", "evolution:3", "darts:3"])
-def test_candidates_of_a_trial_are_retrained_by_the_flags_of_the_file(method: str, tmp_path: Path):
-    file = tmp_path / "study.yaml"
-    file.write_text("augment: {epochs: 33, layers: 2, lr: 0.125}")
-    config = CrossvalConfig(methods=[method], folds=["1"], seeds=[1], config=file)
-    search, retraining = trial_configs(next(planned_trials(config, 2)), config)
-    candidate = retraining_config(search)
-    assert (candidate.epochs, candidate.layers, candidate.lr) == (33, 2, 0.125)
-    same = {"search_id", "name", "resume", "model", "genotype", "config"}
-    assert candidate.model_dump(exclude=same) == retraining.model_dump(exclude=same)
-
-
-def test_flags_of_darts_and_candidates_in_the_file_are_not_for_other_methods(tmp_path: Path):
-    (tmp_path / "study.yaml").write_text("search: {guard: keep, cuda_graphs: true, candidates: 5}")
-    config = CrossvalConfig(
-        methods=["darts", "random"], folds=["1"], seeds=[1], config=tmp_path / "study.yaml"
-    )
-    searches = [trial_configs(key, config)[0] for key in planned_trials(config, 3)][:2]
-    assert [(each.strategy, each.guard, each.cuda_graphs, each.candidates) for each in searches] == [
-        ("darts", "keep", True, 1),
-        ("random", "warn", False, 1),
-    ]
-
-
-def test_relaxation_and_selection_of_the_file_are_for_darts_alone(tmp_path: Path):
-    file = tmp_path / "study.yaml"
-    file.write_text("search: {relaxation: gumbel, selection: perturbation}")
-    config = CrossvalConfig(methods=["darts", "evolution", "random"], folds=["1"], seeds=[1], config=file)
-    searches = [trial_configs(key, config)[0] for key in planned_trials(config, 3)][:3]
-    assert [(each.strategy, each.relaxation, each.selection) for each in searches] == [
-        ("darts", "gumbel", "perturbation"),
-        ("evolution", "softmax", "alphas"),
-        ("random", "softmax", "alphas"),
-    ]
-
-
-@pytest.mark.parametrize("method", ["random:0", "random:x", "random:", "cnn:3", "darts:-1", "svm:"])
-def test_a_wrong_method_is_refused(method: str):
-    with pytest.raises(ValueError, match="random:K, the best of K candidates"):
-        CrossvalConfig(methods=[method])
 
 
 def wait_for(condition: Callable[[], Any], process: subprocess.Popen, seconds: float = 300) -> Any:
@@ -363,7 +296,9 @@ ERRORS = {
     "--methods svm:": "or svm:FILE.csv",
     "--methods svm:none.csv": "none.csv: no such file",
     "--methods svm:short.csv": "short.csv: 768 of 768 utterances of features/demo have no row",
-    "--methods svm:a/t.csv svm:b/t.csv": "the same file name",
+    "--methods svm:a/t.csv svm:b/t.csv": "two files of one method have the same name",
+    "--methods cnn:none.yaml": "--config none.yaml: no such file",
+    "--methods cnn:typo.yaml": "did you mean --epochs?",
     "--folds 9": "fold 9",
     "--folds 0": "--folds",
     "--folds all 1": "each once",
@@ -458,28 +393,6 @@ def test_searched_trial_ignores_model_and_genotype_of_the_file(section: str, tmp
     search_config, augment_config = trial_configs(DARTS, CrossvalConfig(config=tmp_path / "own.yaml"))
     assert search_config.strategy == "darts"
     assert (augment_config.model, augment_config.genotype) == ("searched", None)
-
-
-def test_deltas_of_the_file_are_for_the_methods_that_take_them(tmp_path: Path, capsys):
-    (tmp_path / "own.yaml").write_text("search: {deltas: 1}\naugment: {deltas: 2}\n")
-    config = CrossvalConfig(config=tmp_path / "own.yaml", methods=["darts", "cnn", "acrnn", "lstm"])
-    trials = {method: trial_configs(TrialKey(method, 1, 1), config) for method in config.methods[:-1]}
-    assert trials["darts"][0].deltas == 1
-    found = {method: augment_config.deltas for method, (_, augment_config) in trials.items()}
-    assert found == {"darts": 2, "cnn": 0, "acrnn": 2, "lstm": 0}
-    note_methods_without_deltas(config)
-    assert capsys.readouterr().err.startswith("note: --deltas 2 is not for cnn, lstm:")
-    note_methods_without_deltas(config.model_copy(update={"methods": ("darts", "acrnn")}))
-    note_methods_without_deltas(config.model_copy(update={"config": None}))
-    assert not capsys.readouterr().err
-
-
-def test_svm_is_in_every_study():
-    assert CrossvalConfig().methods[-1] == "svm"
-    assert CrossvalConfig(methods=["cnn", "svm:x/big-set.csv"]).methods == ("cnn", "svm:x/big-set.csv", "svm")
-    config = CrossvalConfig(methods=["svm", "svm:x/big-set.csv"], seeds=[1], folds=["2"])
-    assert list(map(str, planned_trials(config, 5))) == ["svm-fold2-seed1", "svm_big_set-fold2-seed1"]
-    assert config.tables == {"svm_big_set": Path("x/big-set.csv")}
 
 
 def test_progress_of_an_svm_is_shown_without_epochs(tmp_path: Path):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from config import strategy_of
 from data.store import Row
 from genotypes import CNN_OPS, RNN_OPS, Genotype
-from report.trials import strategy_of
 from training.metrics import report, write_predictions
 
 CLASSES = ("angry", "happy", "neutral", "sad")
