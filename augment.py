@@ -11,18 +11,17 @@ from config import AugmentConfig, PredictConfig, SearchConfig
 if __name__ == "__main__":
     CONFIG = command_line(AugmentConfig)  # before torch is imported: --help and mistakes take no time
 
-import json
 from pathlib import Path
 from typing import Any
 
-from data.leaks import abbreviate, leak_error
 from data.speakers import SpeakerSet
-from genotypes import Genotype, read_source
+from genotypes import Genotype
 from models.complexity import multiply_adds
 from plots import cells
 from training import distributed
 from training.devices import freed_memory_kept
-from training.experiment import Experiment, start_experiment
+from training.experiment import start_experiment
+from training.given_genotypes import check_searched_speakers, read_given
 from training.loop import fit
 from training.metrics import table
 from training.predictions import draw_confusion
@@ -60,11 +59,7 @@ def find_genotype(config: AugmentConfig) -> tuple[Genotype | None, SpeakerSet | 
     path = config.results_path / search / "search" / "genotype.json"
     if config.genotype is None and not path.exists():
         raise UserError(missing_genotype(path, search, config))
-    source = config.genotype or str(path)
-    genotype, searched_on, place = read_source(source)
-    if place:
-        note(place)
-    return genotype, parse_speakers(searched_on, source)
+    return read_given(config.genotype or str(path))
 
 
 def missing_genotype(path: Path, search: str, config: AugmentConfig) -> str:
@@ -80,42 +75,12 @@ def missing_genotype(path: Path, search: str, config: AugmentConfig) -> str:
     return f"--genotype is missing, and there is no {path}; first run: {command}"
 
 
-def parse_speakers(searched_on: dict[str, Any] | None, source: str) -> SpeakerSet | None:
-    """Check `searched_on` of a genotype file. Raises `UserError` if it is not what search.py writes."""
-    if searched_on is None:
-        return None
-    try:  # from JSON, where a list stands for a tuple
-        return SpeakerSet.model_validate_json(json.dumps(searched_on))
-    except (ValueError, RecursionError):
-        raise UserError(
-            f"genotype {source[:80]!r}: searched_on must have the texts dataset and corpus and the list speakers, "
-            "as search.py writes it"
-        ) from None
-
-
 def without_missing_rnn(config: AugmentConfig, genotype: Genotype | None) -> AugmentConfig:
     """Set --rnn_layers to 0 if the genotype has no SeqNN cell, as those of pt.darts."""
     if genotype is None or genotype.rnn or not config.rnn_layers:
         return config
     note(f"the genotype has no rnn part: --rnn_layers is 0, not {config.rnn_layers}")
     return config.model_copy(update={"rnn_layers": 0})
-
-
-def check_searched_speakers(searched_on: SpeakerSet | None, experiment: Experiment) -> list[str] | None:
-    """The test speakers on which the genotype was searched; None if that is not known or cannot be told.
-
-    Raises `UserError` if there are any, unless --allow_leak speakers. Validation speakers may be among those of the
-    search: they pick the epoch, and the test uses others.
-    """
-    if searched_on is None:
-        return None
-    config = experiment.config
-    shared = searched_on.heard(experiment.test_speakers)
-    if shared and "speakers" not in config.allow_leak:
-        leak = f"the genotype was searched on test speakers ({abbreviate(shared)})"
-        better = f"search on this fold (search.py --fold {config.fold}, the same --folds_by)"
-        raise leak_error(f"fold {config.fold}", leak, better, ["speakers", *config.allow_leak])
-    return shared
 
 
 def test(

@@ -12,13 +12,14 @@ if __name__ == "__main__":
     CONFIG = command_line(SearchConfig)  # before torch is imported: --help and mistakes take no time
 
 from dataclasses import replace
+from typing import Any
 
 from darts import candidates, planner
 from darts.evolution import Evolution
 from darts.gradient_search import GradientSearch
 from darts.random_search import RandomSearch
 from data.speakers import SpeakerSet
-from genotypes import Genotype
+from genotypes import Genotype, resolve
 from models.joint_network import Size
 from plots import cells
 from training import distributed
@@ -48,7 +49,8 @@ def run(config: SearchConfig) -> Genotype | None:
         config = plan.config
         experiment = replace(experiment, config=config)
     sections = candidates.sections(config)
-    folder = RunFolder("search", config, distributed.is_first(), experiment.origin(), sections=sections)
+    origin = experiment.origin(**given_genotypes(config))
+    folder = RunFolder("search", config, distributed.is_first(), origin, sections=sections)
     search = STRATEGIES[config.strategy](config, experiment, folder)
     with folder:
         if config.overwrite and folder.writes:
@@ -63,6 +65,12 @@ def run(config: SearchConfig) -> Genotype | None:
             genotype, searched_on = candidates.choose([genotype, *others], searched_on, config, experiment)
         finish(folder, genotype, searched_on, config)
     return genotype
+
+
+def given_genotypes(config: SearchConfig) -> dict[str, Any]:
+    """The genotypes that the flags name, as inputs of the run, so that it is not resumed with others."""
+    given = [resolve(source).to_json() for source in config.start_genotypes]
+    return {"start_genotypes": given} if given else {}
 
 
 def finish(

@@ -62,6 +62,9 @@ class SearchConfig(RunConfig):
     """Genotypes in a generation of the evolution."""
     generations: NonNegativeInt = 20
     """Generations of the evolution; each scores as many mutated genotypes as the population has."""
+    start_genotypes: tuple[str, ...] = ()
+    """Genotypes that the evolution begins with, besides those drawn at random: the genotype.json of searches by DARTS,
+    or whatever --genotype of augment.py takes."""
     objectives: tuple[Literal["loss", "weights", "multiply_adds"], ...] = ("loss",)
     """What the evolution minimises: the loss on the validation speakers (loss), and also the size of the network
     (weights) or its cost (multiply_adds)."""
@@ -168,6 +171,12 @@ class SearchConfig(RunConfig):
                 raise ValueError(f"{flag} is for --strategy darts, not for {self.strategy}")
         if len(self.objectives) > 1 and not evolves:
             raise ValueError(f"--objectives is for --strategy evolution, not for {self.strategy}")
+        if self.start_genotypes and not evolves:
+            raise ValueError(f"--start_genotypes is for --strategy evolution, not for {self.strategy}")
+        if len(self.start_genotypes) > self.population:
+            raise ValueError(
+                f"--start_genotypes has {len(self.start_genotypes)} genotypes, more than --population {self.population}"
+            )
         if self.candidates > self.population and evolves:
             raise ValueError(f"--candidates {self.candidates} must be at most --population {self.population}")
         return self

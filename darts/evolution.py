@@ -2,7 +2,8 @@
 
 1. A supernet with shared weights is trained, each step on the ops of a genotype drawn at random (Guo et al., Single
    Path One-Shot, ECCV 2020; Li and Talwalkar, UAI 2019).
-2. Genotypes are evolved by their losses on the validation speakers, computed with the shared weights (see `nsga`).
+2. Genotypes are evolved by their losses on the validation speakers, computed with the shared weights (see `nsga`),
+   beginning with some drawn at random and those of --start_genotypes.
 
 With a second objective in --objectives, the result is a front: genotypes of which none is better in both.
 """
@@ -25,6 +26,7 @@ from models.joint_network import Size
 from models.search_space import canonical
 from plots import charts
 from training.experiment import Experiment
+from training.given_genotypes import check_searched_speakers, read_given
 from training.loop import fit
 from training.losses import ClassificationLoss
 from training.metrics import scores
@@ -32,7 +34,7 @@ from training.precision import PASS_DTYPES, ieee_float32
 from training.predictions import balanced_loss
 from training.run_folder import RunFolder, log
 from training.steps import Metrics, weight_step
-from utils import progress
+from utils import UserError, progress
 
 MONITORED = 8
 """Genotypes, drawn at random, whose mean scores are recorded after every epoch."""
@@ -70,13 +72,14 @@ class Evolution:
         rows = experiment.fold.train
         scored_rows = experiment.fold.validation
         self.searched_on = experiment.speakers(np.concatenate([rows, scored_rows]))
+        self.space = search_space(config)
+        self.start_genotypes = [self.read_start(source, experiment) for source in config.start_genotypes]
         self.features, _ = experiment.features(rows)
         self.batches = experiment.batches(self.features, rows)
         self.steps = len(self.batches)
         self.scored_batches = equal_batches(scored_rows, config.batch_size, config.seed)
         self.scored_labels = self.store.labels[np.concatenate(self.scored_batches)]
 
-        self.space = search_space(config)
         self.size = Size.of(config)
         self.classes = len(self.store.classes)
         self.network = experiment.place(make_one_shot(config, self.classes))
@@ -97,6 +100,21 @@ class Evolution:
         self.report(population)
         ranked = sorted(population, key=lambda each: each.loss)
         return [each.genotype for each in ranked[: self.config.candidates]]
+
+    def read_start(self, source: str, experiment: Experiment) -> Genotype:
+        """A genotype of --start_genotypes; the speakers of its search count as those of this one.
+
+        Raises `UserError` if it is not in the search space, or was searched on test speakers.
+        """
+        genotype, searched_on = read_given(source)
+        if genotype not in self.space:
+            raise UserError(
+                f"--start_genotypes {source[:80]}: not in this search space: see --cnn_nodes, --rnn_nodes, --cnn_ops, "
+                "--rnn_ops"
+            )
+        check_searched_speakers(searched_on, experiment)
+        self.searched_on = self.searched_on.union(searched_on)
+        return genotype
 
     def log_setup(self) -> None:
         """Log the data and the size of the supernet."""
@@ -138,7 +156,10 @@ class Evolution:
         """The last population, the best first: those of the lowest loss, or of the best trade-offs."""
         config = self.config
         rng = np.random.default_rng([config.seed, EVOLVING])
-        population = [self.score(self.space.draw(config.seed, i, EVOLVING)) for i in range(config.population)]
+        drawn = [self.space.draw(config.seed, i, EVOLVING) for i in range(config.population)]
+        population = [
+            self.score(genotype) for genotype in [*self.start_genotypes, *drawn][: config.population]
+        ]
         bar = progress(range(config.generations), "evolution")
         for _ in bar:
             population = nsga.generation(

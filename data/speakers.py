@@ -80,7 +80,7 @@ class SpeakerSet(BaseModel):
     recordings: Annotated[str, Field(max_length=11 * MAX_RECORDINGS), AfterValidator(_check_recordings)] = ""
     """See `pack_recordings`; empty in files of an older version."""
     also: Self | None = None
-    """Those of another dataset: a genotype may be searched on one and trained on another."""
+    """Those of other datasets: a genotype may be searched on one and trained on another."""
 
     @property
     def digests(self) -> frozenset[bytes]:
@@ -124,8 +124,13 @@ class SpeakerSet(BaseModel):
         """Return this set with the speakers of `other` added, or with `other` beside it if names cannot be compared."""
         if other is None:
             return self
+        return self._with(other).union(other.also)
+
+    def _with(self, other: Self) -> Self:
+        """Return the union with a set, but not with those beside it."""
         if not self.comparable_with(other):
-            return self.model_copy(update={"also": other})
+            alone = other.model_copy(update={"also": None})
+            return self.model_copy(update={"also": self.also._with(other) if self.also else alone})
         known = set(map(key, self.speakers))
         speakers = self.speakers + tuple(name for name in other.speakers if key(name) not in known)
         return self.model_copy(

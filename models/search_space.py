@@ -1,7 +1,7 @@
 """The search space: the number of nodes of a cell, and the candidate ops of its edges."""
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
@@ -34,6 +34,17 @@ class SearchSpace:
             for i in range(node_count):
                 size *= math.comb(i + 2, 2) * len(without_none(ops)) ** 2
         return size
+
+    def __contains__(self, genotype: Genotype) -> bool:
+        """Whether the cells have as many nodes as here, each with two sources and with candidate ops."""
+        return all(self.has_cell(kind, getattr(genotype, kind)) for kind in KINDS)
+
+    def has_cell(self, kind: str, cell: Sequence[Node]) -> bool:
+        """Whether a cell of a kind is in the space."""
+        node_count, ops = self.of(kind)
+        distinct = all(len({source for _, source in node}) == len(node) for node in cell)
+        known = {op for node in cell for op, _ in node} <= set(without_none(ops))
+        return len(cell) == node_count and distinct and known
 
     def genotypes(self) -> Iterator[Genotype]:
         """All genotypes. The order of the two edges of a node makes no difference."""

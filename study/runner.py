@@ -99,6 +99,8 @@ def trial_configs(
     if kind != "darts":
         # these flags of the file are for darts
         given |= {"guard": "warn", "cuda_graphs": False, "relaxation": "softmax", "selection": "alphas"}
+    if kind != "evolution":
+        given |= {"objectives": ["loss"], "start_genotypes": []}  # these for the evolution
     return from_file(SearchConfig, file, **flags, **given), augment_config
 
 

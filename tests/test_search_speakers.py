@@ -17,6 +17,7 @@ from data.store import FeatureStore
 from genotypes import load_genotype
 from models.saved import SavedModel
 from training.experiment import start_experiment
+from training.given_genotypes import check_searched_speakers
 from training.retraining import Retraining
 from utils import UserError
 
@@ -68,7 +69,7 @@ def prepared(path: Path) -> tuple[list[str] | None, set[str]]:
     config = parse(AugmentConfig, [*RETRAIN, "--genotype", str(path)])
     experiment = start_experiment(config)
     genotype, searched_on = augment.find_genotype(config)
-    heard = augment.check_searched_speakers(searched_on, experiment)
+    heard = check_searched_speakers(searched_on, experiment)
     return heard, set(Retraining(config, experiment, genotype).trained_on(searched_on).speakers)
 
 

@@ -13,8 +13,10 @@ from sklearn.metrics import log_loss, recall_score
 
 from cli import parse
 from config import SearchConfig
-from darts.evolution import Evolution
+from darts.evolution import EVOLVING, Evolution
+from darts.supernet import search_space
 from genotypes import load_genotype
+from models.search_space import canonical
 from training.experiment import start_experiment
 
 FLAGS = ["--config", "tiny.yaml", "--strategy", "evolution", "--epochs", "3", "--population", "6"]
@@ -131,3 +133,83 @@ def test_two_equal_objectives_are_refused(workspace: Path):
     done = execute("search", *FLAGS, "--objectives", "loss", "loss", cwd=workspace)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
+
+
+# ---------------------------------------------------------------- genotypes to begin with
+
+SHORT = ["--config", "tiny.yaml", "--epochs", "1", "--population", "3", "--generations", "0"]
+STARTED = [*SHORT, "--strategy", "evolution"]
+
+
+def found_by_darts(workspace: Path, fold: int) -> Path:
+    """The genotype of a search on a fold."""
+    name = f"darts{fold}"
+    path = workspace / "runs" / name / "search" / "genotype.json"
+    if not path.exists():
+        words = ["--config", "tiny.yaml", "--name", name, "--fold", str(fold), "--epochs", "1"]
+        succeed("search", *words, cwd=workspace)
+    return path
+
+
+def test_the_first_population_has_the_given_genotypes_and_random_ones(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(workspace)
+    given = found_by_darts(workspace, 1)
+    config = parse(SearchConfig, [*STARTED, "--start_genotypes", str(given)])
+    evolution = Evolution(config, start_experiment(config), folder=None)
+    drawn = [evolution.space.draw(config.seed, i, EVOLVING) for i in range(2)]
+    expected = {canonical(each, evolution.size.stem_twice) for each in (load_genotype(given), *drawn)}
+    assert {each.genotype for each in evolution.evolve()} == expected
+
+
+def test_the_best_of_three_given_genotypes_is_the_result(workspace: Path):
+    given = [found_by_darts(workspace, 1)]
+    for number in (1, 2):
+        path = workspace / f"given{number}.json"
+        config = parse(SearchConfig, ["--config", str(workspace / "tiny.yaml")])
+        search_space(config).draw(number).save(path)
+        given.append(path)
+    words = [*STARTED, "--name", "started", "--objectives", "loss", "weights"]
+    succeed("search", *words, "--start_genotypes", *given, cwd=workspace)
+    folder = workspace / "runs" / "started" / "search"
+    found = load_genotype(folder / "genotype.json")
+    assert found in {canonical(load_genotype(each), ("normal", "reduce")) for each in given} | {
+        canonical(load_genotype(each)) for each in given
+    }
+    origin = json.loads((folder / "origin.json").read_text())
+    assert len(origin["inputs"]["start_genotypes"]) == 3
+
+
+def test_speakers_of_the_given_search_are_those_of_the_evolution(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(workspace)
+    content = json.loads(found_by_darts(workspace, 1).read_text())
+    content["searched_on"] = {"dataset": "other", "corpus": "ravdess", "speakers": ["A", "B"]}
+    Path("elsewhere.json").write_text(json.dumps(content))
+    config = parse(SearchConfig, [*STARTED, "--start_genotypes", "elsewhere.json"])
+    evolution = Evolution(config, start_experiment(config), folder=None)
+    assert evolution.searched_on.also.speakers == ("A", "B")
+    plain = parse(SearchConfig, STARTED)
+    assert Evolution(plain, start_experiment(plain), folder=None).searched_on.also is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["darts_v2"], "--start_genotypes darts_v2: not in this search space"),
+        (["nothing.json"], "nothing.json"),
+        (["FOLD2"], "the genotype was searched on test speakers"),
+        (["FOLD1"] * 4, "--start_genotypes has 4 genotypes, more than --population 3"),
+        (["FOLD1", "--strategy", "darts"], "--start_genotypes is for --strategy evolution, not for darts"),
+    ],
+)
+def test_genotypes_that_cannot_be_the_start_are_refused(workspace: Path, words: list[str], message: str):
+    files = {"FOLD1": found_by_darts(workspace, 1), "FOLD2": found_by_darts(workspace, 2)}
+    given = [files.get(each, each) for each in words]
+    flags = SHORT if "--strategy" in words else STARTED
+    done = execute("search", *flags, "--name", "no", "--start_genotypes", *given, cwd=workspace)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (workspace / "runs" / "no").exists()

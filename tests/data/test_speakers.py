@@ -1,5 +1,8 @@
 """Who was heard: by name within a dataset or a published corpus, by recordings everywhere, or not known."""
 
+import functools
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,6 +88,34 @@ def test_sets_without_recordings_cannot_be_compared_across_manifests() -> None:
     assert older.heard(under_test(YOURS, {"B": {"b1"}})) is None
     assert older.heard(under_test(MINE, {"A": {"b1"}, "B": {"b2"}})) == ["A"]
     assert speaker_set(("my", "emodb"), ["03"]).heard(under_test(("your", "ravdess"), {"03": {"x"}})) == []
+
+
+def test_a_union_forgets_nobody() -> None:
+    """Neither those beside the one nor those beside the other, in any order."""
+    origins = [MINE, YOURS, ("emodb", "emodb"), ("ravdess", "ravdess")]
+    sets = [speaker_set(origin, [f"{name}{n}"]) for n, name in enumerate("ABAB") for origin in origins]
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        first, second, third = (
+            functools.reduce(SpeakerSet.union, (sets[i] for i in rng.integers(len(sets), size=3)))
+            for _ in range(3)
+        )
+        together = first.union(second).union(third)
+        assert people(together) == people(first) | people(second) | people(third)
+        assert len(origins_of(together)) == len(set(origins_of(together)))
+
+
+def origins_of(speakers: SpeakerSet | None) -> list[tuple[str, str]]:
+    return [(speakers.dataset, speakers.corpus), *origins_of(speakers.also)] if speakers else []
+
+
+def people(speakers: SpeakerSet | None) -> set[tuple[str, str]]:
+    """(dataset, name) of all speakers in a set and beside it."""
+    return (
+        {(speakers.dataset, name) for name in speakers.speakers} | people(speakers.also)
+        if speakers
+        else set()
+    )
 
 
 def test_a_search_on_another_dataset_is_remembered_beside_the_training() -> None:

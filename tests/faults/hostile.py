@@ -21,7 +21,6 @@ from torch import nn
 
 import data.preparation
 import prepare
-from augment import parse_speakers
 from cli import parse
 from config import FrontEnd, PrepareConfig, SearchConfig
 from data.corpora.manifest import read, segments_of
@@ -33,6 +32,7 @@ from genotypes import BUILT_IN, read_source, resolve
 from models.architecture import BaselineArchitecture
 from models.saved import SavedModel
 from report.writer import write_report
+from training.given_genotypes import parse_speakers
 from training.inference import load_run
 from training.loop import fit
 from training.retraining import BestEpoch

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from augment import parse_speakers
 from data.speakers import SpeakerSet
 from genotypes import (
     BUILT_IN,
@@ -27,6 +26,7 @@ from genotypes import (
     read_source,
     resolve,
 )
+from training.given_genotypes import parse_speakers
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent.parent

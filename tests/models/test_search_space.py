@@ -45,6 +45,16 @@ def test_genotypes_are_all_of_the_space_each_once(space: SearchSpace):
     assert sorted(map(str, space.genotypes())) == sorted(map(str, list_genotypes(space)))
 
 
+@pytest.mark.parametrize("space", [SMALL, ONE_GENOTYPE, WITHOUT_NONE])
+def test_a_genotype_is_in_the_space_that_lists_it(space: SearchSpace):
+    listed = set(list_genotypes(space))
+    others = list_genotypes(ONE_GENOTYPE) + list_genotypes(WITHOUT_NONE) + [SMALL.draw(i) for i in range(50)]
+    for genotype in [*others, *itertools.islice(listed, 50)]:
+        assert (genotype in space) == (genotype in listed)
+    node = (("skip_connect", 0), ("skip_connect", 0))
+    assert Genotype.of_nodes([node], [node], []) not in ONE_GENOTYPE
+
+
 def test_size_of_the_published_space():
     pairs = 1 * 3 * 6 * 10
     assert PUBLISHED.size == (pairs * 7**8) ** 2 * (pairs * 13**8)
