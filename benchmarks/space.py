@@ -155,9 +155,12 @@ def report(rows: list[dict]) -> str:
             f"{within**0.5:.1f}; tau between the first two seeds {tau:.2f}"
         )
     mean = {key: [np.mean([each[seed][key] for seed in seeds]) for each in complete] for key in COLUMNS[4:9]}
-    for name in ("validation_loss", "weights", "multiply_adds", "test_ua"):
-        tau = kendalltau(mean[name], mean["validation_ua"]).statistic
-        lines.append(f"tau of {name} with validation_ua, both means over seeds: {tau:.2f}")
+    for ua in ("validation_ua", "test_ua"):
+        others = [
+            name for name in ("validation_loss", "weights", "multiply_adds", "validation_ua") if name != ua
+        ]
+        taus = [f"{name} {kendalltau(mean[name], mean[ua]).statistic:.2f}" for name in others]
+        lines.append(f"tau with {ua}, means over seeds: {', '.join(taus)}")
     return "\n".join(lines)
 
 
