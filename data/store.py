@@ -14,6 +14,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,7 @@ class FeatureStore:
             raise TypeError(f"config.json has the corpus {config['corpus']!r}")
         front_end = FrontEnd(**config["front_end"])
         manifest = [_row(values) for values in read_csv(folder / "manifest.csv", COLUMNS)]
+        check_order(manifest)
         skipped = [(file, reason) for file, reason in read_csv(folder / "skipped.csv", SKIPPED_COLUMNS)]
         classes = tuple(sorted({row.emotion for row in manifest}))
         if list(classes) != config["classes"]:
@@ -168,6 +170,14 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence]) -> N
             # csv reads a carriage return as the end of a line unless it is quoted, but does not quote it
             quoting = csv.QUOTE_ALL if any("\r" in str(value) for value in row) else csv.QUOTE_MINIMAL
             csv.writer(file, lineterminator="\n", quoting=quoting).writerow(row)
+
+
+def check_order(manifest: Sequence[Row]) -> None:
+    """Raise `ValueError` unless the rows of each utterance, and in them those of each copy, follow each other."""
+    clips = [key for key, _ in groupby((row.utterance, row.copy) for row in manifest)]
+    utterances = [utterance for utterance, _ in groupby(utterance for utterance, _ in clips)]
+    if len(set(clips)) < len(clips) or len(set(utterances)) < len(utterances):
+        raise ValueError("manifest.csv has the rows of an utterance in several places")
 
 
 def _row(values: Sequence[str]) -> Row:

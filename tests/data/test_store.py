@@ -12,7 +12,7 @@ from config import FrontEnd
 from data.arrays import RowReader
 from data.corpora import Utterance
 from data.preparation import Settings, prepare
-from data.store import FeatureStore
+from data.store import COLUMNS, FeatureStore, read_csv, write_csv
 from utils import UserError
 
 SMALL = FrontEnd(sample_rate=8000, n_fft=512, hop_length=256, n_mels=24, n_mfcc=12, duration=1.0, frames=16)
@@ -74,6 +74,18 @@ def add(name: str, line: str):
     return lambda folder: (folder / name).write_text((folder / name).read_text() + line) and None
 
 
+def name_rows(names: list[tuple[str, str]]):
+    """Change the utterances and copies of the first rows."""
+
+    def change(folder: Path) -> None:
+        rows = read_csv(folder / "manifest.csv", COLUMNS)
+        for row, (utterance, copy) in zip(rows, names, strict=False):
+            row[0], row[COLUMNS.index("copy")] = utterance, copy
+        write_csv(folder / "manifest.csv", COLUMNS, rows)
+
+    return change
+
+
 DAMAGE = {
     "too few rows": save(np.zeros((47, 12, 16), np.float32)),
     "another shape": save(np.zeros((48, 12, 17), np.float32)),
@@ -102,8 +114,17 @@ DAMAGE = {
     "a row more": add("manifest.csv", "a,b,c,d,sad,f,1.0,g,h,0.0,i,1.0,j,0.0,female\n"),
     "a line of skipped.csv": add("skipped.csv", "a\n"),
     "no skipped.csv": lambda folder: (folder / "skipped.csv").unlink(),
+    "an utterance in two places": name_rows([("00", ""), ("01", ""), ("00", "")]),
+    "a copy in two places": name_rows([("00", ""), ("00", "speed:0.9"), ("00", "")]),
     "no manifest": lambda folder: (folder / "manifest.csv").write_text(""),
 }
+
+
+def test_rows_of_an_utterance_and_of_its_copies_follow_each_other(made, tmp_path) -> None:
+    shutil.copytree(made.folder, tmp_path / "x")
+    names = [("00", ""), ("00", ""), ("00", "noise:20"), ("00", "noise:20"), ("01", "")]
+    name_rows([*names, *((f"{i:02d}", "") for i in range(2, 45))])(tmp_path / "x")
+    assert FeatureStore.open(tmp_path / "x").copies == ("noise:20",)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
