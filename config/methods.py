@@ -61,22 +61,23 @@ def method_name(typed: str) -> str:
 
 def method_file(typed: str) -> Path | None:
     """The file of settings or of functionals that a method names."""
-    more = typed.partition(":")[2]
-    return Path(more) if more and not more.isdecimal() else None
+    kind, _, more = typed.partition(":")
+    is_number = kind in STRATEGIES and more.isdecimal()
+    return Path(more) if more and not is_number else None
 
 
 def _check(typed: str) -> str:
-    kind, has_more, more = typed.partition(":")
-    named = parse_method(method_name(typed))
-    if has_more and kind in STRATEGIES and re.fullmatch(r"[1-9]\d{0,3}", more, re.ASCII):
-        return typed
-    is_file = kind == "svm" or Path(more).suffix in SETTINGS
-    if kind not in KINDS or (has_more and not (is_file and re.search("[A-Za-z0-9]", Path(more).stem))):
+    kind, colon, more = typed.partition(":")
+    is_number = kind in STRATEGIES and re.fullmatch(r"[1-9]\d{0,3}", more, re.ASCII)
+    has_stem = re.search("[A-Za-z0-9]", Path(more).stem)
+    is_file = has_stem and (kind == "svm" or Path(more).suffix in SETTINGS)
+    if kind not in KINDS or (colon and not (is_number or is_file)):
         raise ValueError(
             f"give {', '.join(KINDS)}, random:K, the best of K candidates, darts:FILE.yaml, a method with its own "
             "settings, or svm:FILE.csv, a table of functionals"
         )
-    if has_more and (named.kind != kind or not named.variant):
+    named = parse_method(method_name(typed))
+    if is_file and (named.kind != kind or not named.variant):
         raise ValueError(
             f"its trials would be named {method_name(typed)}, as those of another method: rename the file"
         )

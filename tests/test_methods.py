@@ -135,6 +135,11 @@ def test_the_name_of_an_accepted_method_says_its_kind(kind: str, stem: str):
     assert method.variant
 
 
+def test_a_table_may_have_a_number_for_a_name():
+    assert CrossvalConfig(methods=["svm:3"]).tables == {"svm_3": Path("3")}
+    assert parse_method("svm_3") == ("svm", 1, "3")
+
+
 def test_names_of_unknown_methods_are_their_kinds():
     assert parse_method("darts_v2") == ("darts", 1, "v2")
     assert parse_method("dartsv2") == ("dartsv2", 1, "")
