@@ -176,7 +176,7 @@ def method_results(
         "ensemble": ensemble_scores(method, test),
         "recall": _recalls(confusion, test.classes),
         "confusion": confusion.tolist(),
-        **{name: summarise([row[name] for row in rows]) for name in COSTS},
+        **{name: summarise([row[name] for row in rows if row[name] is not None]) for name in COSTS},
     }
 
 

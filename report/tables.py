@@ -167,7 +167,11 @@ SECTIONS = (
     ("Recall of each class", "Pooled over folds and seeds.", recall_table),
     ("UA of each sex", "Pooled over folds; seeds are averaged.", sex_table),
     ("Ensemble over seeds", ENSEMBLES, ensemble_table),
-    ("Cost", "Mean over trials, with the range if they differ.", cost_table),
+    (
+        "Cost",
+        "Mean over trials, with the range if they differ. The seconds of a trial that was resumed are not known.",
+        cost_table,
+    ),
     ("Agreement of the genotypes", AGREEMENT, agreement_table),
     ("Missing trials", "These trials are not included in any number.", missing_table),
     ("Published results", PROTOCOLS_DIFFER, published_table),

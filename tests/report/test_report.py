@@ -163,6 +163,19 @@ def test_report_has_ops_curves_settings_cost_and_command(study: Path):
         assert text in page
 
 
+def test_a_resumed_trial_does_not_count_in_the_seconds(tmp_path: Path):
+    folder = cross_validation(tmp_path / "resumed", METHODS, folds=3)
+    (folder / "darts-fold2-seed1" / "seconds.json").unlink()
+    (folder / "darts-fold3-seed1" / "seconds.json").write_text('{"search": 10.0, "augment": 4.0}')
+    write_report(folder, COMMAND)
+    results, _, _ = read_report(folder)
+    trials = sum(trial["method"] == "darts" for trial in results["trials"])
+    seconds = results["methods"]["darts"]["seconds"]
+    assert seconds["n"] == trials - 1
+    assert (seconds["min"], seconds["max"]) == (14, 80)
+    assert seconds["mean"] == pytest.approx((14 + 80 * (trials - 2)) / (trials - 1))
+
+
 def test_page_is_well_formed_and_loads_nothing(study: Path):
     _, _, text = read_report(study)
     page = PageParser(text)
