@@ -24,6 +24,7 @@ from report.writer import write_report
 from study import cluster
 from study.live_table import LiveTable, describe_failure
 from study.runner import (
+    check_own_settings,
     check_settings,
     is_finished,
     note_methods_without_deltas,
@@ -62,6 +63,7 @@ def check(config: CrossvalConfig) -> list[TrialKey]:
     """Check the dataset, folds, flags of every trial and the folder; return the planned trials."""
     store = open_dataset(config.dataset, config.config, config.features)
     folds = dataset_folds(store, config)
+    check_own_settings(config)
     keys = list(planned_trials(config, len(folds)))
     for number in sorted({key.fold for key in keys}):
         check_leaks(store.manifest, choose_fold(folds, number), config.allow_leak, f"fold {number}")

@@ -1,12 +1,13 @@
 """Command lines, configuration files, messages and exit codes, the same for every command."""
 
-from cli.files import from_file
+from cli.files import COMMANDS, from_file, read_yaml
 from cli.flags import POSITIONAL, Flags, also, as_typed, fields_by_flag, is_positional, other_names
 from cli.messages import command_to_type, note
 from cli.parser import build_parser, parse
 from cli.running import command_line, exit_codes, run_command
 
 __all__ = [
+    "COMMANDS",
     "POSITIONAL",
     "Flags",
     "also",
@@ -21,5 +22,6 @@ __all__ = [
     "note",
     "other_names",
     "parse",
+    "read_yaml",
     "run_command",
 ]

@@ -51,7 +51,7 @@ def read_files(
 
     For each file: the flags at its top level, and those under the command's name. A later file overrides.
     """
-    values = load(path)
+    values = read_yaml(path)
     base = values.pop("extends", None)
     shared = {key: value for key, value in values.items() if key not in COMMANDS}
     flags = rename_flags(shared, kind, path), rename_flags(values.get(kind.command) or {}, kind, path)
@@ -62,7 +62,7 @@ def read_files(
     return [*read_files(path.parent / base, kind, (*extending, path.resolve())), flags]
 
 
-def load(path: Path) -> dict[Any, Any]:
+def read_yaml(path: Path) -> dict[Any, Any]:
     """The contents of a configuration file. Raises `UserError` if it is none."""
     try:
         with path.open("rb") as file:

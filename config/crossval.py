@@ -60,9 +60,14 @@ class CrossvalConfig(ResultFlags):
         """The tables of functionals among the methods, by the names of these methods."""
         return {name: file for name, file in self._files.items() if is_svm(name)}
 
+    @property
+    def own_settings(self) -> dict[str, Path]:
+        """The configuration files that methods have for themselves, by the names of these methods."""
+        return {name: file for name, file in self._files.items() if not is_svm(name)}
+
     def settings_of(self, name: str) -> Path | None:
         """The configuration file of the method with this name: its own, or that of --config."""
-        return self.config if is_svm(name) else self._files.get(name, self.config)
+        return self.own_settings.get(name, self.config)
 
     @property
     def _files(self) -> dict[str, Path]:

@@ -12,7 +12,7 @@ import torch
 
 import augment
 import search
-from cli import as_typed, from_file, note
+from cli import COMMANDS, as_typed, from_file, note, read_yaml
 from config import (
     STRATEGIES,
     WITH_DELTAS,
@@ -28,7 +28,7 @@ from report.trials import TrialKey
 from study import svm
 from study.svm import SvmConfig
 from training.run_folder import RunFolder
-from utils import write_json
+from utils import UserError, write_json
 
 WAITING = "waiting"
 
@@ -102,6 +102,19 @@ def trial_configs(
     if kind != "evolution":
         given |= {"objectives": ["loss"], "start_genotypes": []}  # these for the evolution
     return from_file(SearchConfig, file, **flags, **given), augment_config
+
+
+def check_own_settings(config: CrossvalConfig) -> None:
+    """Raise `UserError` if flags in the configuration file of a method, or those of --config, would have no effect."""
+    for file in config.own_settings.values():
+        values = read_yaml(file)
+        if at_top := [str(key) for key in values if key not in (*COMMANDS, "extends")]:
+            raise UserError(
+                f"{file}: {', '.join(at_top)[:80]} must be under search: or augment: to be for trials"
+            )
+        if config.config and "extends" not in values:
+            base = os.path.relpath(config.config, file.parent)
+            raise UserError(f"{file} leaves out all flags of --config: let it begin with extends: {base}")
 
 
 def note_methods_without_deltas(config: CrossvalConfig) -> None:
