@@ -4,13 +4,13 @@ python crossval.py --name N --dataset D --folds all --seeds 1 2 --methods darts 
     ->  runs/N/results.json, results.md, report.html
 """
 
-from cli import command_line, run_command
-from config import AugmentConfig, CrossvalConfig, parse_method
+from cli import command_line, command_to_type, run_command
+from config import AugmentConfig, CrossvalConfig, method_name, parse_method
 
 if __name__ == "__main__":  # before the slow imports, so that --help answers at once
     CONFIG = command_line(CrossvalConfig)
 
-import shlex
+import json
 import sys
 from pathlib import Path
 
@@ -19,8 +19,10 @@ from data.folds import choose_fold
 from data.functional_tables import read_table
 from data.functionals import utterance_rows
 from data.leaks import check_leaks
+from models.joint_network import Size
 from report.trials import METHODS, TrialKey, find_keys
 from report.writer import write_report
+from search import given_genotypes
 from study import cluster
 from study.live_table import LiveTable, describe_failure
 from study.runner import (
@@ -33,7 +35,7 @@ from study.runner import (
     trial_configs,
 )
 from training.interruption import Interruption
-from utils import Interrupted, UserError, delete_folder, write_json
+from utils import Interrupted, UserError, delete_folder, read_text, write_json
 
 STUDY_FILE = "crossval.json"
 """The file that marks the folder of a cross-validation. It holds the flags."""
@@ -49,12 +51,12 @@ def run(config: CrossvalConfig) -> dict[TrialKey, str]:
     note_methods_without_deltas(config)
     todo = [key for key in keys if config.overwrite or not is_finished(key, config)]
     print(f"{len(keys)} trials, {len(keys) - len(todo)} already done; the runs are in {folder}")
+    config = with_earlier_trials(config)
     failed = run_trials(todo, config) if todo else {}
     if not any(is_finished(key, config) for key in find_keys(folder)):
         print("no trial has finished: there is nothing to report")
         return failed
-    command = shlex.join(["python", "crossval.py", *sys.argv[1:]])
-    page = write_report(folder, command, keys, failed)
+    page = write_report(folder, command_of(config), keys, failed)
     print(f"\n{page.with_name('results.md').read_text(encoding='utf-8')}\nreport  {page}")
     return failed
 
@@ -68,9 +70,13 @@ def check(config: CrossvalConfig) -> list[TrialKey]:
     for number in sorted({key.fold for key in keys}):
         check_leaks(store.manifest, choose_fold(folds, number), config.allow_leak, f"fold {number}")
     for key in keys:
-        _, training = trial_configs(key, config)
+        searched, training = trial_configs(key, config)
         if isinstance(training, AugmentConfig):
             store.check_copies(training.test_copies, "--test_copies")
+            Size.of(training).check_bands(store.front_end.shape[0])
+        if searched:
+            Size.of(searched).check_bands(store.front_end.shape[0])
+            given_genotypes(searched)
     for table in config.tables.values():
         read_table(table, store, utterance_rows(store, range(len(store))))
     check_folder(config, keys)
@@ -98,6 +104,31 @@ def has_shared_settings(method: str) -> bool:
     """Whether a method has the settings of --config, and none of its own."""
     kind, _, variant = parse_method(method)
     return kind in METHODS and not variant
+
+
+def with_earlier_trials(config: CrossvalConfig) -> CrossvalConfig:
+    """The flags, with the folds, seeds and methods of earlier command lines of a study that is resumed."""
+    path = config.folder / STUDY_FILE
+    if not (config.resume and path.exists()):
+        return config
+    try:
+        earlier = CrossvalConfig(**json.loads(read_text(path)))
+    except ValueError:  # damaged, or of another version
+        return config
+    folds = dict.fromkeys((*earlier.folds, *config.folds))
+    methods = {method_name(typed): typed for typed in (*earlier.methods, *config.methods)}
+    both = {
+        "folds": ("all",) if "all" in folds else tuple(folds),
+        "seeds": tuple(dict.fromkeys((*earlier.seeds, *config.seeds))),
+        "methods": tuple(methods.values()),
+    }
+    return config.model_copy(update=both)
+
+
+def command_of(config: CrossvalConfig) -> str:
+    """The command line that runs the whole study anew."""
+    flags = config.model_dump(exclude_defaults=True, exclude={"resume", "overwrite"})
+    return command_to_type(CrossvalConfig, config.config, flags)
 
 
 def create_folder(config: CrossvalConfig) -> None:

@@ -37,7 +37,7 @@ def run(config: PredictConfig) -> list[Prediction]:
     model = load_run(*config.model, device=choose_device(config.gpus), windows=config.windows)
     if model.normalise == "speaker":
         note(describe_speakers(recordings))
-    if model.copies:
+    if model.copies and not config.windows:
         note(f"a prediction is the mean over the recording and its copies {', '.join(model.copies)}")
     stream = model.predict(recordings, config.batch_size)
     predictions = list(progress(stream, "predict", total=len(recordings), unit="file"))

@@ -68,7 +68,10 @@ def run(config: SearchConfig) -> Genotype | None:
 
 
 def given_genotypes(config: SearchConfig) -> dict[str, Any]:
-    """The genotypes that the flags name, as inputs of the run, so that it is not resumed with others."""
+    """The genotypes that the flags name, as inputs of the run, so that it is not resumed with others.
+
+    Raises `UserError` if one of them is none.
+    """
     given = [resolve(source).to_json() for source in config.start_genotypes]
     return {"start_genotypes": given} if given else {}
 

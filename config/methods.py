@@ -70,7 +70,7 @@ def _check(typed: str) -> str:
     kind, colon, more = typed.partition(":")
     is_number = kind in STRATEGIES and re.fullmatch(r"[1-9]\d{0,3}", more, re.ASCII)
     has_stem = re.search("[A-Za-z0-9]", Path(more).stem)
-    is_file = has_stem and (kind == "svm" or Path(more).suffix in SETTINGS)
+    is_file = has_stem and (kind == "svm" or Path(more).suffix.lower() in SETTINGS)
     if kind not in KINDS or (colon and not (is_number or is_file)):
         raise ValueError(
             f"give {', '.join(KINDS)}, random:K, the best of K candidates, darts:FILE.yaml, a method with its own "

@@ -13,6 +13,8 @@ from config.values import lower_case
 
 PERTURBATIONS = {"speed": (0.5, 2.0), "noise": (-20.0, 60.0), "pitch": (-12.0, 12.0)}
 """Allowed ranges. speed: factor (Ko et al., Interspeech 2015); noise: signal-to-noise ratio in dB; pitch: semitones."""
+UNCHANGED = {("speed", 1.0), ("pitch", 0.0)}
+"""Perturbations that are none."""
 
 
 def parse_perturbation(text: str) -> tuple[str, float]:
@@ -24,6 +26,8 @@ def parse_perturbation(text: str) -> tuple[str, float]:
     low, high = PERTURBATIONS[kind]
     if not low <= amount <= high:
         raise ValueError(f"{text}: {kind} must be between {low:g} and {high:g}")
+    if (kind, amount) in UNCHANGED:
+        raise ValueError(f"{text} changes nothing")
     return kind, amount
 
 

@@ -19,6 +19,7 @@ from config import SearchConfig
 from darts import nsga
 from darts.supernet import make_one_shot, search_space
 from data.batches import equal_batches
+from data.speakers import UNKNOWN
 from genotypes import Genotype
 from models.augment_network import AugmentNetwork
 from models.complexity import multiply_adds
@@ -102,18 +103,21 @@ class Evolution:
         return [each.genotype for each in ranked[: self.config.candidates]]
 
     def read_start(self, source: str, experiment: Experiment) -> Genotype:
-        """A genotype of --start_genotypes; the speakers of its search count as those of this one.
+        """A genotype of --start_genotypes; the speakers of its search, known or not, count as those of this one.
 
         Raises `UserError` if it is not in the search space, or was searched on test speakers.
         """
-        genotype, searched_on = read_given(source)
+        try:
+            genotype, searched_on = read_given(source)
+            check_searched_speakers(searched_on, experiment)
+        except UserError as error:
+            raise UserError(f"--start_genotypes {source[:80]}: {error}") from None
         if genotype not in self.space:
             raise UserError(
                 f"--start_genotypes {source[:80]}: not in this search space: see --cnn_nodes, --rnn_nodes, --cnn_ops, "
                 "--rnn_ops"
             )
-        check_searched_speakers(searched_on, experiment)
-        self.searched_on = self.searched_on.union(searched_on)
+        self.searched_on = self.searched_on.union(searched_on or UNKNOWN)
         return genotype
 
     def log_setup(self) -> None:

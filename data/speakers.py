@@ -140,3 +140,7 @@ class SpeakerSet(BaseModel):
     def to_json(self) -> dict[str, object]:
         """Return the entry in a file, without what has its default."""
         return self.model_dump(mode="json", exclude_defaults=True)
+
+
+UNKNOWN = SpeakerSet(dataset="?", corpus="manifest", speakers=("?",))
+"""People of whom nothing is known: it cannot be told whether a test speaker is among them."""

@@ -36,8 +36,9 @@ class SearchSpace:
         return size
 
     def __contains__(self, genotype: Genotype) -> bool:
-        """Whether the cells have as many nodes as here, each with two sources and with candidate ops."""
-        return all(self.has_cell(kind, getattr(genotype, kind)) for kind in KINDS)
+        """Whether the cells have as many nodes as here, all in the output, each with two sources and candidate ops."""
+        cells = {kind: getattr(genotype, kind) for kind in KINDS}
+        return all(map(self.has_cell, KINDS, cells.values())) and genotype == Genotype.of_nodes(**cells)
 
     def has_cell(self, kind: str, cell: Sequence[Node]) -> bool:
         """Whether a cell of a kind is in the space."""

@@ -138,14 +138,30 @@ def sex_of_speaker(speaker: str, trials: Sequence[Trial]) -> str:
 
 
 def conditions(trials: Sequence[Trial]) -> dict[str, Any]:
-    """The dataset, protocol, fold scheme, allowed leaks and predicted copies; all values if trials differ."""
+    """The dataset, protocol, fold scheme, allowed leaks and predicted copies, with names where methods differ."""
     found: dict[str, Any] = {}
     for name in ("dataset", "protocol", "folds_by"):
-        found[name] = ", ".join(sorted({str(trial.metrics.get(name)) for trial in trials}))
+        found[name] = ", ".join(
+            with_methods([(str(each.metrics.get(name)), each.key.method) for each in trials])
+        )
     for name in ("allow_leak", "copies"):
-        lists = [trial.metrics.get(name) for trial in trials]
-        found[name] = sorted({str(value) for each in lists if isinstance(each, list) for value in each})
+        lists = [(each.metrics.get(name), each.key.method) for each in trials]
+        values = [
+            (str(value), method) for each, method in lists if isinstance(each, list) for value in each or [""]
+        ]
+        found[name] = with_methods(values)
     return found
+
+
+def with_methods(values: Sequence[tuple[str, str]]) -> list[str]:
+    """The values of (value, method), sorted, without ""; those that some methods lack are followed by the others."""
+    methods = {method for _, method in values}
+    by_value = {value: {method for each, method in values if each == value} for value, _ in values}
+    return [
+        value if having == methods else f"{value} ({', '.join(sorted(having, key=method_order))})"
+        for value, having in sorted(by_value.items())
+        if value
+    ]
 
 
 def trial_row(trial: Trial) -> dict[str, Any]:

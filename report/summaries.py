@@ -14,8 +14,8 @@ from report.trials import Trial
 MAX_NUMBER = 1e18
 CELLS = ("normal", "reduce", "rnn")
 CURVES = ("train/loss", "valid/ua")
-NOT_COMPARED = {"name", "fold", "seed", "genotype", "gpus", "workers", "print_freq"}
-"""Settings that identify a trial or a machine, and so do not distinguish methods."""
+NOT_COMPARED = {"name", "fold", "seed", "genotype", "gpus", "workers", "print_freq", "recompute", "augment"}
+"""Settings that identify a trial or a machine, and so do not distinguish methods; and the section of the candidates."""
 
 
 def valid_number(value: Any) -> float | int | None:

@@ -36,7 +36,7 @@ def method_title(method: str) -> str:
     if candidates > 1:
         return f"{METHODS[kind]}, best of {candidates}"
     if variant:
-        return f"SVM on {variant}" if kind == SVM else f"{METHODS[kind]}, {variant}"
+        return f"SVM on {variant}" if kind == SVM else f"{METHODS[kind]} ({variant})"
     return METHODS.get(method, method)
 
 

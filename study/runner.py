@@ -81,6 +81,7 @@ def trial_configs(
         "seed": key.seed,
         "results_path": config.results_path,
         "resume": True,  # a trial may have been interrupted
+        "overwrite": False,
     }
     if is_svm(key.method):
         as_networks = from_file(AugmentConfig, config.config).model_dump(include={"protocol", "normalise"})
@@ -89,13 +90,13 @@ def trial_configs(
     kind, candidates, _ = parse_method(key.method)
     file = config.settings_of(key.method)
     model = "searched" if kind in STRATEGIES else kind
-    given = {**flags, "model": model, "genotype": None}
+    given = {**flags, "model": model, "genotype": None, "search_id": None}
     if model not in WITH_DELTAS:
         given["deltas"] = 0
     augment_config = from_file(AugmentConfig, file, **given)
     if model != "searched":
         return None, augment_config
-    given = {"strategy": kind, "candidates": candidates}
+    given = {"strategy": kind, "candidates": candidates, "plan": False}
     if kind != "darts":
         # these flags of the file are for darts
         given |= {"guard": "warn", "cuda_graphs": False, "relaxation": "softmax", "selection": "alphas"}
@@ -106,7 +107,9 @@ def trial_configs(
 
 def check_own_settings(config: CrossvalConfig) -> None:
     """Raise `UserError` if flags in the configuration file of a method, or those of --config, would have no effect."""
-    for file in config.own_settings.values():
+    for name, file in config.own_settings.items():
+        if not file.is_file():
+            raise UserError(f"--methods: there is no file {file}")
         values = read_yaml(file)
         if at_top := [str(key) for key in values if key not in (*COMMANDS, "extends")]:
             raise UserError(
@@ -115,6 +118,10 @@ def check_own_settings(config: CrossvalConfig) -> None:
         if config.config and "extends" not in values:
             base = os.path.relpath(config.config, file.parent)
             raise UserError(f"{file} leaves out all flags of --config: let it begin with extends: {base}")
+        try:
+            trial_configs(TrialKey(name, 1, 1), config)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
 
 
 def note_methods_without_deltas(config: CrossvalConfig) -> None:

@@ -297,9 +297,11 @@ ERRORS = {
     "--methods svm:none.csv": "none.csv: no such file",
     "--methods svm:short.csv": "short.csv: 768 of 768 utterances of features/demo have no row",
     "--methods svm:a/t.csv svm:b/t.csv": "two files of one method have the same name",
-    "--methods cnn:none.yaml": "--config none.yaml: no such file",
+    "--methods cnn:none.yaml": "--methods: there is no file none.yaml",
+    "--methods darts:bands.yaml": "--rnn_bands 99",
+    "--methods evolution:start.yaml": "'none.json' is not known",
     "--methods cnn:typo.yaml": "typo.yaml leaves out all flags of --config: let it begin with extends: tiny.yaml",
-    "--methods cnn:wrong.yaml": "did you mean --epochs?",
+    "--methods cnn:wrong.yaml": "wrong.yaml: unknown flag --epoch; did you mean --epochs?",
     "--methods darts:top.yaml": "top.yaml: epochs must be under search: or augment:",
     "--folds 9": "fold 9",
     "--folds 0": "--folds",
@@ -325,6 +327,8 @@ def prepared(workspace: Path, study: Path, monkeypatch: pytest.MonkeyPatch) -> P
     (workspace / "short.csv").write_text("file,F0\n")
     (workspace / "typo.yaml").write_text("augment: {epoch: 3}\n")
     (workspace / "wrong.yaml").write_text("extends: tiny.yaml\naugment: {epoch: 3}\n")
+    (workspace / "bands.yaml").write_text("extends: tiny.yaml\naugment: {rnn_bands: 99}\n")
+    (workspace / "start.yaml").write_text("extends: tiny.yaml\nsearch: {start_genotypes: [none.json]}\n")
     (workspace / "top.yaml").write_text("extends: tiny.yaml\nepochs: 3\n")
     (workspace / "strange.yaml").write_text("search: {batch_size: 1}\n")
     (workspace / "other.yaml").write_text(tiny.replace("epochs: 4", "epochs: 5"))

@@ -69,6 +69,7 @@ def test_a_file_is_found_from_the_folder_of_the_one_that_extends_it(tmp_path: Pa
             "own.yaml: extends must name another",
         ),
         ({"own": "extends: [base.yaml]"}, "own.yaml: extends must name another"),
+        ({"own": "extends:"}, "own.yaml: extends must name another"),
         ({"own": "extends: none.yaml"}, "none.yaml: no such file"),
         ({"own": "extends: other.yaml", "other": "- 1"}, "other.yaml: must map flags to values"),
         ({"own": "extends: other.yaml", "other": "epoch: 1"}, "did you mean --epochs?"),

@@ -174,6 +174,16 @@ def test_a_method_has_the_flags_of_its_own_file(settings: Path):
     assert (candidate.epochs, candidate.layers, candidate.lr) == (7, 4, 0.125)
 
 
+def test_a_trial_is_no_plan_and_has_the_genotype_of_its_own_search(tmp_path: Path):
+    (tmp_path / "study.yaml").write_text(
+        "search: {plan: true, overwrite: true}\naugment: {search_id: other, overwrite: true, genotype: darts_v2}"
+    )
+    config = CrossvalConfig(methods=["darts"], folds=["1"], seeds=[1], config=tmp_path / "study.yaml")
+    search, retraining = trial_configs(next(planned_trials(config, 1)), config)
+    assert (search.plan, search.resume, search.overwrite) == (False, True, False)
+    assert (retraining.search_id, retraining.genotype, retraining.overwrite) == (None, None, False)
+
+
 def test_the_note_on_deltas_is_on_the_methods_whose_file_has_them(settings: Path, capsys):
     methods = ["cnn", f"cnn:{settings / 'wide.yaml'}", f"darts:{settings / 'wide.yaml'}"]
     note_methods_without_deltas(CrossvalConfig(methods=methods))
@@ -201,9 +211,9 @@ def test_variants_are_shown_beside_the_plain_method():
     assert [method_title(name) for name in ordered] == [
         "DARTS",
         "DARTS, best of 3",
-        "DARTS, gumbel",
+        "DARTS (gumbel)",
         "ACRNN",
-        "ACRNN, wide",
+        "ACRNN (wide)",
         "SVM on egemaps",
         "new",
     ]
@@ -226,6 +236,10 @@ def test_a_study_trains_and_reports_a_variant(workspace: Path):
         tuple(found[x] for x in "ba") for found in results["comparisons"]
     }
     assert results["settings"]["augment"]["differing"]["epochs"] == {"cnn": [4], "cnn_shorter": [2]}
-    assert "CNN, shorter" in (folder / "results.md").read_text()
+    assert "CNN (shorter)" in (folder / "results.md").read_text()
     printed = succeed("crossval", *flags, "--methods", "cnn", "--resume", cwd=workspace)
-    assert "CNN, shorter" in printed, "a variant of an earlier line is no longer reported"
+    assert "CNN (shorter)" in printed, "a variant of an earlier line is no longer reported"
+    command = json.loads((folder / "results.json").read_text())["command"]
+    expected = "crossval.py --config tiny.yaml --name variants --folds 1 --seeds 1 --methods cnn cnn:shorter.yaml svm"
+    assert {*expected.split()[1:]} <= {*command.split()}
+    assert "--resume" not in command

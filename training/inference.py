@@ -113,7 +113,10 @@ class Predictor:
             if (front_end, model.normalise) != (front_ends[0], self.normalise):
                 raise UserError("the models were trained on different features: predict with one at a time")
             if model.copies != self.copies:
-                raise UserError("the models average over different copies: predict with one at a time")
+                first, other = (", ".join(copies) or "none" for copies in (self.copies, model.copies))
+                raise UserError(
+                    f"the models average over different copies ({first}; {other}): predict with one at a time"
+                )
         self.front_end = front_ends[0].model_copy(update={"long": "chunks"} if windows else {})
         self.transform = Transform(self.front_end).to(self.device)
         self.networks = nn.ModuleList(model.network for model in models).to(self.device).eval()

@@ -191,6 +191,11 @@ def test_speakers_of_the_given_search_are_those_of_the_evolution(
     config = parse(SearchConfig, [*STARTED, "--start_genotypes", "elsewhere.json"])
     evolution = Evolution(config, start_experiment(config), folder=None)
     assert evolution.searched_on.also.speakers == ("A", "B")
+    del content["searched_on"]
+    Path("unknown.json").write_text(json.dumps(content))
+    config = parse(SearchConfig, [*STARTED, "--start_genotypes", "unknown.json"])
+    experiment = start_experiment(config)
+    assert Evolution(config, experiment, folder=None).searched_on.heard(experiment.test_speakers) is None
     plain = parse(SearchConfig, STARTED)
     assert Evolution(plain, start_experiment(plain), folder=None).searched_on.also is None
 
@@ -201,6 +206,7 @@ def test_speakers_of_the_given_search_are_those_of_the_evolution(
         (["darts_v2"], "--start_genotypes darts_v2: not in this search space"),
         (["nothing.json"], "nothing.json"),
         (["FOLD2"], "the genotype was searched on test speakers"),
+        (["FOLD1", "FOLD2"], "darts2"),
         (["FOLD1"] * 4, "--start_genotypes has 4 genotypes, more than --population 3"),
         (["FOLD1", "--strategy", "darts"], "--start_genotypes is for --strategy evolution, not for darts"),
     ],

@@ -1,5 +1,6 @@
 """The search space: its size, and that all of its genotypes are drawn with the same probability."""
 
+import dataclasses
 import itertools
 from collections import Counter
 
@@ -53,6 +54,8 @@ def test_a_genotype_is_in_the_space_that_lists_it(space: SearchSpace):
         assert (genotype in space) == (genotype in listed)
     node = (("skip_connect", 0), ("skip_connect", 0))
     assert Genotype.of_nodes([node], [node], []) not in ONE_GENOTYPE
+    genotype = SMALL.draw(1)
+    assert dataclasses.replace(genotype, normal_concat=(3,)) not in SMALL
 
 
 def test_size_of_the_published_space():

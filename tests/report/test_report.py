@@ -466,6 +466,16 @@ def test_copies_that_networks_predict_are_named(tmp_path: Path, study: Path):
     assert "its copies" not in "".join(read_report(study)[1:])
 
 
+def test_conditions_of_some_methods_alone_are_told_with_these_methods(tmp_path: Path):
+    folder = tmp_path / "mixed"
+    write_trial(folder, "cnn", 1, 1, manifest(1), copies=["speed:0.9"], protocol="paper")
+    write_trial(folder, "cnn_wide", 1, 1, manifest(1), copies=[], protocol="held_out")
+    write_trial(folder, "lstm", 1, 1, manifest(1), copies=["speed:0.9", "noise:5"], protocol="held_out")
+    results, markdown, _ = read_report(write_report(folder).parent)
+    assert results["copies"] == ["noise:5 (lstm)", "speed:0.9 (cnn, lstm)"]
+    assert "protocol held_out (cnn_wide, lstm), paper (cnn);" in markdown
+
+
 def test_hostile_names_are_escaped(tmp_path: Path):
     classes = ("a", HOSTILE)
     rows = []
