@@ -482,7 +482,7 @@ TREES = st.recursive(
 
 
 @pytest.mark.parametrize("command", KINDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_values_give_a_config_or_a_user_error(command: str, data: st.DataObject):
     kind: type[Flags] = KINDS[command]
@@ -492,7 +492,7 @@ def test_any_values_give_a_config_or_a_user_error(command: str, data: st.DataObj
         assert isinstance(from_file(kind, None, **values), kind)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(
         st.sampled_from([f"--{name}" for name in fields_by_flag(SearchConfig)]) | st.text(max_size=6),

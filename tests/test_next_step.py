@@ -54,7 +54,7 @@ def test_a_path_is_quoted(path: str) -> None:
 folders = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     folder=folders,
     shown=st.fixed_dictionaries({"fold": st.integers(1, 9), "resume": st.booleans()}),

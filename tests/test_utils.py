@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from utils import read_json_object, read_text, write_json, write_text
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # with lone surrogates
-SETTINGS = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50
-)
+SETTINGS = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 
 
 @SETTINGS

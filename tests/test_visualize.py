@@ -102,7 +102,7 @@ def test_edges_run_from_source_through_op_to_node():
     assert '0 -> "c_{k}"' not in source
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(drawn_cells())
 def test_boxes_do_not_overlap_and_lines_cross_none(cell):
     """Of the drawing by Matplotlib. A line is two straight pieces and, between them, a turn of the width SPACE."""

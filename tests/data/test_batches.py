@@ -115,7 +115,7 @@ def test_batches_do_not_use_the_global_random_states(features):
     np.testing.assert_array_equal(np.random.get_state()[1], legacy)  # noqa: NPY002
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(2, 40), st.integers(2, 40), st.integers(0, 9), st.integers(0, 4))
 def test_an_epoch_has_every_row_once_except_those_that_fill_no_batch(
     count: int, size: int, seed: int, epoch: int
@@ -315,7 +315,7 @@ def labelled(labels: np.ndarray) -> Features:
     return Features(Labelled, unchanged(len(labels), 1), CPU)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 3), min_size=4, max_size=80), st.integers(0, 99), st.integers(0, 4))
 def test_a_balanced_epoch_has_each_class_and_each_row_of_a_class_equally_often(
     labels: list[int], seed: int, epoch: int

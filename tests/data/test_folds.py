@@ -62,7 +62,7 @@ def check(rows, folds, complete: bool = True) -> None:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_manifest_gives_valid_folds_or_an_error(scheme: str, data) -> None:
     rows = data.draw(expanded(data.draw(manifests())))
@@ -70,7 +70,7 @@ def test_any_manifest_gives_valid_folds_or_an_error(scheme: str, data) -> None:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_windows_copies_and_row_order_do_not_move_utterances(scheme: str, data) -> None:
     plain = data.draw(manifests())
@@ -94,7 +94,7 @@ def test_first_original_row_represents_its_utterance() -> None:
             assert utterances_of(plain, part) == utterances_of(rows, again)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_official_keeps_unknown_speakers_but_does_not_choose_them_for_validation(data) -> None:
     rows = data.draw(expanded(data.draw(manifests())))
@@ -107,7 +107,7 @@ def test_official_keeps_unknown_speakers_but_does_not_choose_them_for_validation
             assert not speakers_of(rows, fold.validation) & speakers_of(rows, fold.train)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(speakers=st.integers(3, 12), per_class=st.integers(1, 6), sessions=st.integers(0, 6))
 def test_balanced_data_have_all_classes_in_validation(speakers, per_class, sessions) -> None:
     rows = balanced(speakers, per_class, min(sessions, speakers))
@@ -198,7 +198,7 @@ def test_folds_of_24_actors_test_two_or_three_women_and_men() -> None:
             assert all(abs(part.get("female", 0) - part.get("male", 0)) <= 1 for part in parts)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     counts=st.lists(st.integers(6, 40), min_size=8, max_size=20),
     men=st.integers(4, 16),

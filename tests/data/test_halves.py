@@ -14,7 +14,7 @@ from data.halves import halves
 from utils import UserError
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(counts=st.lists(st.integers(2, 30), min_size=1, max_size=5), seed=st.integers(0, 99))
 def test_halves_have_equal_shares_of_each_class(counts: list[int], seed: int) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
@@ -29,7 +29,7 @@ def test_halves_have_equal_shares_of_each_class(counts: list[int], seed: int) ->
         assert abs((labels[weights] == number).sum() - count / 2) <= 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data(), portion=st.sampled_from([0.3, 0.5, 0.8]))
 def test_windows_and_copies_do_not_change_the_halves(data, portion: float) -> None:
     plain = balanced(4, per_class=4)
@@ -62,7 +62,7 @@ def speaker_halves(rows, portion: float = 0.5, seed: int = 0) -> tuple[np.ndarra
     return halves(rows, range(len(rows)), portion, seed, "speakers")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), portion=st.sampled_from([0.3, 0.5, 0.8]), seed=st.integers(0, 9))
 def test_halves_of_speakers_share_no_speaker_and_have_all_classes(data, portion: float, seed: int) -> None:
     rows = data.draw(expanded(data.draw(manifests())))

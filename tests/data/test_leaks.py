@@ -47,7 +47,7 @@ def folded(draw) -> tuple[list[Row], Fold]:
     return rows, Fold(*(np.array(part, dtype=np.int64) for part in parts[:3]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(made=folded())
 def test_shared_speakers_sessions_and_texts_are_found(made) -> None:
     rows, fold = made
@@ -67,7 +67,7 @@ def test_shared_speakers_sessions_and_texts_are_found(made) -> None:
     assert json.loads(json.dumps(leaks.to_json()))["leaks"] == list(leaks.kinds)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(made=folded())
 def test_text_ua_is_the_balanced_accuracy_of_guessing_by_text(made) -> None:
     rows, fold = made

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from data.transforms import cutout, mixup, spec_augment
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 5), st.integers(1, 12), st.integers(1, 12), st.integers(1, 20), st.integers(0, 10_000))
 def test_cutout_sets_one_square_of_each_utterance_to_zero(n: int, f: int, t: int, length: int, seed: int):
     torch.manual_seed(seed)
@@ -61,7 +61,7 @@ def test_cutout_differs_between_utterances_and_calls_but_not_for_the_same_seed()
     assert torch.equal(cutout(x, 4), first)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     size=st.tuples(*[st.integers(4, 12)] * 2),
     widths=st.tuples(*[st.integers(0, 4)] * 2),
@@ -99,7 +99,7 @@ def test_spec_augment_of_width_0_changes_nothing():
     assert spec_augment(x, 0, 0) is x
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 9), st.sampled_from([1e-3, 0.2, 1.0, 50.0]), st.integers(0, 10_000))
 def test_mixup_blends_each_input_with_a_partner(n: int, alpha: float, seed: int):
     torch.manual_seed(seed)

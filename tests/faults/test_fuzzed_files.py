@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from utils import UserError
 
 TIMEOUT = 60  # seconds for a file of some kB, on a busy machine
-OPTIONS = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+OPTIONS = {"suppress_health_check": list(HealthCheck)}
 
 
 @pytest.fixture(scope="module", params=READERS)

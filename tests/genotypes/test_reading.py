@@ -31,7 +31,7 @@ from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 V2 = BUILT_IN["darts_v2"]
-quick = settings(deadline=None, max_examples=60)
+quick = settings(max_examples=60)
 
 
 @st.composite

@@ -49,7 +49,7 @@ def test_deltas_equal_those_of_librosa(count: int):
     np.testing.assert_allclose(found[-1], expected, atol=1e-12)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(frames=st.integers(1, 8), count=st.integers(1, 3), seed=st.integers(0, 99))
 def test_deltas_are_slopes_also_at_the_ends_and_of_short_inputs(frames: int, count: int, seed: int):
     x = torch.from_numpy(np.random.default_rng(seed).normal(size=(2, 1, 3, frames)))

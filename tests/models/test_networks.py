@@ -334,7 +334,7 @@ def cells(draw, ops):
     return nodes, draw(st.lists(st.integers(2, count + 1), min_size=1, unique=True))
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 @given(cells(CNN_OPS), cells(CNN_OPS), cells(RNN_OPS), st.integers(1, 4), st.integers(0, 2), st.booleans())
 def test_any_genotype_builds_and_trains(normal, reduce, rnn, layers, rnn_layers, auxiliary):
     genotype = Genotype(*normal, *reduce, *rnn)

@@ -374,7 +374,7 @@ def replace_part(value: object, path: tuple, new: object) -> object:
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
-@settings(max_examples=120, deadline=None, suppress_health_check=no_fixture_check)
+@settings(max_examples=120, suppress_health_check=no_fixture_check)
 @given(data=st.data())
 @pytest.mark.parametrize("kind", ["file", "baseline_file"])
 def test_changed_header_gives_a_working_model_or_a_user_error(request, kind, tmp_path, data):
@@ -390,7 +390,7 @@ def test_changed_header_gives_a_working_model_or_a_user_error(request, kind, tmp
         assert loaded.standardised(torch.zeros(2, F, T)).shape == (2, len(loaded.classes))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=no_fixture_check)
+@settings(max_examples=60, suppress_health_check=no_fixture_check)
 @given(st.data())
 def test_changed_byte_gives_a_model_or_a_user_error(file: Path, tmp_path: Path, data: st.DataObject):
     path = tmp_path / "model.safetensors"

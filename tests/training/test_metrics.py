@@ -33,7 +33,7 @@ def sample() -> tuple[np.ndarray, np.ndarray, list[str]]:
     return labels, predicted, [f"S{min(i // 7, 4)}" for i in range(60)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(predictions())
 def test_scores_equal_those_of_scikit_learn(pair: tuple[np.ndarray, np.ndarray]):
     labels, predicted = pair
@@ -45,7 +45,7 @@ def test_scores_equal_those_of_scikit_learn(pair: tuple[np.ndarray, np.ndarray])
     assert all(type(value) is float and 0 <= value <= 1 for value in found.values())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(predictions())
 def test_scores_do_not_depend_on_the_order_of_the_utterances(pair: tuple[np.ndarray, np.ndarray]):
     labels, predicted = pair
@@ -78,7 +78,7 @@ def test_a_class_that_does_not_occur_has_no_recall():
     assert found["ua"] == 0.5
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(predictions(), st.integers(0, 5))
 def test_intervals_equal_those_of_a_plain_bootstrap(pair: tuple[np.ndarray, np.ndarray], seed: int):
     labels, predicted = pair

@@ -398,7 +398,7 @@ INVALID += ["{}x.wav", "{}0.wav", "{}.x.wav", "{} (1).wav", "{}.wav.part", "{}.t
 
 
 @given(named_files(), st.sampled_from(INVALID))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_valid_names_are_read_and_invalid_ones_ignored(
     named: tuple[str, str, str, str, str], invalid: str
 ) -> None:

@@ -85,7 +85,7 @@ def assert_equals_autograd(module, case, rtol=1e-10, atol=1e-10):
 
 
 @needs_compiler
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.builds(make_case, *SIZES, CHANNELS, st.sampled_from([3, 5]), ONE_OR_TWO, ONE_OR_TWO))
 def test_compiled_convolutions_equal_autograd(case):
     assert_equals_autograd(native, case)
@@ -117,7 +117,7 @@ def test_compiled_gradients_do_not_depend_on_the_memory_format_or_on_which_are_n
 
 
 @needs_compiler
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 3), FOLDS, CHANNELS, CHANNELS, *SIZES)
 def test_compiled_means_equal_the_library(count, m, channels_x, channels_y, images, rows, columns):
     xs, zs = ([random_maps(images, m * channels_x, rows, columns) for _ in range(count)] for _ in range(2))
@@ -136,7 +136,7 @@ def test_compiled_means_equal_the_library(count, m, channels_x, channels_y, imag
 
 
 @needs_compiler
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.booleans(), min_size=1, max_size=4), FOLDS, CHANNELS, CHANNELS, *SIZES)
 def test_compiled_weighted_sums_equal_the_library(are_matrices, m, channels, others, images, rows, columns):
     constant = repeat_channels(torch.randn(channels, dtype=torch.float64), m)
@@ -167,7 +167,7 @@ def test_compiled_sums_are_the_same_on_any_number_of_threads():
 
 
 @needs_compiler
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 12), st.integers(1, 9), st.sampled_from([8, 16, 24, 40, 72, 128]))
 def test_compiled_recurrences_equal_the_library(steps, utterances, channels):
     z, g = (torch.randn(steps, utterances, channels, dtype=torch.float64) for _ in range(2))

@@ -118,7 +118,7 @@ def by_autograd(z, weight, norm, relu):
 
 
 @needs_compiler
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 3),
     st.integers(1, 40),
@@ -145,7 +145,7 @@ def test_norms_of_any_size_equal_autograd(images, rows, columns, width, channels
 
 
 @needs_compiler
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 3), st.integers(1, 20), st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 2]))
 def test_pools_of_any_size_equal_the_library(images, channels, rows, columns, stride):
     """Many values are equal: the gradient of a maximum goes to the first of them."""
