@@ -22,7 +22,7 @@ from data.leaks import check_leaks
 from models.joint_network import Size
 from report.trials import METHODS, TrialKey, find_keys
 from report.writer import write_report
-from search import given_genotypes
+from search import genotype_inputs
 from study import cluster
 from study.live_table import LiveTable, describe_failure
 from study.runner import (
@@ -76,7 +76,7 @@ def check(config: CrossvalConfig) -> list[TrialKey]:
             Size.of(training).check_bands(store.front_end.shape[0])
         if searched:
             Size.of(searched).check_bands(store.front_end.shape[0])
-            given_genotypes(searched)
+            genotype_inputs(searched)
     for table in config.tables.values():
         read_table(table, store, utterance_rows(store, range(len(store))))
     check_folder(config, keys)

@@ -49,7 +49,7 @@ def run(config: SearchConfig) -> Genotype | None:
         config = plan.config
         experiment = replace(experiment, config=config)
     sections = candidates.sections(config)
-    origin = experiment.origin(**given_genotypes(config))
+    origin = experiment.origin(**genotype_inputs(config))
     folder = RunFolder("search", config, distributed.is_first(), origin, sections=sections)
     search = STRATEGIES[config.strategy](config, experiment, folder)
     with folder:
@@ -67,7 +67,7 @@ def run(config: SearchConfig) -> Genotype | None:
     return genotype
 
 
-def given_genotypes(config: SearchConfig) -> dict[str, Any]:
+def genotype_inputs(config: SearchConfig) -> dict[str, Any]:
     """The genotypes that the flags name, as inputs of the run, so that it is not resumed with others.
 
     Raises `UserError` if one of them is none.

@@ -52,12 +52,11 @@ def read_files(
     For each file: the flags at its top level, and those under the command's name. A later file overrides.
     """
     values = read_yaml(path)
-    extends = "extends" in values
-    base = values.pop("extends", None)
-    shared = {key: value for key, value in values.items() if key not in COMMANDS}
+    shared = {key: value for key, value in values.items() if key not in (*COMMANDS, "extends")}
     flags = rename_flags(shared, kind, path), rename_flags(values.get(kind.command) or {}, kind, path)
-    if not extends:
+    if "extends" not in values:
         return [flags]
+    base = values["extends"]
     if not isinstance(base, str) or path.resolve() in extending:
         raise UserError(f"--config {path}: extends must name another file, which does not extend this one")
     return [*read_files(path.parent / base, kind, (*extending, path.resolve())), flags]

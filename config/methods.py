@@ -2,8 +2,8 @@
 
 typed                      name            what a trial does
 darts                      darts           a search, then the retraining of what it has found
-random:3                   random_3        the same with --candidates 3
-darts:settings/gumbel.yaml darts_gumbel    the same, with this file in place of --config
+random:3                   random_3        the same, with --candidates 3
+darts:settings/gumbel.yaml darts_gumbel    as darts, with this file in place of --config
 acrnn, acrnn:wide.yaml     acrnn_wide      the training of a network designed by hand
 svm, svm:egemaps.csv       svm_egemaps     a support vector machine on functionals: the store's, or a table of them
 """
@@ -18,6 +18,7 @@ from config.values import STRATEGIES, Baseline
 
 KINDS = (*STRATEGIES, *get_args(Baseline), "svm")
 SETTINGS = (".yaml", ".yml", ".json")
+"""The suffixes of configuration files."""
 NAME = re.compile(rf"(?P<kind>{'|'.join(sorted(KINDS, key=len, reverse=True))})(_(?P<more>\w+))?", re.ASCII)
 
 
@@ -37,7 +38,7 @@ def parse_method(name: str) -> Method:
     if not found:
         return Method(name)
     kind, more = found["kind"], found["more"] or ""
-    if kind in STRATEGIES and more.isdecimal():
+    if kind in STRATEGIES and re.fullmatch(r"[1-9]\d*", more, re.ASCII):
         return Method(kind, candidates=int(more))
     return Method(kind, variant=more)
 
@@ -79,7 +80,7 @@ def _check(typed: str) -> str:
     named = parse_method(method_name(typed))
     if is_file and (named.kind != kind or not named.variant):
         raise ValueError(
-            f"its trials would be named {method_name(typed)}, as those of another method: rename the file"
+            f"its trials would be named {method_name(typed)}, like those of another method: rename the file"
         )
     return typed
 

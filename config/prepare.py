@@ -14,7 +14,7 @@ from config.values import lower_case
 PERTURBATIONS = {"speed": (0.5, 2.0), "noise": (-20.0, 60.0), "pitch": (-12.0, 12.0)}
 """Allowed ranges. speed: factor (Ko et al., Interspeech 2015); noise: signal-to-noise ratio in dB; pitch: semitones."""
 UNCHANGED = {("speed", 1.0), ("pitch", 0.0)}
-"""Perturbations that are none."""
+"""Perturbations that change nothing; they are refused."""
 
 
 def parse_perturbation(text: str) -> tuple[str, float]:

@@ -143,4 +143,4 @@ class SpeakerSet(BaseModel):
 
 
 UNKNOWN = SpeakerSet(dataset="?", corpus="manifest", speakers=("?",))
-"""People of whom nothing is known: it cannot be told whether a test speaker is among them."""
+"""Stands for speakers that are not known: `heard` returns None for every test."""

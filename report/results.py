@@ -154,7 +154,10 @@ def conditions(trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 def with_methods(values: Sequence[tuple[str, str]]) -> list[str]:
-    """The values of (value, method), sorted, without ""; those that some methods lack are followed by the others."""
+    """The distinct values of (value, method), sorted; an empty text stands for no value.
+
+    A value that some of the methods do not have is followed by the names of those that have it.
+    """
     methods = {method for _, method in values}
     by_value = {value: {method for each, method in values if each == value} for value, _ in values}
     return [

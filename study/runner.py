@@ -106,7 +106,11 @@ def trial_configs(
 
 
 def check_own_settings(config: CrossvalConfig) -> None:
-    """Raise `UserError` if flags in the configuration file of a method, or those of --config, would have no effect."""
+    """Check the configuration files that methods have for themselves.
+
+    Raises `UserError` if one is missing or wrong, has flags without effect, or does not extend another while --config
+    is given, whose flags would then have no effect.
+    """
     for name, file in config.own_settings.items():
         if not file.is_file():
             raise UserError(f"--methods: there is no file {file}")

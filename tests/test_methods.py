@@ -142,6 +142,7 @@ def test_a_table_may_have_a_number_for_a_name():
 
 def test_names_of_unknown_methods_are_their_kinds():
     assert parse_method("darts_v2") == ("darts", 1, "v2")
+    assert parse_method("darts_0") == ("darts", 1, "0")
     assert parse_method("dartsv2") == ("dartsv2", 1, "")
     assert (strategy_of("dartsv2"), is_svm("svmx"), is_svm("svm_x")) == (None, False, True)
 

@@ -1,4 +1,4 @@
-"""Genotypes that the user names, and the speakers on whom they were searched."""
+"""Reads the genotypes that flags give, and checks the speakers that they were searched on."""
 
 import json
 from typing import Any
