@@ -114,8 +114,8 @@ def run_search(name: str, seed: int, truth: Truth, options: argparse.Namespace) 
     start = time.process_time()
     with tempfile.TemporaryDirectory() as path:
         fixed = {"dataset": options.dataset, "fold": options.fold, "seed": seed, "gpus": "none"}
-        fixed |= {"results_path": Path(path), "guard": "off", "recompute": "none"}
-        config = from_file(SearchConfig, options.config, **fixed, **SEARCHES[name])
+        fixed |= {"results_path": Path(path), "guard": "off", "recompute": "none", "strategy": "darts"}
+        config = from_file(SearchConfig, options.config, **{**fixed, **SEARCHES[name]})
         experiment = start_experiment(config)
         folder = RunFolder("search", config)
         search = (Evolution if config.strategy == "evolution" else GradientSearch)(config, experiment, folder)

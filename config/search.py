@@ -18,7 +18,7 @@ from pydantic import (
 from cli import also
 from config.run import IGNORED, RunConfig
 from config.values import STRATEGIES, BatchSize, Fraction
-from genotypes import CNN_OPS, RNN_OPS, RNN_SCOPES
+from genotypes import CNN_OPS, CNN_SCOPES, PUBLISHED_CNN_OPS, RNN_OPS, RNN_SCOPES
 
 GUARD_EPOCHS = 17
 """The first epoch in which --guard can find a rise of the eigenvalue (see `darts.guard`)."""
@@ -72,8 +72,9 @@ class SearchConfig(RunConfig):
     """Nodes of a CNN cell."""
     rnn_nodes: PositiveInt = 4
     """Nodes of a SeqNN cell."""
-    cnn_ops: op_list(CNN_OPS, {"all": CNN_OPS}) = CNN_OPS
-    """Candidate ops of the CNN cells."""
+    cnn_ops: op_list(CNN_OPS, CNN_SCOPES) = PUBLISHED_CNN_OPS
+    """Candidate ops of the CNN cells: ops, or published (the default), or all, which adds separable convolutions along
+    frequency (sep_conv_7x1) and along time (sep_conv_1x7)."""
     rnn_ops: op_list(RNN_OPS, RNN_SCOPES) = RNN_OPS
     """Candidate ops of the SeqNN cells: ops, or all, lstm, rnn, lstm_att, rnn_att. If this is not given, the
     environment variable RNN_PRIMITIVES is used, as in emoDARTS."""

@@ -13,10 +13,12 @@ from typing import Any, Self
 
 from utils import UserError, write_json
 
-CNN_OPS = (
+PUBLISHED_CNN_OPS = (
     "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3",
     "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5", "none",
 )  # fmt: skip
+CNN_OPS = (*PUBLISHED_CNN_OPS[:-1], "sep_conv_7x1", "sep_conv_1x7", "none")
+CNN_SCOPES: dict[str, tuple[str, ...]] = {"all": CNN_OPS, "published": PUBLISHED_CNN_OPS}
 RNN_OPS = (
     "lstm_1", "lstm_2", "lstm_3", "lstm_4", "rnn_1", "rnn_2", "rnn_3", "rnn_4",
     "lstm_att_1", "lstm_att_2", "rnn_att_1", "rnn_att_2", "skip_connect", "none",

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MakeOp = Callable[[int, int, bool], nn.Module]
+Kernel = tuple[int, int]
+"""The extent of a kernel along F and T."""
 
 
 # ---------------------------------------------------------------- feature maps
@@ -39,9 +41,9 @@ class Pool(nn.Module):
 class ConvUnit(nn.Module):
     """ReLU, depthwise convolution, pointwise convolution, BatchNorm."""
 
-    def __init__(self, kernel: int, dilation: int, channels: int, stride: int, affine: bool):
+    def __init__(self, kernel: Kernel, dilation: int, channels: int, stride: int, affine: bool):
         super().__init__()
-        padding = dilation * (kernel - 1) // 2
+        padding = tuple(dilation * (side - 1) // 2 for side in kernel)
         self.depthwise = nn.Conv2d(
             channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False
         )
@@ -53,7 +55,7 @@ class ConvUnit(nn.Module):
 
 
 def separable_conv(
-    kernel: int, channels: int, stride: int, affine: bool, conv_unit: type[ConvUnit] = ConvUnit
+    kernel: Kernel, channels: int, stride: int, affine: bool, conv_unit: type[ConvUnit] = ConvUnit
 ) -> nn.Module:
     """Two depthwise-separable convolutions without dilation; the first one has the stride."""
     return nn.Sequential(
@@ -99,10 +101,12 @@ def map_ops(
         "max_pool_3x3": partial(pool, "max"),
         "avg_pool_3x3": partial(pool, "avg"),
         "skip_connect": partial(skip_maps, reduce),
-        "sep_conv_3x3": partial(separable_conv, 3, conv_unit=conv_unit),
-        "sep_conv_5x5": partial(separable_conv, 5, conv_unit=conv_unit),
-        "dil_conv_3x3": partial(conv_unit, 3, 2),
-        "dil_conv_5x5": partial(conv_unit, 5, 2),
+        "sep_conv_3x3": partial(separable_conv, (3, 3), conv_unit=conv_unit),
+        "sep_conv_5x5": partial(separable_conv, (5, 5), conv_unit=conv_unit),
+        "dil_conv_3x3": partial(conv_unit, (3, 3), 2),
+        "dil_conv_5x5": partial(conv_unit, (5, 5), 2),
+        "sep_conv_7x1": partial(separable_conv, (7, 1), conv_unit=conv_unit),
+        "sep_conv_1x7": partial(separable_conv, (1, 7), conv_unit=conv_unit),
     }
 
 

@@ -21,7 +21,7 @@ from config import (
     VisualizeConfig,
 )
 from data.corpora import READERS
-from genotypes import CNN_OPS, RNN_OPS
+from genotypes import CNN_OPS, PUBLISHED_CNN_OPS, RNN_OPS
 from training.experiment import start_experiment
 from utils import UserError
 
@@ -284,8 +284,14 @@ def test_scope_in_the_file_needs_no_list(yaml_file):
     assert (config.rnn_ops, config.cnn_ops) == (LSTMS, CNN_OPS)
 
 
-def test_cnn_ops_are_all_or_a_list():
+def test_cnn_ops_are_a_scope_or_a_list():
+    assert search().cnn_ops == search("--cnn_ops", "published").cnn_ops == PUBLISHED_CNN_OPS
     assert search("--cnn_ops", "all").cnn_ops == CNN_OPS
+    assert search("--cnn_ops", "sep_conv_1x7", "published").cnn_ops == (
+        *PUBLISHED_CNN_OPS[:-1],
+        "sep_conv_1x7",
+        "none",
+    )
     assert search("--cnn_ops", "none", "skip_connect").cnn_ops == ("skip_connect", "none")
 
 

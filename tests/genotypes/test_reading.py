@@ -16,6 +16,7 @@ from data.speakers import SpeakerSet
 from genotypes import (
     BUILT_IN,
     CNN_OPS,
+    PUBLISHED_CNN_OPS,
     RNN_OPS,
     RNN_SCOPES,
     Genotype,
@@ -161,7 +162,9 @@ def test_scopes_of_rnn_ops():
     assert RNN_SCOPES["lstm"] == ("lstm_1", "lstm_2", "lstm_3", "lstm_4", "skip_connect", "none")
     assert RNN_SCOPES["rnn_att"] == ("rnn_att_1", "rnn_att_2", "skip_connect", "none")
     assert len(RNN_OPS) == 14
-    assert len(CNN_OPS) == 8
+    assert len(PUBLISHED_CNN_OPS) == 8
+    assert set(CNN_OPS) == {*PUBLISHED_CNN_OPS, "sep_conv_7x1", "sep_conv_1x7"}
+    assert CNN_OPS[-1] == PUBLISHED_CNN_OPS[-1] == "none"
 
 
 # Broken rules

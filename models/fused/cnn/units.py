@@ -36,7 +36,7 @@ class FusedConvUnit(ConvUnit):
         if not applies(x, self.norm):
             return super().forward(x)
         conv = self.depthwise
-        if native.has_depthwise(conv.in_channels, conv.kernel_size[0]):
+        if native.has_depthwise(conv.in_channels, conv.kernel_size):
             z = ReluDepthwise.apply(x, conv.weight, conv.stride[0], conv.dilation[0])
         else:
             z = conv(F.relu(x))

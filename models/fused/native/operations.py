@@ -36,9 +36,9 @@ def has_units(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in TYPES and compiler.library() is not None
 
 
-def has_depthwise(channels: int, side: int) -> bool:
-    """Whether `depthwise` can process this number of channels, with kernels of this side."""
-    return side in (3, 5) and (channels % 8 == 0 or channels % 12 == 0)
+def has_depthwise(channels: int, kernel: tuple[int, int]) -> bool:
+    """Whether `depthwise` can process this number of channels, with kernels of these sides."""
+    return kernel in ((3, 3), (5, 5)) and (channels % 8 == 0 or channels % 12 == 0)
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:

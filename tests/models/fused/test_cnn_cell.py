@@ -90,7 +90,7 @@ class FrequencyConv(nn.Module):
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_an_op_without_fast_code_is_computed_by_its_own_forward(stride, recompute):
-    new_ops = {"freq_conv_7x1": FrequencyConv, "sep_conv_7x7": partial(separable_conv, 7)}
+    new_ops = {"freq_conv_7x1": FrequencyConv, "sep_conv_7x7": partial(separable_conv, (7, 7))}
     cell_type = replace(CNN, ops={**CNN.ops, **new_ops})
     ops = ("sep_conv_7x7", "max_pool_3x3", "freq_conv_7x1", "sep_conv_3x3", "none")
     node = make_node(ops, [stride], 8, recompute, cell_type)
