@@ -23,7 +23,6 @@ from models.joint_network import Size
 from report.trials import METHODS, TrialKey, find_keys
 from report.writer import write_report
 from search import genotype_inputs
-from study import cluster
 from study.live_table import LiveTable, describe_failure
 from study.runner import (
     check_own_settings,
@@ -35,6 +34,7 @@ from study.runner import (
     trial_configs,
 )
 from training.interruption import Interruption
+from training.ray_tasks import Resources, ray_session, run_tasks
 from utils import Interrupted, UserError, delete_folder, read_text, write_json
 
 STUDY_FILE = "crossval.json"
@@ -149,10 +149,11 @@ def run_trials(keys: list[TrialKey], config: CrossvalConfig) -> dict[TrialKey, s
     working_folder = str(Path.cwd())
     threads = max(1, int(config.cpus_per_trial))
     arguments = {key: (working_folder, threads, *trial_configs(key, config)) for key in keys}
-    with Interruption() as interruption, cluster.ray_session(config):
+    each = Resources(config.cpus_per_trial, config.gpus_per_trial)
+    with Interruption() as interruption, ray_session(each, config.ray_address):
         create_folder(config)
         with LiveTable(keys, config) as table:
-            for ended in cluster.run_tasks(run_trial, arguments, config):
+            for ended in run_tasks(run_trial, arguments, each, config.retries):
                 if ended:
                     key, outcome = ended
                     table.add_outcome(key, outcome)

@@ -38,6 +38,7 @@ def run(config: SearchConfig) -> Genotype | None:
     """
     experiment = start_experiment(config)
     Size.of(config).check_bands(experiment.store.front_end.shape[0])
+    candidates.check_parallel(config)
     if config.candidates > 1:
         candidates.check_store(config, experiment.store)
     if config.plan:

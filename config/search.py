@@ -58,6 +58,8 @@ class SearchConfig(RunConfig):
     candidates: PositiveInt = 1
     """Genotypes that the search proposes. If there are several, each is retrained by the flags of augment in --config,
     for a third of the epochs or less, and the validation speakers choose."""
+    parallel: PositiveInt = 1
+    """Candidates that are retrained at the same time, by Ray on this machine; they share its cores and GPUs evenly."""
     population: Annotated[int, Field(ge=2)] = 32
     """Genotypes in a generation of the evolution."""
     generations: NonNegativeInt = 20
@@ -180,6 +182,15 @@ class SearchConfig(RunConfig):
             )
         if self.candidates > self.population and evolves:
             raise ValueError(f"--candidates {self.candidates} must be at most --population {self.population}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_parallel(self) -> Self:
+        if self.parallel > 1 and self.gpus[0].isdigit():
+            raise ValueError(
+                f"--parallel shares out all GPUs, and --gpus {self.gpus} names some: leave --gpus out, and name them "
+                "in the environment variable CUDA_VISIBLE_DEVICES"
+            )
         return self
 
     @model_validator(mode="after")

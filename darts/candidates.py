@@ -2,34 +2,48 @@
 
 Successive halving (Jamieson and Talwalkar, AISTATS 2016) by a third: a rung retrains what is left for some epochs and
 keeps the best third, which the next rung retrains anew for three times as many. The last rung has a third of the epochs
-of a whole retraining, and each rung takes about as long as one.
+of a whole retraining, and each rung takes about as long as one. With --parallel, Ray runs several retrainings of a rung
+at the same time.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from cli import from_file
-from config import RISE, AugmentConfig, SearchConfig
+from config import RISE, AugmentConfig, SearchConfig, available_cores
 from data.speakers import SpeakerSet
 from data.store import FeatureStore
 from genotypes import Genotype
 from training import distributed
 from training.devices import freed_memory_kept
-from training.experiment import Experiment
+from training.experiment import Experiment, start_experiment
+from training.interruption import Interruption
 from training.loop import fit
 from training.precision import set_precision
 from training.retraining import Retraining
 from training.run_folder import RunFolder, log
-from utils import Interrupted
+from utils import Interrupted, UserError, progress
 
 KEPT = 3
 """One of so many candidates survives a rung."""
 FEWEST_EPOCHS = int(1 / RISE) + 1
 """The shortest retraining, which --schedule onecycle allows."""
+RETRIES = 3
+"""How often --parallel restarts a retraining whose process dies, from its last checkpoint."""
+
+
+class Retrained(NamedTuple):
+    """The scores of a candidate on the validation speakers."""
+
+    loss: float
+    """The cross-entropy; every class counts the same."""
+    ua: float
 
 
 def choose(
@@ -40,7 +54,7 @@ def choose(
 ) -> tuple[Genotype, SpeakerSet]:
     """The genotype of the lowest loss on the validation speakers, and all speakers that were used for the choice.
 
-    In the loss every class counts the same. The retrainings are in runs/NAME/candidates, each with its model.
+    The retrainings are in runs/NAME/candidates, each with its model.
     """
     distributed.require_equal(
         str(genotypes).encode(), "the candidates of the processes differ: run equal machines"
@@ -48,14 +62,19 @@ def choose(
     left = list(genotypes)
     for number, (count, epochs) in enumerate(rungs(len(left), retraining_config(config).epochs), 1):
         log.info("\nrung      %d: %d candidates, %d epochs each", number, count, epochs)
-        losses = []
-        for i, genotype in enumerate(left, 1):
-            own = retraining_config(config, name=f"{config.name}/candidates/{number}/{i}", epochs=epochs)
-            try:
-                losses.append(retrain(genotype, searched_on, own, replace(experiment, config=own)))
-            except Interrupted:
-                log.info("interrupted in candidate %d of rung %d; --resume continues from here", i, number)
-                raise
+        names = [f"{config.name}/candidates/{number}/{i}" for i in range(1, count + 1)]
+        configs = [retraining_config(config, name=name, epochs=epochs) for name in names]
+        retrain_each = retrain_in_parallel if config.parallel > 1 else retrain_one_by_one
+        losses = {}
+        try:
+            for i, scores in retrain_each(left, searched_on, configs, experiment):
+                log.info(
+                    "candidate %s  loss %.3f  UA %.1f %%", configs[i].folder, scores.loss, 100 * scores.ua
+                )
+                losses[i] = scores.loss
+        except Interrupted:
+            log.info("interrupted in rung %d; --resume continues from here", number)
+            raise
         left = [left[i] for i in sorted(range(count), key=losses.__getitem__)[: count // KEPT or 1]]
     rows = np.concatenate([experiment.fold.train, experiment.fold.validation])
     return left[0], experiment.speakers(rows).union(searched_on)
@@ -108,10 +127,78 @@ def check_store(config: SearchConfig, store: FeatureStore) -> None:
     store.check_copies(retraining_config(config).test_copies, "--test_copies")
 
 
+def check_parallel(config: SearchConfig) -> None:
+    """Raise `UserError` if a search on several processes has --parallel, which starts processes of its own."""
+    if config.parallel > 1 and distributed.world_size() > 1:
+        raise UserError("--parallel starts processes of its own: leave it out, or start one process")
+
+
+# ---------------------------------------------------------------- the retrainings of a rung
+
+
+def retrain_one_by_one(
+    genotypes: Sequence[Genotype],
+    searched_on: SpeakerSet | None,
+    configs: Sequence[AugmentConfig],
+    experiment: Experiment,
+) -> Iterator[tuple[int, Retrained]]:
+    """Retrain genotypes, each by its flags; yield the index of each and its scores."""
+    for i, (genotype, config) in enumerate(zip(genotypes, configs, strict=True)):
+        yield i, retrain(genotype, searched_on, config, replace(experiment, config=config))
+
+
+def retrain_in_parallel(
+    genotypes: Sequence[Genotype],
+    searched_on: SpeakerSet | None,
+    configs: Sequence[AugmentConfig],
+    experiment: Experiment,
+) -> Iterator[tuple[int, Retrained]]:
+    """Retrain --parallel genotypes at a time, each in a process of its own; yield first what ends first.
+
+    Raises `Interrupted` after a signal, and the error of a retraining that fails.
+    """
+    from training.ray_tasks import Resources, ray_session, run_tasks  # importing Ray takes most of a second
+
+    at_once = experiment.config.parallel
+    gpus = torch.cuda.device_count() if experiment.device.type == "cuda" else 0
+    each = Resources(cpus=1, gpus=min(1, gpus / at_once))
+    threads = max(1, available_cores() // at_once)
+    tasks = {
+        i: (str(Path.cwd()), threads, genotype, searched_on, config)
+        for i, (genotype, config) in enumerate(zip(genotypes, configs, strict=True))
+    }
+    bar = progress(None, "candidates", total=len(tasks))
+    with Interruption() as interruption, ray_session(each, cpus=at_once), bar:
+        for ended in run_tasks(retrain_in_a_process, tasks, each, RETRIES):
+            if interruption.signal:
+                raise Interrupted(interruption.signal)
+            if ended:
+                i, outcome = ended
+                if isinstance(outcome, Exception):
+                    raise outcome
+                bar.clear()
+                yield i, outcome
+            bar.update(1 if ended else 0)
+            bar.refresh()
+
+
+def retrain_in_a_process(
+    working_folder: str,
+    threads: int,
+    genotype: Genotype,
+    searched_on: SpeakerSet | None,
+    config: AugmentConfig,
+) -> Retrained:
+    """`retrain` in a process that Ray has started."""
+    os.chdir(working_folder)
+    torch.set_num_threads(threads)
+    return retrain(genotype, searched_on, config, start_experiment(config))
+
+
 def retrain(
     genotype: Genotype, searched_on: SpeakerSet | None, config: AugmentConfig, experiment: Experiment
-) -> float:
-    """Retrain a genotype, or continue to; return its loss on the validation speakers, the mean over the processes."""
+) -> Retrained:
+    """Retrain a genotype, or continue to; return its scores."""
     torch.manual_seed(config.seed)  # equal weights in all processes, whatever has run before
     set_precision(config.precision, experiment.device)
     if not genotype.rnn:
@@ -129,7 +216,4 @@ def retrain(
             retraining.saved_model(searched_on).save(folder.path / "model.safetensors")
     predictions = retraining.predict(retraining.picking_rows)
     loss = float(distributed.mean([torch.tensor(predictions.balanced_loss)])[0])
-    log.info(
-        "candidate %s  loss %.3f  UA %.1f %%", folder.path.parent, loss, 100 * predictions.scores()["ua"]
-    )
-    return loss
+    return Retrained(loss, predictions.scores()["ua"])

@@ -96,7 +96,7 @@ def trial_configs(
     augment_config = from_file(AugmentConfig, file, **given)
     if model != "searched":
         return None, augment_config
-    given = {"strategy": kind, "candidates": candidates, "plan": False}
+    given = {"strategy": kind, "candidates": candidates, "parallel": 1, "plan": False}
     if kind != "darts":
         # these flags of the file are for darts
         given |= {"guard": "warn", "cuda_graphs": False, "relaxation": "softmax", "selection": "alphas"}

@@ -603,6 +603,7 @@ def test_every_reader_can_be_named() -> None:
             "--relaxation gumbel is for --strategy darts, not for evolution",
         ),
         (["--cuda_graphs", "--relaxation", "dirichlet"], "--cuda_graphs replays one step"),
+        (["--parallel", "2", "--gpus", "0,1"], "--parallel shares out all GPUs, and --gpus 0,1 names some"),
         (
             ["--selection", "perturbation", "--pick", "best"],
             "--selection perturbation uses the final supernet",

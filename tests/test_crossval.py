@@ -9,12 +9,10 @@ import runpy
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,9 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from conftest import RESULTS, environment, execute, line, succeed
+from conftest import RESULTS, environment, execute, succeed
 from rich.console import Console
+from running import have_ended, process_of, started, wait_for
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -37,7 +36,6 @@ from data.folds import make_folds
 from data.functionals import store_functionals
 from data.store import FeatureStore
 from report.trials import TrialKey
-from study import cluster
 from study.live_table import LiveTable
 from study.runner import (
     check_settings,
@@ -45,47 +43,13 @@ from study.runner import (
     run_trial,
     trial_configs,
 )
+from training import ray_tasks
 from utils import UserError, write_json
 
 ROOT = Path(__file__).parent.parent
 DEMO = ["--config", "tiny.yaml", "--dataset", "demo"]
 STUDY = [*DEMO, "--folds", 1, 2, "--seeds", 1, "--methods", "darts", "cnn", "svm:table.csv"]
 DARTS = TrialKey("darts", 1, 1)
-
-
-def wait_for(condition: Callable[[], Any], process: subprocess.Popen, seconds: float = 300) -> Any:
-    """Call `condition` until it returns a true value; return that value."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert process.poll() is None, "the command ended too early to test anything"
-        assert time.monotonic() < deadline, f"nothing happened within {seconds:g} seconds"
-        time.sleep(0.02)
-    return found
-
-
-@contextmanager
-def started(*flags: object, cwd: Path) -> Iterator[subprocess.Popen]:
-    """A running crossval.py with its output in output.txt; killed if it still runs at the end."""
-    command = line("crossval", *flags)
-    with (cwd / "output.txt").open("w") as output:
-        process = subprocess.Popen(command, cwd=cwd, env=environment(), stdout=output, stderr=output)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def have_ended(processes: list[psutil.Process], seconds: float = 20) -> bool:
-    """Whether all processes end within `seconds`. A zombie has ended."""
-    _, remaining = psutil.wait_procs(processes, timeout=seconds)
-    return all(process.status() == psutil.STATUS_ZOMBIE for process in remaining)
-
-
-def process_of(run: Path) -> int:
-    """The process that writes a run, from the name of its newest TensorBoard file."""
-    newest = max(run.glob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns)
-    return int(newest.name.split(".")[-2])
 
 
 def modification_times(folder: Path) -> dict[str, int]:
@@ -115,7 +79,7 @@ def study(workspace: Path) -> Path:
     write_table(workspace / "table.csv", FeatureStore.open(workspace / "features" / "demo"))
     folder = workspace / "runs" / "study"
     search = folder / str(DARTS) / "search"
-    with started("--name", "study", *STUDY, cwd=workspace) as process:
+    with started("crossval", "--name", "study", *STUDY, cwd=workspace) as process:
         wait_for((search / "checkpoint.pt").exists, process)
         os.kill(process_of(search), signal.SIGKILL)
         assert not (search / "genotype.json").exists(), "the signal came too late to test anything"
@@ -245,7 +209,7 @@ def test_failed_trial_is_reported_and_the_others_still_run(study: Path, workspac
 def interrupt(number: int, cwd: Path) -> int:
     """Start or resume a study, send a signal when a trial has finished; return the exit code."""
     flags = [*DEMO, "--folds", 1, 2, "--seeds", 1, "--methods", "cnn", "darts", "--resume"]
-    with started("--name", "cut", *flags, cwd=cwd) as process:
+    with started("crossval", "--name", "cut", *flags, cwd=cwd) as process:
         wait_for(lambda: "UA" in (cwd / "output.txt").read_text(), process)
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
@@ -335,7 +299,7 @@ def prepared(workspace: Path, study: Path, monkeypatch: pytest.MonkeyPatch) -> P
     write_json(workspace / "runs" / "other" / "mine.json", {})
     (workspace / "runs" / "file").write_text("mine")
     monkeypatch.chdir(workspace)
-    monkeypatch.setattr(cluster.ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
+    monkeypatch.setattr(ray_tasks.ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
     return workspace
 
 
@@ -366,33 +330,6 @@ def test_trial_that_no_machine_can_run_is_an_error(workspace: Path):
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
     assert modification_times(workspace / "runs") == before
-
-
-def test_resources_of_a_trial_must_be_on_one_machine(monkeypatch: pytest.MonkeyPatch):
-    nodes = [
-        {"Alive": True, "Resources": {"CPU": 4.0}},
-        {"Alive": True, "Resources": {"CPU": 2.0, "GPU": 1.0}},
-        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
-    ]
-    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
-    for fits in ({"cpus_per_trial": 4}, {"cpus_per_trial": 2, "gpus_per_trial": 0.25}):
-        cluster.check_resources(CrossvalConfig(**fits))
-    for too_large in ({"cpus_per_trial": 5}, {"cpus_per_trial": 4, "gpus_per_trial": 0.25}):
-        with pytest.raises(UserError, match="no machine has that many"):
-            cluster.check_resources(CrossvalConfig(**too_large))
-
-
-@pytest.mark.parametrize("listens", [False, True])
-def test_address_without_a_cluster_is_an_error(listens: bool, monkeypatch: pytest.MonkeyPatch):
-    """`ray.init` is not called, since it would retry for minutes."""
-    monkeypatch.setattr(cluster, "CONNECT_TIMEOUT", 0.5)
-    monkeypatch.setattr(cluster.ray, "init", lambda *_, **__: pytest.fail("ray.init was called"))
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        if not listens:
-            server.close()
-        with pytest.raises(UserError, match=f"--ray_address {address}: no Ray cluster answers"):
-            cluster.connect(CrossvalConfig(ray_address=address))
 
 
 @pytest.mark.parametrize("section", ["{genotype: other.json}", "{model: lstm}"])
@@ -459,7 +396,7 @@ def test_study_joins_a_cluster_and_leaves_it_running(workspace: Path, monkeypatc
     with tempfile.TemporaryDirectory(prefix="ray-") as folder, ray_head(Path(folder)) as address:
         flags = ["--config", "tiny.yaml", "--folds", 1, "--seeds", 1, "--ray_address", address, "--methods"]
         succeed("crossval", "--name", "joined", *flags, "cnn", cwd=workspace)
-        with started("--name", "left", *flags, "darts", cwd=workspace) as process:
+        with started("crossval", "--name", "left", *flags, "darts", cwd=workspace) as process:
             wait_for((search / "checkpoint.pt").exists, process)
             worker = psutil.Process(process_of(search))
             process.send_signal(signal.SIGTERM)

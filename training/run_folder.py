@@ -30,6 +30,7 @@ FLAGS_THAT_MAY_CHANGE = {
     "print_freq",
     "checkpoint_every",
     "recompute",
+    "parallel",
 }
 """Flags that do not change the result: a resumed run may have other values of them."""
 

@@ -2,18 +2,23 @@
 
 import json
 import re
+import signal
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from conftest import ROOT, contents, execute, succeed
 from hypothesis import given
 from hypothesis import strategies as st
+from running import have_ended, process_of, started, wait_for
 
-from config import AugmentConfig
-from darts.candidates import FEWEST_EPOCHS, rungs
+from config import AugmentConfig, SearchConfig
+from darts import candidates
+from darts.candidates import FEWEST_EPOCHS, check_parallel, rungs
 from genotypes import load_genotype
+from utils import UserError
 
 TINY = ROOT / "configs" / "tiny.yaml"
 FLAGS = ["--config", "tiny.yaml", "--strategy", "random", "--candidates", 4]
@@ -96,6 +101,39 @@ def test_a_resumed_choice_is_the_same(searched: tuple[Path, str], workspace: Pat
     after = contents(folder / "candidates" / "1" / "1" / "augment")
     changed = {Path(name).name for name in kept if kept[name] != after[name]}
     assert not changed & {"model.safetensors", "history.jsonl", "checkpoint.pt"}
+
+
+def test_candidates_retrained_in_parallel_are_the_same_also_after_an_interruption(
+    searched: tuple[Path, str], workspace: Path
+):
+    flags = [*FLAGS, "--name", "parallel", "--parallel", 2]
+    first = workspace / "runs" / "parallel" / "candidates" / "1" / "1" / "augment"
+    with started("search", *flags, cwd=workspace) as process:
+        wait_for((first / "checkpoint.pt").exists, process)
+        worker = psutil.Process(process_of(first))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+    assert have_ended([worker]), "a retraining still runs after its search has ended"
+    assert "interrupted in rung 1; --resume continues" in (workspace / "output.txt").read_text()
+    output = succeed("search", *flags, "--resume", cwd=workspace)
+    files = ["search/genotype.json", *(f"candidates/1/{i}/augment/model.safetensors" for i in range(1, 5))]
+    for name in files:
+        assert (workspace / "runs" / "parallel" / name).read_bytes() == (searched[0] / name).read_bytes()
+    assert scores_of(output) == scores_of(searched[1])
+
+
+def scores_of(output: str) -> dict[str, str]:
+    """The loss and UA of each candidate of the first rung."""
+    return dict(re.findall(r"candidates/1/(\d)  (loss .*)", output))
+
+
+def test_parallel_is_for_a_search_on_one_process(monkeypatch: pytest.MonkeyPatch):
+    config = SearchConfig(candidates=4, parallel=2)
+    check_parallel(config)
+    monkeypatch.setattr(candidates.distributed, "world_size", lambda: 2)
+    with pytest.raises(UserError, match="--parallel starts processes of its own"):
+        check_parallel(config)
+    check_parallel(SearchConfig(candidates=4))
 
 
 def test_the_settings_of_the_retraining_are_those_of_the_run_also_from_its_config_json(

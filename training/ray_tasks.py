@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # must be set before Ray is imported
 
@@ -12,41 +12,49 @@ import grpc
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from config import CrossvalConfig, available_cores
-from report.trials import TrialKey
+from config import available_cores
 from utils import Interrupted, UserError
 
 POLL_SECONDS = 1.0
 CONNECT_TIMEOUT = 10.0  # seconds
-OBJECT_STORE_BYTES = 128 * 2**20  # Ray's shared memory; the results of trials are small
+OBJECT_STORE_BYTES = 128 * 2**20  # Ray's shared memory; the results of tasks are small
+Key = TypeVar("Key")
+
+
+class Resources(NamedTuple):
+    """What each task takes of a machine."""
+
+    cpus: float
+    gpus: float
+    """A share of a GPU, or a whole number."""
 
 
 @contextmanager
-def ray_session(config: CrossvalConfig) -> Iterator[None]:
-    """Connect to Ray, and shut the connection down at the end.
+def ray_session(each: Resources, address: str | None = None, cpus: int | None = None) -> Iterator[None]:
+    """Join the Ray cluster at an address, or start Ray on this machine; shut the connection down at the end.
 
-    Raises `UserError` if no cluster answers, or if no machine has the resources of a trial.
+    This machine counts `cpus` cores, by default those that this process may use.
+    Raises `UserError` if no cluster answers, or if no machine has the resources of a task.
     """
     try:
-        connect(config)
-        check_resources(config)
+        connect(address, cpus)
+        check_resources(each)
         yield
     finally:
         ray.shutdown()
 
 
-def connect(config: CrossvalConfig) -> None:
-    """Join the cluster at --ray_address, or start Ray on this machine.
+def connect(address: str | None, cpus: int | None = None) -> None:
+    """Join the cluster at an address, or start Ray on this machine.
 
     Restores the SIGTERM handler, which Ray replaces.
     """
-    address = config.ray_address
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     sigterm_handler = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
             cores = available_cores() if available_cores() < (os.cpu_count() or 1) else None
-            options["num_cpus"] = cores  # None: Ray counts, with the limits of containers
+            options["num_cpus"] = cpus or cores  # None: Ray counts, with the limits of containers
             options["include_dashboard"] = False
             options["object_store_memory"] = OBJECT_STORE_BYTES
         elif address != "auto" and not is_reachable(address):
@@ -73,32 +81,26 @@ def is_reachable(address: str) -> bool:
     return True
 
 
-def check_resources(config: CrossvalConfig) -> None:
-    """Raise `UserError` if no single machine has the resources of a trial; Ray would wait forever."""
-    cpus = config.cpus_per_trial
-    gpus = config.gpus_per_trial
+def check_resources(each: Resources) -> None:
+    """Raise `UserError` if no single machine has the resources of a task; Ray would wait forever."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     sizes = [(machine.get("CPU", 0), machine.get("GPU", 0)) for machine in machines]
-    if not any(has_cpus >= cpus and has_gpus >= gpus for has_cpus, has_gpus in sizes):
+    if not any(has_cpus >= each.cpus and has_gpus >= each.gpus for has_cpus, has_gpus in sizes):
         found = "; ".join(f"{has_cpus:g} CPUs, {has_gpus:g} GPUs" for has_cpus, has_gpus in sizes)
-        flags = f"--cpus_per_trial {cpus:g} --gpus_per_trial {gpus:g}"
+        flags = f"--cpus_per_trial {each.cpus:g} --gpus_per_trial {each.gpus:g}"
         raise UserError(f"{flags}: no machine has that many (Ray found {found})")
 
 
 def run_tasks(
-    function: Callable[..., Any], arguments: Mapping[TrialKey, Sequence[Any]], config: CrossvalConfig
-) -> Iterator[tuple[TrialKey, Any] | None]:
-    """Call `function` with the arguments of each trial; yield (key, outcome) as the calls end.
+    function: Callable[..., Any], arguments: Mapping[Key, Sequence[Any]], each: Resources, retries: int
+) -> Iterator[tuple[Key, Any] | None]:
+    """Call `function` with the arguments of each task; yield (key, outcome) as the calls end.
 
-    The outcome is the return value or an exception. Yields None whenever no call has ended for
-    `POLL_SECONDS`. A call whose process dies or is terminated by a signal is started again, up to
-    --retries times.
+    The outcome is the return value or an exception. Yields None whenever no call has ended for `POLL_SECONDS`.
+    A call whose process dies or is terminated by a signal is started again, up to `retries` times.
     """
     remote = ray.remote(function).options(
-        num_cpus=config.cpus_per_trial,
-        num_gpus=config.gpus_per_trial,
-        max_retries=config.retries,
-        retry_exceptions=[Interrupted],
+        num_cpus=each.cpus, num_gpus=each.gpus, max_retries=retries, retry_exceptions=[Interrupted]
     )
     pending = {remote.remote(*values): key for key, values in arguments.items()}
     while pending:
