@@ -91,7 +91,7 @@ def rungs(candidates: int, epochs: int) -> Iterator[tuple[int, int]]:
 
 
 def retraining_config(config: SearchConfig, **changes: Any) -> AugmentConfig:
-    """The flags of the retraining, from the section `augment` of --config; it never looks at test speakers.
+    """The flags that augment.py would take from --config; but the retraining never looks at test speakers.
 
     Raises `UserError` if a flag of the section is wrong.
     """
@@ -103,7 +103,8 @@ def retraining_config(config: SearchConfig, **changes: Any) -> AugmentConfig:
         "resume": True,
         "overwrite": False,
     }
-    return from_file(AugmentConfig, config.config, **{**shared, **fixed, "name": config.name, **changes})
+    flags = {**shared, **fixed, "name": config.name, **changes}
+    return from_file(AugmentConfig, config.config, with_top=True, **flags)
 
 
 def sections(config: SearchConfig) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from running import have_ended, process_of, started, wait_for
 
+from cli import parse
 from config import AugmentConfig, SearchConfig
 from darts import candidates
-from darts.candidates import FEWEST_EPOCHS, check_parallel, rungs
+from darts.candidates import FEWEST_EPOCHS, check_parallel, retraining_config, rungs
 from genotypes import load_genotype
 from utils import UserError
 
@@ -134,6 +135,15 @@ def test_parallel_is_for_a_search_on_one_process(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UserError, match="--parallel starts processes of its own"):
         check_parallel(config)
     check_parallel(SearchConfig(candidates=4))
+
+
+def test_the_retraining_has_the_flags_that_augment_takes_from_the_file(tmp_path: Path):
+    file = tmp_path / "own.yaml"
+    file.write_text("epochs: 30\nlayers: 3\nsearch: {epochs: 8}\naugment: {layers: 5}\norder: first\n")
+    config = parse(SearchConfig, ["--config", str(file), "--candidates", "2"])
+    retraining = retraining_config(config)
+    assert (config.epochs, config.layers, config.order) == (8, 3, "first")
+    assert (retraining.epochs, retraining.layers) == (30, 5)
 
 
 def test_the_settings_of_the_retraining_are_those_of_the_run_also_from_its_config_json(
