@@ -135,7 +135,7 @@ def score(search: Evolution | GradientSearch, genotype: Genotype) -> float:
     search derives its genotype. Where the inputs of a cell are equal, the better order of them counts.
     """
     if isinstance(search, Evolution):
-        return -search.losses(genotype)[0]
+        return -search.score(genotype).loss
     total = 0.0
     for kind, weights in search.derivation.mean().items():
         ops = search.network.space.of(kind)[1]

@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from config import SearchConfig
-from darts import nsga
+from darts import left_out, nsga
 from darts.supernet import make_one_shot, search_space
 from data.batches import equal_batches
 from data.speakers import UNKNOWN
@@ -79,7 +81,9 @@ class Evolution:
         self.batches = experiment.batches(self.features, rows)
         self.steps = len(self.batches)
         self.scored_batches = equal_batches(scored_rows, config.batch_size, config.seed)
-        self.scored_labels = self.store.labels[np.concatenate(self.scored_batches)]
+        scored_rows = np.concatenate(self.scored_batches)
+        self.scored_labels = self.store.labels[scored_rows]
+        self.scored_speakers = np.array([self.store.speakers[row] for row in scored_rows])
 
         self.size = Size.of(config)
         self.classes = len(self.store.classes)
@@ -91,6 +95,7 @@ class Evolution:
         self.scheduler = CosineAnnealingLR(self.optimizer, config.epochs, eta_min=config.w_lr_min)
         self.parts = {"network": self.network, "optimizer": self.optimizer, "scheduler": self.scheduler}
         self.scored: dict[Genotype, Scored] = {}
+        self.utterance_losses: dict[Genotype, np.ndarray] = {}
         self.costs: dict[Genotype, Cost] = {}
 
     def run(self) -> list[Genotype]:
@@ -148,7 +153,7 @@ class Evolution:
     def after_epoch(self, epoch: int) -> dict[str, Any]:
         """Score a few genotypes, the same ones after every epoch."""
         drawn = [self.space.draw(self.config.seed, number, EVOLVING) for number in range(MONITORED)]
-        each = [self.losses(genotype) for genotype in drawn]
+        each = [self.loss_and_ua(self.predict(genotype)) for genotype in drawn]
         loss, ua = np.mean(each, axis=0)
         record = {"valid/loss": float(loss), "valid/ua": float(ua), "lr": self.scheduler.get_last_lr()[0]}
         self.scheduler.step()
@@ -179,7 +184,10 @@ class Evolution:
         """A genotype in canonical form, with its scores; each is computed once."""
         genotype = canonical(genotype, self.size.stem_twice)
         if genotype not in self.scored:
-            self.scored[genotype] = Scored(genotype, *self.losses(genotype))
+            logits = self.predict(genotype)
+            labels = torch.from_numpy(self.scored_labels)
+            self.utterance_losses[genotype] = F.cross_entropy(logits, labels, reduction="none").numpy()
+            self.scored[genotype] = Scored(genotype, *self.loss_and_ua(logits))
         return self.scored[genotype]
 
     def objectives(self, each: Scored) -> tuple[float, ...]:
@@ -196,12 +204,15 @@ class Evolution:
             self.costs[genotype] = Cost(weights, multiply_adds(network, self.store.front_end.shape))
         return self.costs[genotype]
 
-    def losses(self, genotype: Genotype) -> tuple[float, float]:
-        """The class-balanced cross-entropy and the UA of a genotype on the validation rows, by the shared weights."""
+    def predict(self, genotype: Genotype) -> Tensor:
+        """The log-probabilities (N, classes) of the validation rows by the shared weights of a genotype."""
         self.network.genotype = genotype
         with ieee_float32():
             batches = (self.features.fetch(rows)[0] for rows in self.scored_batches)
-            logits = torch.cat([self.network.log_probabilities(x) for x in batches]).float().cpu()
+            return torch.cat([self.network.log_probabilities(x) for x in batches]).float().cpu()
+
+    def loss_and_ua(self, logits: Tensor) -> tuple[float, float]:
+        """The class-balanced cross-entropy and the UA of the validation rows."""
         ua = scores(self.scored_labels, logits.argmax(dim=1).numpy())["ua"]
         return balanced_loss(logits, self.scored_labels), ua
 
@@ -214,11 +225,23 @@ class Evolution:
             weights, multiply_adds = self.cost(each.genotype)
             text = f"{number:5} {each.loss:7.3f} {each.ua:7.1%} {weights:9,} {multiply_adds:14,}"
             log.info(text)
+        self.log_left_out(front[0].genotype)
         if self.folder.writes:
             for number, each in enumerate(front, 1):
                 each.genotype.save(self.folder.path / "front" / f"{number}.json", self.searched_on.to_json())
             if len(self.config.objectives) > 1:
                 self.draw(front)
+
+    def log_left_out(self, chosen: Genotype) -> None:
+        """Log what the choice among all scored genotypes would be without each of the validation speakers."""
+        losses = np.stack([self.utterance_losses[genotype] for genotype in self.scored])
+        found = left_out.choices([*self.scored], chosen, losses, self.scored_labels, self.scored_speakers)
+        if found:
+            log.info(
+                "\n%-16s %22s %22s", "without speaker", "edges that stay chosen", "rank of the chosen one"
+            )
+        for speaker, share, rank in found:
+            log.info("%-16s %20.0f %% %22d", speaker, 100 * share, rank)
 
     def front(self, population: Sequence[Scored]) -> list[Scored]:
         """Those that no other dominates, the lowest loss first; the first of those that are equal in all objectives."""

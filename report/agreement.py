@@ -1,11 +1,5 @@
-"""How far the genotypes that a search has found agree: with another seed, and with other training speakers.
+"""How far the genotypes that a search has found agree: with another seed, and with other training speakers."""
 
-The agreement of two genotypes is the share of edges, each an op and a source, that the same node has in both.
-Genotypes are compared in their canonical form, in which the order of edges and of independent nodes makes no
-difference.
-"""
-
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
@@ -13,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from config import strategy_of
-from genotypes import Genotype
-from models.search_space import KINDS, SearchSpace, canonical
+from models.agreement import agreement, common_share, edges_of
+from models.search_space import SearchSpace
 from report.trials import DAMAGED, Trial
 
 DRAWN = 60
@@ -43,27 +37,6 @@ def mean_agreement(pairs: Iterable[tuple[Trial, Trial]]) -> float | None:
     """The mean agreement of the genotypes of pairs of trials."""
     shares = [agreement(a.genotype, b.genotype) for a, b in pairs]
     return float(np.mean(shares)) if shares else None
-
-
-def agreement(first: Genotype, second: Genotype) -> float:
-    """The share of edges that two genotypes have in common, 0 to 1."""
-    return common_share(edges_of(first), edges_of(second))
-
-
-def common_share(a: Counter, b: Counter) -> float:
-    """The share of edges that are in both."""
-    return (a & b).total() / max(a.total(), b.total(), 1)
-
-
-def edges_of(genotype: Genotype) -> Counter:
-    """(kind of cell, node, op, source) of each edge of the canonical form."""
-    genotype = canonical(genotype)
-    return Counter(
-        (kind, number, *edge)
-        for kind in KINDS
-        for number, node in enumerate(getattr(genotype, kind))
-        for edge in node
-    )
 
 
 def chance(config: dict[str, Any]) -> float | None:

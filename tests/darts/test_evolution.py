@@ -1,6 +1,7 @@
 """The evolution through the command line: its files, what it has seen, a resumed run; and its scores by hand."""
 
 import json
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -81,7 +82,7 @@ def test_scores_by_hand(workspace: Path, monkeypatch: pytest.MonkeyPatch):
     evolution = Evolution(config, experiment, folder=None)
     assert len(evolution.scored_batches) == 1
     genotype = evolution.space.draw(3)
-    loss, ua = evolution.losses(genotype)
+    loss, ua = evolution.loss_and_ua(evolution.predict(genotype))
     rows = experiment.fold.validation
     x, y = evolution.features.fetch(rows)
     network = evolution.network
@@ -93,6 +94,23 @@ def test_scores_by_hand(workspace: Path, monkeypatch: pytest.MonkeyPatch):
     balance = (1 / np.bincount(y))[y]
     assert loss == pytest.approx(log_loss(y, probabilities, sample_weight=balance), rel=1e-4)
     assert ua == pytest.approx(recall_score(y, probabilities.argmax(axis=1), average="macro"))
+
+
+def test_the_log_tells_the_choice_without_each_validation_speaker(evolved: tuple[Path, str], workspace: Path):
+    output = evolved[1]
+    lines = output.partition("without speaker ")[2].splitlines()[1:]
+    rows = [each.split() for each in lines[: next(i for i, text in enumerate(lines) if not text.strip())]]
+    experiment = start_experiment_in(
+        workspace, parse(SearchConfig, ["--config", str(workspace / "tiny.yaml")])
+    )
+    assert [row[0] for row in rows] == sorted(
+        {experiment.store.speakers[i] for i in experiment.fold.validation}
+    )
+    scored = int(re.search(r"scored +(\d+) genotypes", output)[1])
+    for _, share, _, rank in rows:
+        assert 0 <= int(share) <= 100
+        assert 1 <= int(rank) <= scored
+        assert int(rank) > 1 or share == "100"
 
 
 def test_a_step_changes_the_weights_of_its_genotype_alone(workspace: Path, monkeypatch: pytest.MonkeyPatch):

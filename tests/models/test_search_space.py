@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from genotypes import CNN_OPS, RNN_OPS, Genotype
+from genotypes import PUBLISHED_CNN_OPS, RNN_OPS, Genotype
 from models.search_space import KINDS, SearchSpace, canonical
 
-PUBLISHED = SearchSpace(4, 4, CNN_OPS, RNN_OPS)
+PUBLISHED = SearchSpace(4, 4, PUBLISHED_CNN_OPS, RNN_OPS)
 SMALL = SearchSpace(
     2, 1, ("max_pool_3x3", "sep_conv_3x3", "none"), ("lstm_1", "rnn_1", "skip_connect", "none")
 )
@@ -209,5 +209,5 @@ def test_canonical_is_the_least_of_all_orders():
 
 
 def test_canonical_of_many_nodes_takes_no_time():
-    space = SearchSpace(12, 12, CNN_OPS, RNN_OPS)
+    space = SearchSpace(12, 12, PUBLISHED_CNN_OPS, RNN_OPS)
     assert canonical(canonical(space.draw(1))) == canonical(space.draw(1))
