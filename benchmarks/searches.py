@@ -50,8 +50,6 @@ SEARCHES = {
     "darts, second order": {"order": "second"},
     "dirichlet": {"relaxation": "dirichlet"},
     "gumbel": {"relaxation": "gumbel"},
-    "partial channels, 2": {"partial_channels": 2},
-    "partial channels, 4": {"partial_channels": 4},
     "selection by perturbation": {"selection": "perturbation"},
 }
 """The searches that are compared: flags besides those of --config."""

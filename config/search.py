@@ -131,8 +131,6 @@ class SearchConfig(RunConfig):
     relaxation: Literal["softmax", "dirichlet", "gumbel"] = "softmax"
     """How the alphas of an edge become the weights of its ops: softmax (DARTS); dirichlet: random in each step (DrNAS);
     gumbel: one random op in each step (GDAS)."""
-    partial_channels: PositiveInt = 1
-    """The ops of the supernet compute one in this many channels, and edges have weights of their own (PC-DARTS)."""
     selection: Literal["alphas", "perturbation"] = "alphas"
     """What the genotype is derived from: the alphas, or the loss of the final supernet without each op (DARTS-PT)."""
     guard: Literal["warn", "keep", "off"] = "warn"

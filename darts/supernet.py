@@ -25,7 +25,6 @@ def make_supernet(config: SearchConfig, classes: int) -> SearchNetwork:
         fused=config.fused == "auto",
         op_norm=config.op_norm,
         relaxation=config.relaxation,
-        partial_channels=config.partial_channels,
     )
 
 

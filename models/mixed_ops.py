@@ -8,8 +8,6 @@ Shapes: K ops; E = i + 2 edges into node i.
 
 from collections.abc import Iterable, Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.cells import CellType
@@ -50,27 +48,6 @@ class MixedOp(nn.Module):
     def run(self, op: nn.Module, x: Tensor) -> Tensor:
         """op(x)."""
         return recompute_in_backward(op, x) if self.recompute else op(x)
-
-
-class PartialOp(MixedOp):
-    """A relaxed edge whose ops compute one in `parts` channels (PC-DARTS: Xu et al., ICLR 2020, eq. 3).
-
-    The other channels are those of x, or with stride 2 their maxima over 2 x 2 pixels. All are multiplied by the weight
-    of the edge, the sum of those of its ops, and shuffled, so that the next edge computes others.
-    """
-
-    def __init__(self, cell_type: CellType, ops: Sequence[str], channels: int, stride: int, *options: bool, parts: int):
-        super().__init__(cell_type, ops, channels // parts, stride, *options)
-        self.parts = parts
-        self.stride = stride
-        self.axis = cell_type.channel_axis
-
-    def forward(self, x: Tensor, op_weights: Tensor) -> Tensor:
-        computed, passed = x.tensor_split([x.shape[self.axis] // self.parts], dim=self.axis)
-        if self.stride == 2:
-            passed = F.max_pool2d(passed, 2, ceil_mode=True)
-        out = torch.cat([super().forward(computed, op_weights), op_weights.sum() * passed], dim=self.axis)
-        return out.unflatten(self.axis, (self.parts, -1)).transpose(self.axis, self.axis + 1).flatten(self.axis, self.axis + 1)
 
 
 class MixedNode(nn.Module):

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from models.cells import Cell
 from models.dropout import Dropout
 from models.fused import cell_types
 from models.joint_network import JointNetwork, Size
-from models.mixed_ops import MixedNode, MixedOp, PartialOp
+from models.mixed_ops import MixedNode, MixedOp
 from models.nested_ops import NestedOp
 from models.relaxations import RELAXATIONS, Sample, draw_weights
 from models.search_space import SearchSpace
@@ -45,7 +44,6 @@ class SearchNetwork(nn.Module):
         fused: bool = True,
         op_norm: bool = False,
         relaxation: str = "softmax",
-        partial_channels: int = 1,
     ):
         super().__init__()
         self.space = space
@@ -55,14 +53,12 @@ class SearchNetwork(nn.Module):
         self.recompute = recompute
         self.nested_depth = nested_depth
         self.op_norm = op_norm
-        self.partial_channels = partial_channels
         self.cell_types = cell_types(fused)
         self.network = JointNetwork(
             size, classes, self.make_cell, dropout, recompute_cells=recompute == "cells"
         )
         kinds = ["normal", "reduce"] + ["rnn"] * (size.rnn_layers > 0)
         self.alphas = nn.ModuleDict({kind: self.initial_alphas(kind) for kind in kinds})
-        self.betas = nn.ModuleDict({kind: self.initial_betas(kind) for kind in kinds}) if partial_channels > 1 else None
 
     def make_cell(self, kind: str, inputs: tuple[int, int], channels: int, reduction_prev: bool) -> Cell:
         """A relaxed cell."""
@@ -70,9 +66,7 @@ class SearchNetwork(nn.Module):
         node_count, ops = self.space.of(kind)
         nested = self.nested_depth and kind == "rnn"
         edge_class = NestedOp if nested else MixedOp
-        if self.partial_channels > 1:
-            edge_class = partial(PartialOp, parts=self.partial_channels)
-        cell_class = Cell if nested or self.partial_channels > 1 else cell_type.relaxed_cell
+        cell_class = Cell if nested else cell_type.relaxed_cell
         # with "cells", an edge of a CNN cell is recomputed when its cell is: that saves much memory and little time
         recompute = self.recompute == "ops" or (self.recompute == "cells" and kind != "rnn")
         norm = self.op_norm and kind == "rnn"  # those of the CNN have BatchNorm
@@ -90,10 +84,6 @@ class SearchNetwork(nn.Module):
         node_count, ops = self.space.of(kind)
         return nn.ParameterList(ALPHA_SCALE * torch.randn(i + 2, len(ops)) for i in range(node_count))
 
-    def initial_betas(self, kind: str) -> nn.ParameterList:
-        """The logits of the edges, (edges,) for each node (PC-DARTS, eq. 4)."""
-        return nn.ParameterList(ALPHA_SCALE * torch.randn(i + 2) for i in range(self.space.of(kind)[0]))
-
     def forward(self, x: Tensor) -> Tensor:
         if self.given:
             return self.network(x, self.given)
@@ -102,22 +92,12 @@ class SearchNetwork(nn.Module):
     def op_weights(self) -> dict[str, list[Tensor]]:
         """By kind of cell, for each node: the expected weights of the ops, (edges, ops); softmax(alpha) in DARTS."""
         expected = self.relaxation.expected
-        weights = {kind: [expected(alpha) for alpha in nodes] for kind, nodes in self.alphas.items()}
-        return self.with_edges(weights)
-
-    def with_edges(self, weights):
-        """Multiply the weights of the ops by those of the edges."""
-        if self.betas is None:
-            return weights
-        return {
-            kind: [w * beta.softmax(dim=0)[:, None] for w, beta in zip(nodes, self.betas[kind], strict=True)]
-            for kind, nodes in weights.items()
-        }
+        return {kind: [expected(alpha) for alpha in nodes] for kind, nodes in self.alphas.items()}
 
     def sampled_weights(self) -> dict[str, list[Tensor]]:
         """The same, as the present sample draws them."""
-        drawn = iter(draw_weights(self.relaxation, list(self.alphas.parameters()), self.sample))
-        return self.with_edges({kind: [next(drawn) for _ in nodes] for kind, nodes in self.alphas.items()})
+        drawn = iter(draw_weights(self.relaxation, self.architecture_parameters(), self.sample))
+        return {kind: [next(drawn) for _ in nodes] for kind, nodes in self.alphas.items()}
 
     @contextmanager
     def sampling(self, sample: Sample | None) -> Iterator[None]:
@@ -139,12 +119,11 @@ class SearchNetwork(nn.Module):
 
     def architecture_parameters(self) -> list[nn.Parameter]:
         """The alphas."""
-        betas = list(self.betas.parameters()) if self.betas is not None else []
-        return [*self.alphas.parameters(), *betas]
+        return list(self.alphas.parameters())
 
     def weights(self) -> dict[str, nn.Parameter]:
         """The parameters that the weight optimizer trains, by name: all but the alphas."""
-        return {name: p for name, p in self.named_parameters() if not name.startswith(("alphas.", "betas."))}
+        return {name: p for name, p in self.named_parameters() if not name.startswith("alphas.")}
 
     @property
     def dropout(self) -> Dropout:
