@@ -156,9 +156,11 @@ def retrain_in_parallel(
 ) -> Iterator[tuple[int, Retrained]]:
     """Retrain --parallel genotypes at a time, each in a process of its own; yield first what ends first.
 
-    Raises `Interrupted` after a signal, and the error of a retraining that fails.
+    Raises `Interrupted` after a signal, the error of a retraining that fails, and `UserError` if its process dies.
     """
-    from training.ray_tasks import Resources, ray_session, run_tasks  # importing Ray takes most of a second
+    from ray.exceptions import RayError  # here, because importing Ray takes most of a second
+
+    from training.ray_tasks import Resources, ray_session, run_tasks
 
     at_once = experiment.config.parallel
     gpus = torch.cuda.device_count() if experiment.device.type == "cuda" else 0
@@ -175,6 +177,11 @@ def retrain_in_parallel(
                 raise Interrupted(interruption.signal)
             if ended:
                 i, outcome = ended
+                if isinstance(outcome, RayError):
+                    raise UserError(
+                        f"the process of candidate {configs[i].folder} died {RETRIES + 1} times, perhaps for lack of "
+                        "memory: continue with --resume and a lower --parallel"
+                    )
                 if isinstance(outcome, Exception):
                     raise outcome
                 bar.clear()

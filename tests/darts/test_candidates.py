@@ -1,6 +1,7 @@
 """The candidates of a search: how many are retrained for how long, which one is chosen, and a resumed choice."""
 
 import json
+import os
 import re
 import signal
 from itertools import pairwise
@@ -18,7 +19,9 @@ from cli import parse
 from config import AugmentConfig, SearchConfig
 from darts import candidates
 from darts.candidates import FEWEST_EPOCHS, check_parallel, retraining_config, rungs
+from darts.supernet import search_space
 from genotypes import load_genotype
+from training.experiment import start_experiment
 from utils import UserError
 
 TINY = ROOT / "configs" / "tiny.yaml"
@@ -126,6 +129,17 @@ def test_candidates_retrained_in_parallel_are_the_same_also_after_an_interruptio
 def scores_of(output: str) -> dict[str, str]:
     """The loss and UA of each candidate of the first rung."""
     return dict(re.findall(r"candidates/1/(\d)  (loss .*)", output))
+
+
+def test_a_retraining_whose_process_dies_is_an_error(workspace: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(workspace)
+    monkeypatch.setattr(candidates, "retrain_in_a_process", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(candidates, "RETRIES", 0)
+    config = parse(SearchConfig, [*map(str, FLAGS), "--name", "dying", "--parallel", "2"])
+    experiment = start_experiment(config)
+    genotypes = [search_space(config).draw(i) for i in range(2)]
+    with pytest.raises(UserError, match=r"process of candidate runs/dying/candidates/1/\d died 1 times"):
+        candidates.choose(genotypes, None, config, experiment)
 
 
 def test_parallel_is_for_a_search_on_one_process(monkeypatch: pytest.MonkeyPatch):
