@@ -17,7 +17,7 @@ from running import have_ended, process_of, started, wait_for
 
 from cli import parse
 from config import AugmentConfig, SearchConfig
-from darts import candidates
+from darts import candidate_training, candidates
 from darts.candidates import FEWEST_EPOCHS, check_parallel, retraining_config, rungs
 from darts.supernet import search_space
 from genotypes import load_genotype
@@ -133,12 +133,14 @@ def scores_of(output: str) -> dict[str, str]:
 
 def test_a_retraining_whose_process_dies_is_an_error(workspace: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(workspace)
-    monkeypatch.setattr(candidates, "retrain_in_a_process", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    monkeypatch.setattr(candidates, "RETRIES", 0)
+    monkeypatch.setattr(
+        candidate_training, "train_in_a_process", lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    )
+    monkeypatch.setattr(candidate_training, "RETRIES", 0)
     config = parse(SearchConfig, [*map(str, FLAGS), "--name", "dying", "--parallel", "2"])
     experiment = start_experiment(config)
     genotypes = [search_space(config).draw(i) for i in range(2)]
-    with pytest.raises(UserError, match=r"process of candidate runs/dying/candidates/1/\d died 1 times"):
+    with pytest.raises(UserError, match=r"process of runs/dying/candidates/1/\d died 1 times"):
         candidates.choose(genotypes, None, config, experiment)
 
 
