@@ -122,7 +122,7 @@ def build_parser(kind: type[Flags]) -> Parser:
             parser.add_argument(f"--{name}", const=True, help=help_text, **switch)
             parser.add_argument(f"--no_{name}", const=False, help=argparse.SUPPRESS, **switch)
         elif get_origin(field.annotation) is tuple:
-            value = name[:-1].rpartition("_")[2].upper()
+            value = singular(name.rpartition("_")[2]).upper()
             parser.add_argument(f"--{name}", nargs="+", action="extend", metavar=value, help=help_text)
         else:
             flags = [f"--{each}" for each in (name, *other_names(field))]
@@ -135,9 +135,14 @@ def build_parser(kind: type[Flags]) -> Parser:
 
 def help_of(field: FieldInfo) -> str:
     """The help text of a flag: the field's docstring and its default."""
-    has_default = not field.is_required() and field.default not in (None, False, ())
+    has_default = not field.is_required() and not any(field.default is each for each in (None, False, ()))
     default = f" (default: {as_typed(field.default)})" if has_default else ""
     return f"{field.description}{default}".replace("%", "%%")
+
+
+def singular(word: str) -> str:
+    """The name of one of several values: OP of ops, COPY of copies."""
+    return f"{word.removesuffix('ies')}y" if word.endswith("ies") else word.removesuffix("s")
 
 
 def metavar(annotation: Any) -> str:
