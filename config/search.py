@@ -135,8 +135,8 @@ class SearchConfig(RunConfig):
     """What the genotype is derived from: the alphas, or the loss of the final supernet without each op (DARTS-PT)."""
     guard: Literal["warn", "keep", "off"] = "warn"
     """What follows signs that the cells collapse, measured after every epoch that trains the alphas: warn: a line in
-    the log; keep: also, after a rise of the eigenvalue, take the genotype from before it, whatever PICK says; off: measure
-    nothing."""
+    the log; keep: also, after a rise of the eigenvalue, take the genotype from before it, whatever PICK says; off:
+    measure nothing."""
 
     @property
     def frozen_epochs(self) -> int:
