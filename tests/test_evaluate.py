@@ -113,7 +113,7 @@ COPIES = ("noise:20", "speed:0.9")
 def with_copies(trained: Path) -> Path:
     """The workspace with a store of copies, of several clips each, and runs that predict two of them."""
     flags = ["--config", "tiny.yaml", "--corpus", "demo", "--long", "chunks", "--duration", 1.2]
-    copies = ["--perturb", "speed:0.9", "pitch:2", "noise:20"]
+    copies = ["--perturb", "speed:0.9", "noise:10", "noise:20"]
     succeed("prepare", *flags, *copies, "--out", "features/copies", cwd=trained)
     for kind in ("training", "speaker"):
         flags = ["--config", "tiny.yaml", "--epochs", 2, "--model", "rnn", "--fold", 2, "--dataset", "copies"]
