@@ -141,19 +141,13 @@ def report(rows: list[dict]) -> str:
     seeds = sorted({row["seed"] for row in rows})
     complete = [each for each in by_genotype.values() if len(each) == len(seeds)]
     lines = [f"{len(rows)} rows, {len(by_genotype)} genotypes, {len(complete)} of them with seeds {seeds}"]
-    if len(complete) < 2 or len(seeds) < 2:
+    if len(complete) < 2:
         return lines[0]
     for score in ("validation_ua", "test_ua"):
         ua = 100 * np.array(
             [[each[seed][score] for seed in seeds] for each in complete]
         )  # (genotypes, seeds)
-        within = ua.var(axis=1, ddof=1).mean()
-        between = max(0.0, ua.mean(axis=1).var(ddof=1) - within / len(seeds))
-        tau = kendalltau(ua[:, 0], ua[:, 1]).statistic
-        lines.append(
-            f"{score}: mean {ua.mean():.1f}, deviation between genotypes {between**0.5:.1f}, between seeds "
-            f"{within**0.5:.1f}; tau between the first two seeds {tau:.2f}"
-        )
+        lines.append(f"{score}: mean {ua.mean():.1f}, {spread(ua)}")
     mean = {key: [np.mean([each[seed][key] for seed in seeds]) for each in complete] for key in COLUMNS[4:9]}
     for ua in ("validation_ua", "test_ua"):
         others = [
@@ -162,6 +156,19 @@ def report(rows: list[dict]) -> str:
         taus = [f"{name} {kendalltau(mean[name], mean[ua]).statistic:.2f}" for name in others]
         lines.append(f"tau with {ua}, means over seeds: {', '.join(taus)}")
     return "\n".join(lines)
+
+
+def spread(ua: np.ndarray) -> str:
+    """How much UA (genotypes, seeds) differ between genotypes and between seeds."""
+    if ua.shape[1] == 1:
+        return f"deviation {ua.std(ddof=1):.1f}, between genotypes and seeds together"
+    within = ua.var(axis=1, ddof=1).mean()
+    between = max(0.0, ua.mean(axis=1).var(ddof=1) - within / ua.shape[1])
+    tau = kendalltau(ua[:, 0], ua[:, 1]).statistic
+    return (
+        f"deviation between genotypes {between**0.5:.1f}, between seeds {within**0.5:.1f}; tau between the first two "
+        f"seeds {tau:.2f}"
+    )
 
 
 if __name__ == "__main__":
