@@ -43,6 +43,8 @@ MONITORED = 8
 """Genotypes, drawn at random, whose mean scores are recorded after every epoch."""
 EVOLVING = 2**20
 """Sets the random draws of the evolution apart from those of the steps."""
+SPEAKERS_SHOWN = 12
+"""Speakers in the table of the choices without single speakers."""
 SIZES = {"weights": "weights", "multiply_adds": "multiply-adds of an utterance"}
 """The objectives besides the loss, as the picture names them."""
 
@@ -237,11 +239,11 @@ class Evolution:
         losses = np.stack([self.utterance_losses[genotype] for genotype in self.scored])
         found = left_out.choices([*self.scored], chosen, losses, self.scored_labels, self.scored_speakers)
         if found:
-            log.info(
-                "\n%-16s %22s %22s", "without speaker", "edges that stay chosen", "rank of the chosen one"
-            )
-        for speaker, share, rank in found:
+            log.info("\n%-16s %22s %22s", "without speaker", "edges that stay chosen", "rank of chosen one")
+        for speaker, share, rank in found[:SPEAKERS_SHOWN]:
             log.info("%-16s %20.0f %% %22d", speaker, 100 * share, rank)
+        if len(found) > SPEAKERS_SHOWN:
+            log.info("and %d other speakers, without whom it ranks no lower", len(found) - SPEAKERS_SHOWN)
 
     def front(self, population: Sequence[Scored]) -> list[Scored]:
         """Those that no other dominates, the lowest loss first; the first of those that are equal in all objectives."""

@@ -27,7 +27,7 @@ class Choice(NamedTuple):
 def choices(
     genotypes: Sequence[Genotype], chosen: Genotype, losses: ndarray, labels: ndarray, speakers: ndarray
 ) -> list[Choice]:
-    """The choice without each speaker, if there are several.
+    """The choice without each speaker, if there are several; first those without whom the chosen one ranks lowest.
 
     `losses` (G, N) are those of the utterances, with `labels` and `speakers` (N,). Every class counts the same.
     """
@@ -42,4 +42,4 @@ def choices(
         best = genotypes[means.argmin()]
         rank = 1 + int((means < means[genotypes.index(chosen)]).sum())
         found.append(Choice(str(speaker), agreement(best, chosen), rank))
-    return found
+    return sorted(found, key=lambda choice: -choice.rank)

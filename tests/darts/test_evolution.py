@@ -103,9 +103,9 @@ def test_the_log_tells_the_choice_without_each_validation_speaker(evolved: tuple
     experiment = start_experiment_in(
         workspace, parse(SearchConfig, ["--config", str(workspace / "tiny.yaml")])
     )
-    assert [row[0] for row in rows] == sorted(
-        {experiment.store.speakers[i] for i in experiment.fold.validation}
-    )
+    assert {row[0] for row in rows} == {experiment.store.speakers[i] for i in experiment.fold.validation}
+    ranks = [int(row[3]) for row in rows]
+    assert ranks == sorted(ranks, reverse=True)
     scored = int(re.search(r"scored +(\d+) genotypes", output)[1])
     for _, share, _, rank in rows:
         assert 0 <= int(share) <= 100

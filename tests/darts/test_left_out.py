@@ -42,5 +42,14 @@ def test_classes_count_the_same():
         assert (each.agreement == 1.0) == (truth[1] == min(truth))
 
 
+def test_the_speaker_without_whom_the_choice_changes_most_is_the_first():
+    losses = np.array([[1.0, 0.0], [0.0, 1.0], [3.0, 0.5]])
+    labels, speakers = np.array([0, 0]), np.array(["a", "b"])
+    assert [each[::2] for each in choices(GENOTYPES, GENOTYPES[1], losses, labels, speakers)] == [
+        ("a", 3),
+        ("b", 1),
+    ]
+
+
 def test_a_single_speaker_cannot_be_left_out():
     assert choices(GENOTYPES, GENOTYPES[0], np.ones((3, 2)), np.array([0, 1]), np.array(["a", "a"])) == []
