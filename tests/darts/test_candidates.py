@@ -119,7 +119,7 @@ def test_candidates_retrained_in_parallel_are_the_same_also_after_an_interruptio
         assert process.wait(60) == 143
     assert have_ended([worker]), "a retraining still runs after its search has ended"
     assert "interrupted in rung 1; --resume continues" in (workspace / "output.txt").read_text()
-    output = succeed("search", *flags, "--resume", cwd=workspace)
+    output = succeed("search", *flags[:-1], 3, "--resume", cwd=workspace)
     files = ["search/genotype.json", *(f"candidates/1/{i}/augment/model.safetensors" for i in range(1, 5))]
     for name in files:
         assert (workspace / "runs" / "parallel" / name).read_bytes() == (searched[0] / name).read_bytes()
