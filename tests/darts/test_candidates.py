@@ -110,7 +110,7 @@ def test_a_resumed_choice_is_the_same(searched: tuple[Path, str], workspace: Pat
 def test_candidates_retrained_in_parallel_are_the_same_also_after_an_interruption(
     searched: tuple[Path, str], workspace: Path
 ):
-    flags = [*FLAGS, "--name", "parallel", "--parallel", 2]
+    flags = [*FLAGS, "--name", "parallel", "--parallel", 3]
     first = workspace / "runs" / "parallel" / "candidates" / "1" / "1" / "augment"
     with started("search", *flags, cwd=workspace) as process:
         wait_for((first / "checkpoint.pt").exists, process)
@@ -119,7 +119,7 @@ def test_candidates_retrained_in_parallel_are_the_same_also_after_an_interruptio
         assert process.wait(60) == 143
     assert have_ended([worker]), "a retraining still runs after its search has ended"
     assert "interrupted in rung 1; --resume continues" in (workspace / "output.txt").read_text()
-    output = succeed("search", *flags[:-1], 3, "--resume", cwd=workspace)
+    output = succeed("search", *flags[:-1], 2, "--resume", cwd=workspace)
     files = ["search/genotype.json", *(f"candidates/1/{i}/augment/model.safetensors" for i in range(1, 5))]
     for name in files:
         assert (workspace / "runs" / "parallel" / name).read_bytes() == (searched[0] / name).read_bytes()
