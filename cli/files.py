@@ -22,18 +22,16 @@ YAML_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, Recu
 """Exceptions that the safe YAML loader raises for malformed input."""
 
 
-def from_file(kind: type[Config], path: Path | None, with_top: bool = False, **flags: Any) -> Config:
-    """The flags in the command's section of a configuration file, overridden by `flags`; --config is the file.
+def from_file(kind: type[Config], path: Path | None, **flags: Any) -> Config:
+    """The flags that a configuration file gives to a command that another command runs, overridden by `flags`.
 
-    `with_top` adds those flags at the top of the file that the command has.
+    --config is the file. Flags at its top that the command does not have are those of the other command.
     """
-    section: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for shared, own in read_files(path, kind) if path else []:
-        if with_top:
-            known = {name: value for name, value in shared.items() if name in kind.model_fields}
-            section = override(kind, section, known)
-        section = override(kind, section, own)
-    return validate(kind, override(kind, {**section, "config": path}, flags))
+        known = {name: value for name, value in shared.items() if name in kind.model_fields}
+        found = override(kind, override(kind, found, known), own)
+    return validate(kind, override(kind, {**found, "config": path}, flags))
 
 
 def override(kind: type[Flags], flags: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

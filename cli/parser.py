@@ -135,7 +135,7 @@ def build_parser(kind: type[Flags]) -> Parser:
 
 def help_of(field: FieldInfo) -> str:
     """The help text of a flag: the field's docstring and its default."""
-    has_default = not field.is_required() and not any(field.default is each for each in (None, False, ()))
+    has_default = not field.is_required() and field.default is not False and field.default not in (None, ())
     default = f" (default: {as_typed(field.default)})" if has_default else ""
     return f"{field.description}{default}".replace("%", "%%")
 

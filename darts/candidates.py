@@ -85,7 +85,7 @@ def retraining_config(config: SearchConfig, **changes: Any) -> AugmentConfig:
         "overwrite": False,
     }
     flags = {**shared, **fixed, "name": config.name, **changes}
-    return from_file(AugmentConfig, config.config, with_top=True, **flags)
+    return from_file(AugmentConfig, config.config, **flags)
 
 
 def sections(config: SearchConfig) -> dict[str, Any]:

@@ -83,9 +83,9 @@ class Evolution:
         self.batches = experiment.batches(self.features, rows)
         self.steps = len(self.batches)
         self.scored_batches = equal_batches(scored_rows, config.batch_size, config.seed)
-        scored_rows = np.concatenate(self.scored_batches)
-        self.scored_labels = self.store.labels[scored_rows]
-        self.scored_speakers = np.array([self.store.speakers[row] for row in scored_rows])
+        in_batches = np.concatenate(self.scored_batches)
+        self.scored_labels = self.store.labels[in_batches]
+        self.scored_speakers = np.array([self.store.speakers[row] for row in in_batches])
 
         self.size = Size.of(config)
         self.classes = len(self.store.classes)
@@ -239,11 +239,11 @@ class Evolution:
         losses = np.stack([self.utterance_losses[genotype] for genotype in self.scored])
         found = left_out.choices([*self.scored], chosen, losses, self.scored_labels, self.scored_speakers)
         if found:
-            log.info("\n%-16s %22s %22s", "without speaker", "edges that stay chosen", "rank of chosen one")
+            log.info("\n%-16s %22s %22s", "without speaker", "edges in common", "rank of the genotype")
         for speaker, share, rank in found[:SPEAKERS_SHOWN]:
             log.info("%-16s %20.0f %% %22d", speaker, 100 * share, rank)
         if len(found) > SPEAKERS_SHOWN:
-            log.info("and %d other speakers, without whom it ranks no lower", len(found) - SPEAKERS_SHOWN)
+            log.info("%d more speakers; without each, the rank is no worse", len(found) - SPEAKERS_SHOWN)
 
     def front(self, population: Sequence[Scored]) -> list[Scored]:
         """Those that no other dominates, the lowest loss first; the first of those that are equal in all objectives."""

@@ -19,27 +19,29 @@ class Choice(NamedTuple):
 
     speaker: str
     agreement: float
-    """The share of edges that the genotype of the lowest loss has in common with the one chosen by all speakers."""
+    """The share of edges that the genotype of the lowest loss has in common with the one chosen with all speakers."""
     rank: int
-    """The rank of the one chosen by all speakers: 1 if it is still the best."""
+    """The rank of the genotype chosen with all speakers: 1 if it still has the lowest loss."""
 
 
 def choices(
     genotypes: Sequence[Genotype], chosen: Genotype, losses: ndarray, labels: ndarray, speakers: ndarray
 ) -> list[Choice]:
-    """The choice without each speaker, if there are several; first those without whom the chosen one ranks lowest.
+    """The choice without each speaker, sorted by the rank of the chosen genotype, the worst first.
 
     `losses` (G, N) are those of the utterances, with `labels` and `speakers` (N,). Every class counts the same.
+    The list is empty if there is only one speaker.
     """
     distinct = np.unique(speakers)
     if len(distinct) < 2:
         return []
+    position = genotypes.index(chosen)
     found = []
     for speaker in distinct:
-        left = speakers != speaker
-        weights = class_weights(labels[left], labels.max() + 1).numpy()[labels[left]]
-        means = losses[:, left] @ weights / weights.sum()  # (G,)
+        others = speakers != speaker
+        weights = class_weights(labels[others], labels.max() + 1).numpy()[labels[others]]
+        means = losses[:, others] @ weights / weights.sum()  # (G,)
         best = genotypes[means.argmin()]
-        rank = 1 + int((means < means[genotypes.index(chosen)]).sum())
+        rank = 1 + int((means < means[position]).sum())
         found.append(Choice(str(speaker), agreement(best, chosen), rank))
     return sorted(found, key=lambda choice: -choice.rank)
